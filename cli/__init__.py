@@ -1,0 +1,1 @@
+"""The robustdiff command line: one file per command, no mathematics."""

@@ -1,0 +1,134 @@
+"""Per-sample scores from predictions; high means "prefer this sample, its label looks right".
+
+The scores know a regression target (eps for a denoiser, the one-hot label for a classifier) and
+predictions of it. They know nothing of the model that made them. `forwards` names the predictions
+a score needs, each evaluated at the same probe of a sample:
+
+    given       current weights, the label as given
+    null        current weights, no label
+    dropped     current weights, the label dropped at random as in training
+    old_*       the same with the weights of the previous scoring round
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
+
+from torch import Tensor
+
+Forward = Literal["given", "null", "dropped", "old_given", "old_null", "old_dropped"]
+Treatment = Literal["none", "select", "null"]
+Source = Literal["none", "predictions", "random", "clean"]
+Compute = Callable[[Tensor, Mapping[Forward, Tensor]], Tensor]
+
+
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """Return the mean over a sample's entries of the product, (B, ...) x (B, ...) -> (B,)."""
+    return (a * b).flatten(1).mean(1)
+
+
+def dynamics(target: Tensor, prediction: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    """Return `<target - prediction, new - old>` (Zhou et al. 2021; section 5 of the paper).
+
+    With prediction = new this equals `(|r_old|^2 - |r_new|^2 - |new - old|^2) / 2`, r being the
+    residuals: the learning speed of the sample.
+
+    Args:
+        target: (B, ...) regression target.
+        prediction: (B, ...) current prediction given the label.
+        new: (B, ...) current prediction whose motion is measured.
+        old: (B, ...) the same at the previous scoring round.
+
+    Returns:
+        (B,) mean over entries.
+    """
+    return inner(target - prediction, new - old)
+
+
+def squared_error(target: Tensor, prediction: Tensor) -> Tensor:
+    """Return the mean squared error of each sample, (B, ...) -> (B,)."""
+    return inner(target - prediction, target - prediction)
+
+
+class Curriculum(NamedTuple):
+    """A named way to prefer samples.
+
+    Attributes:
+        source: Where scores come from: "none", "predictions" of the model, "random" numbers, or
+            the "clean" labels (the upper bound; no other curriculum may see them).
+        treatment: What is done by default: "select" draws samples by score, "null" trains suspects
+            without their label, "none" only scores.
+        forwards: Predictions that `compute` reads.
+        compute: (target, predictions) -> (B,) scores.
+        suspect_below: Score under which a label is suspect, where the score has a natural zero.
+    """
+
+    source: Source
+    treatment: Treatment
+    forwards: tuple[Forward, ...] = ()
+    compute: Compute | None = None
+    suspect_below: float | None = None
+
+
+CURRICULA: dict[str, Curriculum] = {
+    "uniform": Curriculum("none", "none"),
+    "dynamics-cond": Curriculum(
+        "predictions",
+        "select",
+        ("given", "old_given"),
+        lambda target, f: dynamics(target, f["given"], f["given"], f["old_given"]),
+    ),
+    # The paper's proposed fix: the motion is that of the unconditional prediction.
+    "dynamics-uncond": Curriculum(
+        "predictions",
+        "select",
+        ("given", "null", "old_null"),
+        lambda target, f: dynamics(target, f["given"], f["null"], f["old_null"]),
+    ),
+    # What the paper first ran: predictions with the label dropped at random, as in training.
+    "dynamics-dropout": Curriculum(
+        "predictions",
+        "select",
+        ("dropped", "old_dropped"),
+        lambda target, f: dynamics(target, f["dropped"], f["dropped"], f["old_dropped"]),
+    ),
+    "small-loss": Curriculum(
+        "predictions", "select", ("given",), lambda target, f: -squared_error(target, f["given"])
+    ),
+    # Pointwise mutual information of image and label, up to a factor and the choice of times
+    # (Kong et al. 2023): how much better the image is denoised when its label is told.
+    "pmi": Curriculum(
+        "predictions",
+        "null",
+        ("given", "null"),
+        lambda target, f: squared_error(target, f["null"]) - squared_error(target, f["given"]),
+        suspect_below=0.0,
+    ),
+    "random": Curriculum("random", "select"),
+    "oracle": Curriculum("clean", "null", suspect_below=0.0),
+}
+
+
+def treatment_of(name: str, treatment: Treatment | None) -> Treatment:
+    """Resolve a curriculum's treatment.
+
+    Args:
+        name: Key of `CURRICULA`.
+        treatment: The wish, None for the default.
+
+    Returns:
+        The treatment to use.
+
+    Raises:
+        ValueError: If the curriculum's score cannot carry the wish.
+    """
+    curriculum = CURRICULA[name]
+    chosen = treatment or curriculum.treatment
+    if chosen == "select" and curriculum.source == "none":
+        raise ValueError(f"treatment 'select' needs a score, and curriculum {name!r} has none")
+    if chosen == "null" and curriculum.suspect_below is None:
+        able = [key for key, entry in CURRICULA.items() if entry.suspect_below is not None]
+        raise ValueError(
+            f"treatment 'null' needs a score with a natural zero ({', '.join(able)}), "
+            f"got curriculum {name!r}"
+        )
+    return chosen

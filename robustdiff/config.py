@@ -1,0 +1,447 @@
+"""Configuration of a run: frozen dataclasses, and how presets, files and flags resolve to them.
+
+Precedence: defaults < preset < file < `--set section.key=value` < flag. Unknown keys are errors.
+The module imports neither torch nor pydantic at its top, so that `robustdiff --help` stays fast.
+"""
+
+import dataclasses
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+DatasetName = Literal["digits", "mnist", "fashion-mnist", "cifar10"]
+CurriculumName = Literal[
+    "uniform",
+    "dynamics-cond",
+    "dynamics-uncond",
+    "dynamics-dropout",
+    "small-loss",
+    "pmi",
+    "random",
+    "oracle",
+]
+TreatmentName = Literal["none", "select", "null"]
+SamplerName = Literal["ancestral", "ddim", "dpm-solver++", "heun"]
+
+Layer = Mapping[str, Any]
+"""Nested plain data, e.g. {"train": {"steps": 100}}; what a TOML file holds."""
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which images.
+
+    Attributes:
+        dataset: Name of the dataset.
+        data_dir: Folder in torchvision's layout; not used by digits.
+        download: Fetch a missing dataset into data_dir.
+    """
+
+    dataset: DatasetName = "digits"
+    data_dir: str = "data"
+    download: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NoiseConfig:
+    """Which labels are made wrong.
+
+    Attributes:
+        rate: Probability that a label changes, in [0, 1].
+        type: Key of `corruptions.NOISE_TYPES`.
+        mode: "exact" flips exactly round(rate * N) labels, "bernoulli" each one by chance.
+        matrix: Path of a (K, K) row-stochastic matrix (.npy, or .csv), for type "matrix".
+    """
+
+    rate: float = 0.0
+    type: str = "symmetric"
+    mode: Literal["exact", "bernoulli"] = "exact"
+    matrix: str | None = None
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.rate <= 1, f"noise.rate must be in [0, 1], got {self.rate}")
+        _require(
+            (self.matrix is not None) == (self.type == "matrix"),
+            f"noise.matrix goes with noise.type = 'matrix' and only with it, "
+            f"got type {self.type!r} and matrix {self.matrix!r}",
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The U-Net; see `robustdiff.nets.unet.UNet`."""
+
+    channels: tuple[int, ...] = (64, 128)
+    cen: str = "pyramid"
+    cen_hidden: int = 64
+    cen_depth: int = 1
+    heads: int = 1
+    time_size: int = 100
+    patch_size: int = 1
+
+    def __post_init__(self) -> None:
+        _require(
+            len(self.channels) > 0 and min(self.channels) > 0,
+            f"model.channels must be one or more positive widths, got {list(self.channels)}",
+        )
+        for name in ("cen_hidden", "cen_depth", "heads", "patch_size"):
+            value = getattr(self, name)
+            _require(value >= 1, f"model.{name} must be at least 1, got {value}")
+        _require(self.time_size >= 2, f"model.time_size must be at least 2, got {self.time_size}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiffusionConfig:
+    """The forward process and what the network predicts.
+
+    Attributes:
+        schedule: Key of `robustdiff.schedules.SCHEDULES`.
+        prediction: Key of `robustdiff.process.PREDICTIONS`.
+        p_uncond: Probability per example that its label is dropped, in [0, 1].
+    """
+
+    schedule: Literal["cosine", "cosine-paper", "linear"] = "cosine"
+    prediction: Literal["eps", "x0", "v"] = "v"
+    p_uncond: float = 0.2
+
+    def __post_init__(self) -> None:
+        _require(
+            0 <= self.p_uncond <= 1, f"diffusion.p_uncond must be in [0, 1], got {self.p_uncond}"
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How long and with what step.
+
+    Attributes:
+        steps: Optimiser steps; exactly one of steps and epochs is given.
+        epochs: The length as passes over the dataset instead.
+        batch_size: Images per step.
+        lr: Learning rate of AdamW after the warm-up.
+        warmup_steps: Steps over which the rate grows linearly.
+        grad_clip: Largest gradient norm.
+        ema: Decay of the weight average, in [0, 1).
+        log_every: Steps between logged losses.
+        sample_every: Steps between sample grids.
+        checkpoint_every: Steps between checkpoints.
+        device: "auto" is CUDA where there is one, else the CPU.
+        precision: "auto" is bf16 where the hardware computes in it, else fp32.
+    """
+
+    steps: int | None = None
+    epochs: int | None = None
+    batch_size: int = 128
+    lr: float = 1e-3
+    warmup_steps: int = 50
+    grad_clip: float = 1.0
+    ema: float = 0.995
+    log_every: int = 20
+    sample_every: int = 500
+    checkpoint_every: int = 500
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+
+    def __post_init__(self) -> None:
+        _require(
+            (self.steps is None) != (self.epochs is None),
+            f"give exactly one of train.steps and train.epochs, "
+            f"got steps = {self.steps}, epochs = {self.epochs}",
+        )
+        for name in ("batch_size", "log_every", "sample_every", "checkpoint_every"):
+            value = getattr(self, name)
+            _require(value >= 1, f"train.{name} must be at least 1, got {value}")
+        for name in ("steps", "epochs"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, f"train.{name} must be at least 1, got {value}")
+        _require(self.warmup_steps >= 0, f"train.warmup_steps must be >= 0, got {self.warmup_steps}")
+        for name in ("lr", "grad_clip"):
+            value = getattr(self, name)
+            _require(value > 0, f"train.{name} must be positive, got {value}")
+        _require(0 <= self.ema < 1, f"train.ema must be in [0, 1), got {self.ema}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CurriculumConfig:
+    """Which samples are preferred, and what is done about the others.
+
+    Attributes:
+        name: Key of `curricula.CURRICULA`.
+        treatment: What the score does; None is the curriculum's own default.
+        warmup: Epochs before the first scoring round.
+        score_every: Epochs between scoring rounds.
+        probes: Noise draws (t, eps) per sample and round.
+        probe_times: (low, high) range of the probes' times, stratified within.
+        pairing: "paired" evaluates old and new weights on the same probes; "redrawn" the old ones
+            on those of their own round, as the released code of the paper does.
+        smoothing: Share of the old score kept at an update, in [0, 1).
+        temperature: Sharpness of the draw: weights are exp(temperature * standardised score).
+        k: Share of the dataset drawn in the first epoch that is selected.
+        dk: Relative decrease of that share per round.
+        mk: Smallest share.
+    """
+
+    name: CurriculumName = "uniform"
+    treatment: TreatmentName | None = None
+    warmup: int = 1
+    score_every: int = 1
+    probes: int = 4
+    probe_times: tuple[float, float] = (0.3, 0.9)
+    pairing: Literal["paired", "redrawn"] = "paired"
+    smoothing: float = 0.5
+    temperature: float = 1.0
+    k: float = 1.0
+    dk: float = 0.1
+    mk: float = 0.3
+
+    def __post_init__(self) -> None:
+        low, high = self.probe_times
+        _require(
+            0 < low < high <= 1,
+            f"curriculum.probe_times must be 0 < low < high <= 1, got {[low, high]}",
+        )
+        for name in ("score_every", "probes"):
+            value = getattr(self, name)
+            _require(value >= 1, f"curriculum.{name} must be at least 1, got {value}")
+        for name in ("smoothing", "dk"):
+            value = getattr(self, name)
+            _require(0 <= value < 1, f"curriculum.{name} must be in [0, 1), got {value}")
+        for name in ("warmup", "temperature"):
+            value = getattr(self, name)
+            _require(value >= 0, f"curriculum.{name} must be at least 0, got {value}")
+        _require(
+            0 < self.mk <= self.k <= 1,
+            f"curriculum must have 0 < mk <= k <= 1, got mk = {self.mk}, k = {self.k}",
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """How images are generated.
+
+    Attributes:
+        sampler: Key of `robustdiff.samplers.SAMPLERS`.
+        steps: Sampling steps.
+        t_start: Time of the first step, in (0, 1].
+        v: Variance interpolation of the ancestral sampler, in [0, 1].
+        guidance_weight: The paper's w; 0 is plain conditional.
+        guidance_interval: (low, high) times between which guidance acts.
+        guidance_outside: What the other steps see: "null" (unconditional) or the "given" label.
+        batch_size: Images generated at once.
+    """
+
+    sampler: SamplerName = "dpm-solver++"
+    steps: int = 20
+    t_start: float = 0.99
+    v: float = 0.2
+    guidance_weight: float = 0.5
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    guidance_outside: Literal["null", "given"] = "null"
+    batch_size: int = 256
+
+    def __post_init__(self) -> None:
+        low, high = self.guidance_interval
+        _require(
+            0 <= low <= high <= 1,
+            f"sample.guidance_interval must be 0 <= low <= high <= 1, got {[low, high]}",
+        )
+        _require(0 < self.t_start <= 1, f"sample.t_start must be in (0, 1], got {self.t_start}")
+        _require(0 <= self.v <= 1, f"sample.v must be in [0, 1], got {self.v}")
+        _require(
+            self.guidance_weight >= 0,
+            f"sample.guidance_weight must be at least 0, got {self.guidance_weight}",
+        )
+        for name in ("steps", "batch_size"):
+            value = getattr(self, name)
+            _require(value >= 1, f"sample.{name} must be at least 1, got {value}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """How a run is judged.
+
+    Attributes:
+        num_samples: Images generated, in equal numbers per class.
+        features: Feature space of FID, KID, density and coverage.
+    """
+
+    num_samples: int = 1000
+    features: Literal["classifier", "inception"] = "classifier"
+
+    def __post_init__(self) -> None:
+        _require(
+            self.num_samples >= 2, f"eval.num_samples must be at least 2, got {self.num_samples}"
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything that determines a run; stored as config.json in its folder.
+
+    Attributes:
+        seed: Root of every random draw, at least 0.
+    """
+
+    seed: int = 0
+    data: DataConfig = DataConfig()
+    noise: NoiseConfig = NoiseConfig()
+    model: ModelConfig = ModelConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+    train: TrainConfig = TrainConfig(steps=1000)
+    curriculum: CurriculumConfig = CurriculumConfig()
+    sample: SampleConfig = SampleConfig()
+    eval: EvalConfig = EvalConfig()
+
+    def __post_init__(self) -> None:
+        _require(self.seed >= 0, f"seed must be at least 0, got {self.seed}")
+
+
+DEFAULT_PRESETS: dict[str, str] = {
+    "digits": "digits",
+    "mnist": "mnist-small",
+    "fashion-mnist": "mnist-small",
+    "cifar10": "cifar10-small",
+}
+
+
+def presets() -> dict[str, Layer]:
+    """Return the shipped presets, name -> layer, in order of their names."""
+    folder = resources.files("robustdiff.presets")
+    files = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return {
+        name.removesuffix(".toml"): tomllib.loads((folder / name).read_text()) for name in files
+    }
+
+
+def choose(name: str, allowed: Iterable[str], what: str) -> str:
+    """Return `name` if it is allowed.
+
+    Raises:
+        ValueError: Naming what was unknown, with the nearest match and the allowed names.
+    """
+    names = sorted(allowed)
+    if name in names:
+        return name
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ValueError(f"unknown {what} {name!r}; {hint}choose from {', '.join(names)}")
+
+
+def preset(name: str) -> Layer:
+    """Return one shipped preset.
+
+    Raises:
+        ValueError: If there is no such preset.
+    """
+    shipped = presets()
+    return shipped[choose(name, shipped, "preset")]
+
+
+def read_layer(path: Path) -> Layer:
+    """Read a config file, TOML or a run's config.json.
+
+    Raises:
+        ValueError: If the file cannot be read or parsed.
+    """
+    try:
+        text = path.read_text()
+        layer = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise ValueError(f"cannot read config file {path}: {error.strerror}") from error
+    except ValueError as error:  # the parent of both parsers' errors and of bad UTF-8
+        raise ValueError(f"config file {path} is not valid: {error}") from error
+    if not isinstance(layer, dict):
+        raise ValueError(f"config file {path} must hold sections, got {type(layer).__name__}")
+    return layer
+
+
+def parse_setting(text: str) -> Layer:
+    """Turn `section.key=value` into a layer; the value is TOML, a bare word is a string.
+
+    Raises:
+        ValueError: If the text has no key or no "=".
+    """
+    name, equals, value = text.partition("=")
+    keys = name.strip().split(".")
+    if not equals or not all(keys):
+        raise ValueError(f"--set takes section.key=value, got {text!r}")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()
+    for key in reversed(keys):
+        parsed = {key: parsed}
+    return dict(parsed)
+
+
+def _merge(base: Layer, over: Layer) -> dict[str, Any]:
+    merged = dict(base)
+    # The length is one choice with two names: a later layer's choice replaces an earlier one's.
+    for name, other in (("steps", "epochs"), ("epochs", "steps")):
+        if over.get(name) is not None and other not in over:
+            merged.pop(other, None)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _known_keys(kind: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401 a dataclass type
+    known: dict[str, Any] = {}
+    for field in dataclasses.fields(kind):
+        known[prefix + field.name] = field
+        if dataclasses.is_dataclass(field.type):
+            known |= _known_keys(field.type, f"{prefix}{field.name}.")
+    return known
+
+
+def _check_keys(layer: Layer, known: Mapping[str, Any], prefix: str = "") -> None:
+    for key, value in layer.items():
+        choose(prefix + key, known, "config key")
+        if dataclasses.is_dataclass(known[prefix + key].type):
+            if not isinstance(value, Mapping):
+                raise ValueError(f"config key {prefix}{key} is a section, got {value!r}")
+            _check_keys(value, known, f"{prefix}{key}.")
+
+
+def resolve(*layers: Layer) -> Config:
+    """Merge layers, the last one wins, into a validated configuration.
+
+    Raises:
+        ValueError: One line naming the key, what is allowed and what came.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        _check_keys(layer, _known_keys(Config))
+        merged = _merge(merged, layer)
+    try:
+        return TypeAdapter(Config).validate_python(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        message = first["msg"].removeprefix("Value error, ")
+        where = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "value_error":
+            raise ValueError(message) from None
+        raise ValueError(f"{where}: {message}, got {first['input']!r}") from None
+
+
+def to_plain(config: Config) -> dict[str, Any]:
+    """Return the configuration as nested plain data, ready for JSON."""
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return plain
+
+
+def names(literal: Any) -> tuple[str, ...]:  # noqa: ANN401 a Literal is no type
+    """Return the members of one of the Literal types above."""
+    return get_args(literal)

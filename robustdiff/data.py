@@ -1,0 +1,173 @@
+"""Datasets held in memory as uint8 tensors; batches are gathered without per-item Python."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from robustdiff.config import choose
+
+# The split is part of the dataset's definition here: scikit-learn ships none.
+_DIGITS_TEST_SIZE = 450
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """A dataset with its held-out part.
+
+    Attributes:
+        name: Name of the dataset.
+        train: (N, C, H, W) uint8 images.
+        train_labels: (N,) int64 labels as published.
+        test: (M, C, H, W) uint8 held-out images.
+        test_labels: (M,) int64.
+        class_names: K names.
+    """
+
+    name: str
+    train: Tensor
+    train_labels: Tensor
+    test: Tensor
+    test_labels: Tensor
+    class_names: tuple[str, ...]
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.class_names)
+
+    def __post_init__(self) -> None:
+        for part, labels in (("training", self.train_labels), ("test", self.test_labels)):
+            counts = torch.bincount(labels, minlength=self.num_classes)
+            if (counts == 0).any():
+                empty = self.class_names[int(torch.nonzero(counts == 0)[0])]
+                raise ValueError(
+                    f"every class needs images, but the {part} part of {self.name} "
+                    f"has none of class {empty!r}"
+                )
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Scale uint8 images in [0, 255] to float32 in [-1, 1]."""
+    return images.float() / 127.5 - 1
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Scale images in [-1, 1] to uint8 in [0, 255], rounding and clipping."""
+    return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+class LabelledImages(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Images with their given labels; items are (image, given_label, index).
+
+    Indexing with a (B,) int64 tensor returns a whole batch.
+
+    Attributes:
+        images: (N, C, H, W) uint8.
+        given: (N,) int64 labels as given, possibly wrong.
+    """
+
+    def __init__(self, images: Tensor, given: Tensor) -> None:
+        if len(images) != len(given):
+            raise ValueError(f"there are {len(images)} images but {len(given)} labels")
+        self.images = images
+        self.given = given
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return float32 images in [-1, 1], given labels and indices, for one or many."""
+        where = torch.as_tensor(index, device=self.images.device)
+        return to_float(self.images[where]), self.given[where], where
+
+    def to(self, device: torch.device) -> "LabelledImages":
+        """Return the same data on a device."""
+        return LabelledImages(self.images.to(device), self.given.to(device))
+
+
+def _digits(data_dir: Path, download: bool) -> Images:
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    bunch = load_digits()
+    pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
+    train, test, train_labels, test_labels = train_test_split(
+        pixels,
+        bunch.target.astype(np.int64),
+        test_size=_DIGITS_TEST_SIZE,
+        stratify=bunch.target,
+        random_state=0,
+    )
+    return Images(
+        name="digits",
+        train=torch.from_numpy(train),
+        train_labels=torch.from_numpy(train_labels),
+        test=torch.from_numpy(test),
+        test_labels=torch.from_numpy(test_labels),
+        class_names=tuple(str(digit) for digit in range(10)),
+    )
+
+
+def _torchvision(name: str, class_name: str) -> Callable[[Path, bool], Images]:
+    def load(data_dir: Path, download: bool) -> Images:
+        from torchvision import datasets
+
+        kind = getattr(datasets, class_name)
+        try:
+            parts = [kind(root=data_dir, train=train, download=download) for train in (True, False)]
+        except RuntimeError as error:
+            # torchvision raises RuntimeError both for a missing and for a damaged dataset.
+            hint = "the download failed" if download else "add --download to fetch it"
+            raise ValueError(
+                f"no usable {name} under {data_dir.resolve()} (searched for torchvision's "
+                f"{class_name} layout); {hint}, or point --data-dir at it"
+            ) from error
+        images, labels = zip(*(_tensors(part) for part in parts), strict=True)
+        return Images(
+            name=name,
+            train=images[0],
+            train_labels=labels[0],
+            test=images[1],
+            test_labels=labels[1],
+            class_names=tuple(parts[0].classes),
+        )
+
+    return load
+
+
+def _tensors(part: object) -> tuple[Tensor, Tensor]:
+    pixels = torch.as_tensor(part.data)  # type: ignore[attr-defined]
+    labels = torch.as_tensor(part.targets, dtype=torch.int64)  # type: ignore[attr-defined]
+    images = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+    return images.contiguous(), labels
+
+
+DATASETS: dict[str, Callable[[Path, bool], Images]] = {
+    "digits": _digits,
+    "mnist": _torchvision("mnist", "MNIST"),
+    "fashion-mnist": _torchvision("fashion-mnist", "FashionMNIST"),
+    "cifar10": _torchvision("cifar10", "CIFAR10"),
+}
+
+
+def load_images(name: str, data_dir: str, *, download: bool) -> Images:
+    """Load a dataset into memory.
+
+    Args:
+        name: Key of `DATASETS`.
+        data_dir: Folder that torchvision's datasets are searched in.
+        download: Fetch what is missing.
+
+    Returns:
+        Images with their published labels.
+
+    Raises:
+        ValueError: If the name is unknown, the dataset is not there, or a class has no images.
+    """
+    choose(name, DATASETS, "dataset")
+    return DATASETS[name](Path(data_dir), download)

@@ -1,0 +1,78 @@
+"""Generate images from a trained network; image k depends on its number alone."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from robustdiff.config import SampleConfig
+from robustdiff.data import to_uint8
+from robustdiff.guidance import Guidance, Network, guided_denoiser
+from robustdiff.process import Prediction
+from robustdiff.rng import Stream, normal
+from robustdiff.samplers import SAMPLERS, last
+from robustdiff.schedules import Schedule, time_grid
+
+
+@torch.inference_mode()
+def generate(
+    network: Network,
+    labels: Tensor,
+    image_shape: tuple[int, ...],
+    *,
+    null_class: int,
+    schedule: Schedule,
+    prediction: Prediction,
+    setting: SampleConfig,
+    seed: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Tensor:
+    """Generate one image per label.
+
+    Args:
+        network: See `Network`; on the device of `labels`.
+        labels: (M,) int64 classes to generate.
+        image_shape: (C, H, W).
+        null_class: K.
+        schedule: The schedule the network was trained with.
+        prediction: What the network predicts.
+        setting: Sampler and guidance.
+        seed: Image k is a function of (seed, k, labels[k]), whatever the batch size.
+        progress: Called with (images done, images in all) after each batch.
+
+    Returns:
+        (M, C, H, W) uint8 on the CPU.
+    """
+    grid = time_grid(schedule, setting.steps, setting.t_start)
+    guidance = Guidance(
+        weight=setting.guidance_weight,
+        interval=setting.guidance_interval,
+        outside=setting.guidance_outside,
+    )
+    images = []
+    for number in torch.arange(len(labels), device=labels.device).split(setting.batch_size):
+        denoise = guided_denoiser(
+            network,
+            labels[number],
+            null_class,
+            schedule=schedule,
+            prediction=prediction,
+            guidance=guidance,
+        )
+        states = SAMPLERS[setting.sampler](
+            denoise,
+            normal(seed, Stream.SAMPLE, 0, number, image_shape),
+            grid,
+            noise=lambda i, which=number: normal(  # type: ignore[misc]
+                seed, Stream.SAMPLE_STEP, i, which, image_shape
+            ),
+            v=setting.v,
+        )
+        images.append(to_uint8(last(states)).cpu())
+        progress(int(number[-1]) + 1, len(labels))
+    return torch.cat(images)
+
+
+def class_labels(num_samples: int, num_classes: int) -> Tensor:
+    """Return (num_samples,) int64 labels 0, 1, ..., K - 1, 0, 1, ...: equal numbers per class."""
+    return torch.arange(num_samples) % num_classes

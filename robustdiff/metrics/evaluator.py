@@ -1,0 +1,252 @@
+"""The evaluator: a small classifier, trained on clean labels, whose features the metrics use.
+
+Numbers that rest on a learned feature space can only be compared when that space is the same, so
+the weights are cached under a hash of everything that determines them and their sha256 is reported.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from robustdiff.data import to_float
+from robustdiff.metrics.validation import check_images, check_labels
+
+# Part of the cache key: change it with the architecture or the training recipe.
+RECIPE = "evaluator-1"
+
+_BATCH_SIZE = 128
+_MIN_EPOCHS = 5
+# Small sets are repeated until this many images have been seen.
+_MIN_IMAGES_SEEN = 60_000
+_MAX_LEARNING_RATE = 1e-2
+_WEIGHT_DECAY = 1e-2
+_DIGEST_KEY = "tensors_sha256"
+
+
+class Evaluator(nn.Module):
+    """Classify images of any size from 8 x 8 on, and expose a small feature space.
+
+    The features are the batch-normalised inputs of the last hidden layer: over the training images
+    each has mean 0 and variance 1, so that distances in this space have one scale for all datasets.
+    There are few of them because a class-wise Frechet distance must estimate their covariance from
+    the samples of one class.
+
+    Attributes:
+        num_classes: K.
+        num_features: D.
+    """
+
+    def __init__(self, channels: int, num_classes: int, num_features: int = 32) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.num_features = num_features
+        self.stages = nn.Sequential(
+            *_stage(channels, 32), nn.MaxPool2d(2), *_stage(32, 48), nn.MaxPool2d(2), *_stage(48, 64)
+        )
+        # 2 x 2 cells keep a coarse position at every image size.
+        self.project = nn.Linear(64 * 4, num_features, bias=False)
+        self.normalise = nn.BatchNorm1d(num_features, affine=False)
+        self.classify = nn.Linear(num_features, num_classes)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features and logits.
+
+        Args:
+            images: (B, C, H, W) float32 in [-1, 1].
+
+        Returns:
+            (B, D) features and (B, K) logits.
+        """
+        cells = F.adaptive_avg_pool2d(self.stages(images), 2).flatten(1)
+        features = self.normalise(self.project(cells))
+        return features, self.classify(F.relu(features))
+
+
+def _stage(channels_in: int, channels_out: int) -> list[nn.Module]:
+    return [
+        nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False),
+        nn.BatchNorm2d(channels_out),
+        nn.ReLU(inplace=True),
+    ]
+
+
+def train_evaluator(
+    images: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    *,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluator:
+    """Train an evaluator; equal arguments give equal weights on one machine.
+
+    Args:
+        images: (N, C, H, W) uint8, N >= 2; training runs on their device.
+        labels: (N,) int64 in [0, num_classes), meant to be clean.
+        num_classes: K.
+        seed: Seed of the initial weights and of the order; the global generators stay untouched.
+        progress: Called with (steps done, steps in all) after each step.
+
+    Returns:
+        Evaluator in evaluation mode.
+
+    Raises:
+        ValueError: If images or labels have a wrong type, shape or range.
+    """
+    check_images(images, "training images")
+    check_labels(labels, len(images), num_classes, "training labels")
+    if len(images) < 2:
+        raise ValueError("training an evaluator takes at least 2 images, got 1")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        evaluator = Evaluator(images.shape[1], num_classes)
+    evaluator.to(images.device, memory_format=torch.channels_last)
+    epochs = max(_MIN_EPOCHS, -(-_MIN_IMAGES_SEEN // len(images)))
+    batch_size = min(_BATCH_SIZE, len(images))
+    total = epochs * (len(images) // batch_size)
+    optimiser = torch.optim.AdamW(evaluator.parameters(), weight_decay=_WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _MAX_LEARNING_RATE, total)
+    for step, batch in enumerate(_batches(len(images), batch_size, epochs, seed), start=1):
+        where = batch.to(images.device)
+        inputs = to_float(images[where]).contiguous(memory_format=torch.channels_last)
+        loss = F.cross_entropy(evaluator(inputs)[1], labels[where])
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        if progress is not None:
+            progress(step, total)
+    return evaluator.to(memory_format=torch.contiguous_format).eval()
+
+
+def _batches(count: int, batch_size: int, epochs: int, seed: int) -> Iterator[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(epochs):
+        order = torch.randperm(count, generator=generator)
+        # A short last batch is left out: batch norm needs company.
+        yield from order[: count - count % batch_size].split(batch_size)
+
+
+@torch.no_grad()
+def embed(evaluator: Evaluator, images: Tensor, batch_size: int = 1000) -> tuple[Tensor, Tensor]:
+    """Compute features and logits in float32, in evaluation mode whatever mode the evaluator is in.
+
+    Args:
+        evaluator: Trained evaluator.
+        images: (N, C, H, W) uint8.
+        batch_size: Images per forward pass; changes memory and time, not the result.
+
+    Returns:
+        (N, D) features and (N, K) logits, both float64 on the CPU.
+
+    Raises:
+        ValueError: If the images have a wrong type or shape.
+    """
+    check_images(images, "images")
+    device = evaluator.classify.weight.device
+    was_training = evaluator.training
+    evaluator.eval()
+    try:
+        with torch.autocast(device.type, enabled=False):
+            parts = [evaluator(to_float(part.to(device))) for part in images.split(batch_size)]
+    finally:
+        evaluator.train(was_training)
+    features, logits = (torch.cat(part).double().cpu() for part in zip(*parts, strict=True))
+    return features, logits
+
+
+def load_or_train(
+    cache_dir: Path,
+    name: str,
+    images: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    *,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Evaluator, str]:
+    """Return the evaluator of a dataset, from the cache if it is there and whole.
+
+    The file is `cache_dir/<name>-<hash>.safetensors`; the hash covers images, labels, number of
+    classes, seed and recipe. A damaged file is trained again and replaced.
+
+    Args:
+        cache_dir: Folder of the cache, made when missing.
+        name: Name of the dataset, first part of the file name.
+        images: As for `train_evaluator`.
+        labels: As for `train_evaluator`.
+        num_classes: K.
+        seed: As for `train_evaluator`.
+        progress: As for `train_evaluator`; not called on a cache hit.
+
+    Returns:
+        Evaluator in evaluation mode on the device of the images, and the sha256 of its file.
+
+    Raises:
+        ValueError: If images or labels have a wrong type, shape or range.
+    """
+    check_images(images, "training images")
+    check_labels(labels, len(images), num_classes, "training labels")
+    key = _training_hash(images, labels, num_classes, seed)
+    path = cache_dir / f"{name}-{key[:12]}.safetensors"
+    evaluator = Evaluator(images.shape[1], num_classes).to(images.device).eval()
+    if not _load(evaluator, path):
+        evaluator = train_evaluator(images, labels, num_classes, seed=seed, progress=progress)
+        _save(evaluator, path)
+    return evaluator, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _training_hash(images: Tensor, labels: Tensor, num_classes: int, seed: int) -> str:
+    described = f"{RECIPE} {tuple(images.shape)} {num_classes} {seed}"
+    digest = hashlib.sha256(described.encode())
+    digest.update(images.cpu().contiguous().numpy())
+    digest.update(labels.cpu().contiguous().numpy())
+    return digest.hexdigest()
+
+
+def _tensors_hash(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _load(evaluator: Evaluator, path: Path) -> bool:
+    """Load weights in place; False if the file is missing, damaged or of another network."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            # The format checks its header only, so the tensors carry their own digest.
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            intact = (file.metadata() or {}).get(_DIGEST_KEY) == _tensors_hash(tensors)
+        if intact:
+            evaluator.load_state_dict(tensors)
+    except (OSError, SafetensorError, RuntimeError):
+        return False
+    return intact
+
+
+def _save(evaluator: Evaluator, path: Path) -> None:
+    tensors = {name: value.cpu().contiguous() for name, value in evaluator.state_dict().items()}
+    content = save(tensors, metadata={_DIGEST_KEY: _tensors_hash(tensors)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise

@@ -1,0 +1,1 @@
+"""Networks: the U-Net noise estimator and the embeddings of time and class."""

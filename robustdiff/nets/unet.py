@@ -1,0 +1,191 @@
+"""The noise estimator: a U-Net with spatial attention and a class embedding at every level.
+
+Figure 1 of the paper: encoder levels of convolution, self-attention, class embedding and
+max-pooling; a bottleneck; a decoder that mirrors the encoder and takes its skip connections. The
+time embedding is added in every level.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustdiff.nets.embeddings import (
+    ClassEmbeddingNetwork,
+    TimeEmbedding,
+    broadcast_concat,
+    class_embedding_sizes,
+)
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    """Normalise in groups of about 8 channels (any channel count has a divisor that does)."""
+    groups = max(1, channels // 8)
+    while channels % groups:
+        groups -= 1
+    return nn.GroupNorm(groups, channels)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with the time added between them, around a skip connection."""
+
+    def __init__(self, inputs: int, outputs: int, time_size: int, *, first: bool = False) -> None:
+        super().__init__()
+        # The first block sees pixels: normalising them would hide the noise level.
+        self.pre = nn.Identity() if first else nn.Sequential(_norm(inputs), nn.SiLU())
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.time = nn.Linear(time_size, outputs)
+        self.mid = nn.Sequential(_norm(outputs), nn.SiLU())
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """Map (B, inputs, H, W) and the (B, time_size) embedding to (B, outputs, H, W)."""
+        h = self.conv1(self.pre(x))
+        h = h + self.time(time)[:, :, None, None].to(h.dtype)
+        out: Tensor = self.skip(x) + self.conv2(self.mid(h))
+        return out
+
+
+class SpatialAttention(nn.Module):
+    """Residual multi-head self-attention over the H x W positions of one image."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = _norm(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = nn.Conv2d(channels, channels, 1)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the same shape; images of a batch do not see each other."""
+        b, c, h, w = x.shape
+        qkv = self.qkv(self.norm(x)).permute(0, 2, 3, 1).reshape(b, h * w, 3, self.heads, -1)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        mixed = mixed.transpose(1, 2).reshape(b, h, w, c).permute(0, 3, 1, 2)
+        out: Tensor = x + self.out(mixed)
+        return out
+
+
+class Level(nn.Module):
+    """Convolution block, attention, then the class embedding concatenated to every pixel."""
+
+    def __init__(
+        self, inputs: int, outputs: int, *, heads: int, first: bool, time_size: int,
+        cen: nn.Module | None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.block = ResidualBlock(inputs, outputs, time_size, first=first)
+        self.attention = SpatialAttention(outputs, heads)
+        self.cen = cen
+
+    def forward(self, x: Tensor, time: Tensor, labels: Tensor) -> Tensor:
+        """Map (B, inputs, H, W) to (B, outputs + class size, H, W)."""
+        h: Tensor = self.attention(self.block(x, time))
+        return h if self.cen is None else broadcast_concat(h, self.cen(labels))
+
+
+class UNet(nn.Module):
+    """Predict eps, x_0 or v from a noisy image, its time and its class.
+
+    Args:
+        image_channels: C of the images.
+        num_classes: K; class K is the null class.
+        channels: Output channels of the L encoder levels; the last are the bottleneck's too. The
+            paper's encoder [1, 128, 256, 256] with a 1024-channel bottleneck is
+            [128, 256, 256, 1024].
+        cen: Class embedding pattern, see `class_embedding_sizes`.
+        cen_hidden: Hidden width of the class embedding networks.
+        cen_depth: Number of their hidden layers.
+        heads: Attention heads.
+        time_size: Length of the time embedding.
+        patch_size: Pixels are folded into channels by this factor at the door (1 = not at all).
+
+    Raises:
+        ValueError: If `cen` is unknown, or `heads` does not divide every entry of `channels`.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_channels: int,
+        num_classes: int,
+        channels: Sequence[int],
+        cen: str,
+        cen_hidden: int,
+        cen_depth: int,
+        heads: int,
+        time_size: int,
+        patch_size: int,
+    ) -> None:
+        super().__init__()
+        if any(width % heads for width in channels):
+            raise ValueError(f"heads must divide all of channels {list(channels)}, got {heads}")
+        self.patch_size = patch_size
+        pixels = image_channels * patch_size**2
+        sizes = class_embedding_sizes(cen, pixels, channels)
+        self.time = TimeEmbedding(time_size)
+
+        def embedding(size: int) -> nn.Module | None:
+            if size == 0:
+                return None
+            return ClassEmbeddingNetwork(num_classes, size, hidden=cen_hidden, depth=cen_depth)
+
+        def level(inputs: int, outputs: int, size: int, *, first: bool = False) -> Level:
+            shared: dict[str, Any] = {"heads": heads, "time_size": time_size}
+            return Level(inputs, outputs, first=first, cen=embedding(size), **shared)
+
+        self.add = embedding(time_size) if cen == "add" else None
+        after = [width + size for width, size in zip(channels, sizes, strict=False)]
+        inputs = [pixels, *after[:-1]]
+        self.encoder = nn.ModuleList(
+            level(inputs[i], width, sizes[i], first=i == 0) for i, width in enumerate(channels)
+        )
+        self.bottleneck = level(after[-1], channels[-1], sizes[-1])
+        self.decoder = nn.ModuleList()
+        below = channels[-1] + sizes[-1]
+        mirrored = [channels[0], *channels[:-1]]
+        for i in reversed(range(len(channels))):
+            self.decoder.append(level(below + after[i], mirrored[i], sizes[i]))
+            below = mirrored[i] + sizes[i]
+        self.head = nn.Sequential(_norm(below), nn.SiLU(), nn.Conv2d(below, pixels, 3, padding=1))
+        nn.init.zeros_(self.head[-1].weight)
+        nn.init.zeros_(self.head[-1].bias)
+
+    def forward(self, x_t: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+        """Predict from noisy images.
+
+        Args:
+            x_t: (B, C, H, W) float32.
+            t: (B,) times in [0, 1].
+            labels: (B,) int64 in [0, K], K for the null class.
+
+        Returns:
+            (B, C, H, W), zero before training.
+        """
+        time = self.time(t)
+        if self.add is not None:
+            time = time + self.add(labels)
+        time = F.silu(time)
+        h = F.pixel_unshuffle(x_t, self.patch_size).contiguous(memory_format=torch.channels_last)
+        skips: list[Tensor] = []
+        for i, encode in enumerate(self.encoder):
+            h = encode(F.max_pool2d(h, 2) if i else h, time, labels)
+            skips.append(h)
+        h = self.bottleneck(h, time, labels)
+        for decode, skip in zip(self.decoder, reversed(skips), strict=True):
+            if h.shape[2:] != skip.shape[2:]:
+                h = F.interpolate(h, size=skip.shape[2:], mode="nearest")
+            h = decode(torch.cat([h, skip], dim=1), time, labels)
+        return F.pixel_shuffle(self.head(h), self.patch_size)
+
+
+def smallest_image(channels: Sequence[int], patch_size: int) -> int:
+    """Return the smallest image side that survives the network's poolings."""
+    return int(patch_size * 2 ** (sum(1 for _ in pairwise(channels))))

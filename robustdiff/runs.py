@@ -1,0 +1,187 @@
+"""Run folders: where each file lies, how one is made, found and read back."""
+
+import datetime
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from corruptions import NoisyLabels
+from robustdiff.config import Config, read_layer, resolve, to_plain
+from robustdiff.files import write_atomic, write_text
+from robustdiff.nets.unet import UNet
+
+DEFAULT_ROOT = Path("runs")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder.
+
+    Attributes:
+        path: The folder.
+    """
+
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        """The resolved configuration; a folder with this file is a run."""
+        return self.path / "config.json"
+
+    @property
+    def labels_file(self) -> Path:
+        """Clean and given labels, flipped mask, matrix, seed, rate."""
+        return self.path / "labels.npz"
+
+    @property
+    def scores_file(self) -> Path:
+        """Newest per-sample scores."""
+        return self.path / "scores.npz"
+
+    @property
+    def weights_file(self) -> Path:
+        """Averaged weights."""
+        return self.path / "model.safetensors"
+
+    @property
+    def history_file(self) -> Path:
+        """One JSON object per logged step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def metrics_file(self) -> Path:
+        """Result of the newest evaluation."""
+        return self.path / "metrics.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def samples(self) -> Path:
+        """Folder of generated images."""
+        return self.path / "samples"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Folder of TensorBoard events."""
+        return self.path / "tb"
+
+    def config(self) -> Config:
+        """Read the configuration.
+
+        Raises:
+            ValueError: If config.json is missing or invalid.
+        """
+        return resolve(read_layer(self.config_file))
+
+    def labels(self) -> NoisyLabels:
+        """Read the labels.
+
+        Raises:
+            ValueError: If labels.npz is missing or damaged.
+        """
+        return NoisyLabels.load(self.labels_file)
+
+    def load_weights(self, network: UNet) -> None:
+        """Load the averaged weights into a network of the run's architecture.
+
+        Raises:
+            ValueError: If they are missing, damaged, or of another architecture.
+        """
+        path = self.weights_file
+        if not path.exists():
+            raise ValueError(f"run {self.path} has no {path.name} yet; let it train further")
+        try:
+            network.load_state_dict(load_file(path))
+        except (SafetensorError, RuntimeError) as error:
+            raise ValueError(f"{path} does not hold the weights of this run's network") from error
+
+    def save_weights(self, network: UNet) -> None:
+        """Write the averaged weights atomically."""
+        temporary = self.weights_file.with_suffix(".tmp")
+        state = {name: value.contiguous() for name, value in network.state_dict().items()}
+        save_file(state, temporary)
+        temporary.replace(self.weights_file)
+
+    def save_scores(self, scores: NDArray[np.float64], label_used: NDArray[np.bool_]) -> None:
+        """Write per-sample scores, their ranks in (0, 1], and whether training used the label."""
+        content = {
+            "index": np.arange(len(scores)),
+            "score": scores,
+            "label_quality": label_quality(scores),
+            "label_used": label_used,
+        }
+        write_atomic(self.scores_file, lambda file: np.savez(file, **content))  # type: ignore[arg-type]
+
+    def scores(self) -> NDArray[np.float64] | None:
+        """Read the newest scores, (N,) float64; None if the run made none."""
+        if not self.scores_file.exists():
+            return None
+        with np.load(self.scores_file, allow_pickle=False) as content:
+            scores: NDArray[np.float64] = content["score"]
+        return scores
+
+
+def label_quality(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the rank of each score divided by N, (N,) in (0, 1]; lower is more suspect."""
+    ranks = np.empty(len(scores))
+    ranks[np.argsort(scores, kind="stable")] = np.arange(1, len(scores) + 1)
+    return ranks / len(scores)
+
+
+def default_path(config: Config) -> Path:
+    """Return runs/<what and when> for a new run, in the working directory."""
+    noise = f"{config.noise.type}{config.noise.rate:g}" if config.noise.rate else "clean"
+    if config.noise.type == "matrix":
+        noise = "matrix"
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    parts = (now, config.data.dataset, noise, config.curriculum.name, f"s{config.seed}")
+    return DEFAULT_ROOT / "-".join(parts)
+
+
+def create_run(path: Path, config: Config, labels: NoisyLabels) -> Run:
+    """Make a run's folder with its configuration and labels.
+
+    Raises:
+        ValueError: If the folder exists and is not empty.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ValueError(
+            f"{path} already exists; choose another --out, or continue it with --resume {path}"
+        )
+    run = Run(path)
+    for folder in (path, run.samples, run.tensorboard):
+        folder.mkdir(parents=True, exist_ok=True)
+    labels.save(run.labels_file)
+    # Last, because a folder with a configuration counts as a run.
+    write_text(run.config_file, json.dumps(to_plain(config), indent=2) + "\n")
+    return run
+
+
+def open_run(path: Path | None) -> Run:
+    """Return an existing run.
+
+    Args:
+        path: Its folder; None, or the name "latest", for the newest run under runs/.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if path is None or path == Path("latest"):
+        found = list(DEFAULT_ROOT.glob("*/config.json"))
+        if not found:
+            raise ValueError(
+                f"there is no run under {DEFAULT_ROOT.resolve()}; make one with: robustdiff train"
+            )
+        return Run(max(found, key=lambda file: (file.stat().st_mtime_ns, file)).parent)
+    run = Run(path)
+    if not run.config_file.exists():
+        raise ValueError(f"{path} is not a run: it has no {run.config_file.name}")
+    return run

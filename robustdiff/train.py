@@ -1,0 +1,376 @@
+"""The training step and the training loop, as a generator: the caller owns logging and files.
+
+Nothing random is carried from step to step: every draw is keyed by (seed, stream, step, sample),
+so a resumed run equals an uninterrupted one.
+"""
+
+import copy
+import math
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from curricula import CurriculumSampler, Selection, random_scores
+from robustdiff.config import Config, CurriculumConfig, ModelConfig
+from robustdiff.data import LabelledImages
+from robustdiff.ema import ema_decay, update_ema
+from robustdiff.guidance import Network, drop_labels
+from robustdiff.nets.unet import UNet, smallest_image
+from robustdiff.process import PREDICTIONS, diffuse, per_image
+from robustdiff.rng import Stream, normal, stream_seed, uniform
+from robustdiff.schedules import SCHEDULES
+from robustdiff.scoring import Probing, prediction_scores
+
+Scores = NDArray[np.float64]
+
+
+class DivergedError(RuntimeError):
+    """The loss is not finite; the message names the step and the samples of the batch."""
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """One optimiser step.
+
+    Attributes:
+        step: Steps so far.
+        loss: Mean loss of the batch.
+    """
+
+    step: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class RoundDone:
+    """One scoring round.
+
+    Attributes:
+        step: Steps so far.
+        scores: (N,) float64 smoothed scores.
+        label_used: (N,) bool, whether training uses the label.
+    """
+
+    step: int
+    scores: Scores
+    label_used: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What training works on; nothing in it changes.
+
+    Attributes:
+        config: Configuration of the run.
+        data: Images and given labels; nothing here knows the clean ones.
+        num_classes: K, also the null class.
+        dtype: Compute precision.
+        oracle: (N,) bool, whether each given label is right; None unless the curriculum is the
+            upper bound that may know.
+    """
+
+    config: Config
+    data: LabelledImages
+    num_classes: int
+    dtype: torch.dtype
+    oracle: NDArray[np.bool_] | None = None
+
+
+@dataclass
+class TrainState:
+    """Everything that training changes; its state dicts make a checkpoint.
+
+    Attributes:
+        model: The trained network.
+        ema: Its averaged weights, in evaluation mode.
+        optimizer: AdamW over `model`.
+        curriculum: Scores and draws.
+        snapshot: EMA weights at the previous scoring round, None before the first.
+        step: Optimiser steps so far.
+        epoch: Current epoch of the curriculum.
+        cursor: Batches of the epoch already used.
+        rounds: Scoring rounds done, whether or not they gave scores.
+    """
+
+    model: nn.Module
+    ema: nn.Module
+    optimizer: torch.optim.Optimizer
+    curriculum: CurriculumSampler
+    snapshot: nn.Module | None = None
+    step: int = 0
+    epoch: int = 0
+    cursor: int = 0
+    rounds: int = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors and plain numbers only."""
+        curriculum = self.curriculum.state_dict()
+        if curriculum["scores"] is not None:
+            curriculum["scores"] = torch.from_numpy(curriculum["scores"])
+        return {
+            "model": self.model.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "curriculum": curriculum,
+            "snapshot": None if self.snapshot is None else self.snapshot.state_dict(),
+            "step": self.step,
+            "epoch": self.epoch,
+            "cursor": self.cursor,
+            "rounds": self.rounds,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.model.load_state_dict(state["model"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.curriculum.load_state_dict(state["curriculum"])
+        if state["snapshot"] is not None:
+            self.snapshot = copy.deepcopy(self.ema)
+            self.snapshot.load_state_dict(state["snapshot"])
+        self.step, self.rounds = state["step"], state["rounds"]
+        self.epoch, self.cursor = state["epoch"], state["cursor"]
+
+
+def build_network(
+    model: ModelConfig, image_shape: tuple[int, ...], num_classes: int, seed: int
+) -> UNet:
+    """Build the network with weights that depend on the seed alone.
+
+    Args:
+        model: Sizes.
+        image_shape: (C, H, W).
+        num_classes: K.
+        seed: Seed of the run.
+
+    Returns:
+        The network on the CPU.
+
+    Raises:
+        ValueError: If the images are too small for the network's poolings.
+    """
+    smallest = smallest_image(model.channels, model.patch_size)
+    if min(image_shape[1:]) < smallest or any(side % model.patch_size for side in image_shape[1:]):
+        raise ValueError(
+            f"model.channels {list(model.channels)} with model.patch_size {model.patch_size} needs "
+            f"images of at least {smallest} pixels a side, a multiple of the patch size, "
+            f"got {image_shape[1]} x {image_shape[2]}"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed(seed, Stream.INIT))
+        return UNet(
+            image_channels=image_shape[0],
+            num_classes=num_classes,
+            channels=model.channels,
+            cen=model.cen,
+            cen_hidden=model.cen_hidden,
+            cen_depth=model.cen_depth,
+            heads=model.heads,
+            time_size=model.time_size,
+            patch_size=model.patch_size,
+        )
+
+
+def new_state(task: Task) -> TrainState:
+    """Return the state before the first step, on the device of the data."""
+    config, data = task.config, task.data
+    shape = tuple(data.images.shape[1:])
+    model = build_network(config.model, shape, task.num_classes, config.seed)
+    model = model.to(device=data.images.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    ema = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.train.lr, fused=True)
+    curriculum = CurriculumSampler(
+        config.curriculum.name,
+        len(data),
+        seed=config.seed,
+        selection=_selection(config.curriculum),
+    )
+    return TrainState(model, ema, optimizer, curriculum)
+
+
+def _selection(setting: CurriculumConfig) -> Selection:
+    return Selection(
+        treatment=setting.treatment,
+        smoothing=setting.smoothing,
+        temperature=setting.temperature,
+        k=setting.k,
+        dk=setting.dk,
+        mk=setting.mk,
+    )
+
+
+def total_steps(config: Config, num_samples: int) -> int:
+    """Return the length of the run in optimiser steps; an epoch is N // batch_size of them."""
+    per_epoch = max(1, num_samples // config.train.batch_size)
+    return config.train.steps or per_epoch * (config.train.epochs or 1)
+
+
+def autocast(network: nn.Module, dtype: torch.dtype) -> Network:
+    """Bind a compute precision to a network; weights and inputs stay float32."""
+
+    def forward(x_t: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+        half = dtype != torch.float32
+        with torch.autocast(x_t.device.type, dtype) if half else nullcontext():
+            output: Tensor = network(x_t, t, labels)
+        return output.float()
+
+    return forward
+
+
+def batch_losses(
+    network: Network, batch: tuple[Tensor, Tensor, Tensor], step: int, task: Task
+) -> Tensor:
+    """Return the denoising loss of each example (algorithm 1 of the paper, lines 3 to 7).
+
+    Args:
+        network: Predicts what `config.diffusion.prediction` names.
+        batch: Images (B, C, H, W) float32 in [-1, 1]; labels (B,) int64 in [0, K], K where the
+            label must not be used; sample indices (B,) int64, which key the draws.
+        step: Number of the step.
+        task: See `Task`.
+
+    Returns:
+        (B,) float32, unreduced.
+    """
+    x_0, labels, index = batch
+    config, diffusion = task.config, task.config.diffusion
+    t = uniform(config.seed, Stream.TIME, step, index)[:, 0]
+    drop = uniform(config.seed, Stream.LABEL_DROP, step, index)[:, 0]
+    eps = normal(config.seed, Stream.NOISE, step, index, tuple(x_0.shape[1:]))
+    labels = drop_labels(labels, drop, diffusion.p_uncond, task.num_classes)
+    alpha, sigma = (per_image(part, x_0) for part in SCHEDULES[diffusion.schedule](t))
+    x_t = diffuse(x_0, eps, alpha, sigma)
+    output = network(x_t, t, labels)
+    target = PREDICTIONS[diffusion.prediction].target(x_0, eps, alpha, sigma)
+    return (output - target).square().flatten(1).mean(1)
+
+
+def train_step(state: TrainState, task: Task, batch: tuple[Tensor, Tensor, Tensor]) -> float:
+    """Make one optimiser step and update the average.
+
+    Args:
+        state: Changed in place.
+        task: See `Task`.
+        batch: See `batch_losses`.
+
+    Returns:
+        Mean loss of the batch.
+
+    Raises:
+        DivergedError: If the loss is not finite; the state is left as it was.
+    """
+    setting = task.config.train
+    loss = batch_losses(autocast(state.model, task.dtype), batch, state.step, task).mean()
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        shown = ", ".join(str(i) for i in batch[2][:8].tolist())
+        raise DivergedError(
+            f"the loss is {value} at step {state.step + 1} (samples {shown}, ...); "
+            f"lower train.lr, now {setting.lr:g}"
+        )
+    state.optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(state.model.parameters(), setting.grad_clip)
+    warmth = min(1.0, (state.step + 1) / max(1, setting.warmup_steps))
+    for group in state.optimizer.param_groups:
+        group["lr"] = setting.lr * warmth
+    state.optimizer.step()
+    update_ema(state.ema, state.model, ema_decay(setting.ema, state.step))
+    state.step += 1
+    return value
+
+
+def rounds_due(setting: CurriculumConfig, epoch: int) -> int:
+    """Return how many scoring rounds lie at or before the start of an epoch."""
+    if epoch < setting.warmup:
+        return 0
+    return (epoch - setting.warmup) // setting.score_every + 1
+
+
+def score(state: TrainState, task: Task) -> Scores | None:
+    """Compute raw scores from the state as it is.
+
+    Args:
+        state: Not changed.
+        task: See `Task`.
+
+    Returns:
+        (N,) float64; None where there is no score, or no previous round to compare with.
+
+    Raises:
+        ValueError: If the curriculum needs the clean labels and they are not known.
+    """
+    curriculum, config = state.curriculum.curriculum, task.config
+    if curriculum.source == "none":
+        return None
+    if curriculum.source == "random":
+        return random_scores(config.seed, state.rounds, len(task.data))
+    if curriculum.source == "clean":
+        if task.oracle is None:
+            raise ValueError("curriculum 'oracle' needs the clean labels, and they are not known")
+        return np.where(task.oracle, 1.0, -1.0)
+    probing = Probing(
+        seed=config.seed,
+        schedule=SCHEDULES[config.diffusion.schedule],
+        prediction=PREDICTIONS[config.diffusion.prediction],
+        null_class=task.num_classes,
+        p_uncond=config.diffusion.p_uncond,
+        settings=config.curriculum,
+    )
+    new = autocast(state.ema, task.dtype)
+    old = None if state.snapshot is None else autocast(state.snapshot, task.dtype)
+    return prediction_scores(curriculum, probing, task.data, new, old, state.rounds)
+
+
+def train(state: TrainState, task: Task) -> Iterator[StepDone | RoundDone]:
+    """Train to the configured number of steps.
+
+    Args:
+        state: Changed in place; continues wherever it stands.
+        task: See `Task`.
+
+    Yields:
+        A `StepDone` after each step and a `RoundDone` after each scoring round, the last one after
+        the last step: it judges the final weights and leaves the state untouched.
+    """
+    setting = task.config
+    steps = total_steps(setting, len(task.data))
+    batch_size = min(setting.train.batch_size, len(task.data))
+    while state.step < steps:
+        if state.rounds < rounds_due(setting.curriculum, state.epoch):
+            yield from _scoring_round(state, task)
+        order = torch.from_numpy(state.curriculum.order(state.epoch))
+        used = torch.from_numpy(state.curriculum.label_used()).to(task.data.given.device)
+        batches = max(1, len(order) // batch_size)
+        while state.cursor < batches and state.step < steps:
+            x_0, labels, index = task.data[
+                order[state.cursor * batch_size : (state.cursor + 1) * batch_size]
+            ]
+            labels = torch.where(used[index], labels, task.num_classes)
+            loss = train_step(state, task, (x_0, labels, index))
+            state.cursor += 1
+            yield StepDone(state.step, loss)
+        if state.cursor >= batches:
+            state.epoch, state.cursor = state.epoch + 1, 0
+    final = score(state, task)
+    if final is not None:
+        yield RoundDone(
+            state.step, state.curriculum.smoothed(final), state.curriculum.label_used()
+        )
+
+
+def _scoring_round(state: TrainState, task: Task) -> Iterator[RoundDone]:
+    """Take in a round's scores and remember the weights that made them."""
+    scores = score(state, task)
+    state.rounds += 1
+    if any(name.startswith("old_") for name in state.curriculum.curriculum.forwards):
+        state.snapshot = copy.deepcopy(state.ema)
+    if scores is not None:
+        updated = state.curriculum.update(scores)
+        yield RoundDone(state.step, updated, state.curriculum.label_used())
