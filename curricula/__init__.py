@@ -1,9 +1,9 @@
 """Curricula for noisy labels: scores -> weights -> draws, for any model.
 
-    sampler = CurriculumSampler("small-loss", num_samples, seed=0, selection=Selection())
-    for epoch in range(epochs):
-        for index in sampler.order(epoch): ...        # train
-        sampler.update(scores)                        # (N,) high = prefer
+sampler = CurriculumSampler("small-loss", num_samples, seed=0, selection=Selection())
+for epoch in range(epochs):
+    for index in sampler.order(epoch): ...        # train
+    sampler.update(scores)                        # (N,) high = prefer
 """
 
 from curricula.draw import gumbel_top_k, random_scores, selected_share

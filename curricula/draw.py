@@ -62,7 +62,13 @@ def selected_share(round_number: int, k: float, dk: float, mk: float) -> float:
 
 
 def draw_order(
-    seed: int, epoch: int, num_samples: int, *, scores: Floats | None, share: float, temperature: float
+    seed: int,
+    epoch: int,
+    num_samples: int,
+    *,
+    scores: Floats | None,
+    share: float,
+    temperature: float,
 ) -> Ints:
     """Return the order of one epoch.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from robustdiff.errors import DamagedError
 from robustdiff.files import sha256, write_atomic, write_text
 
 _KEPT = 2
@@ -44,22 +45,22 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
         The saved state, on the CPU.
 
     Raises:
-        ValueError: If there is no checkpoint, or none can be used.
+        DamagedError: If there is no checkpoint, or none can be used.
     """
     files = sorted(folder.glob("step-*.pt"), reverse=True)
     if not files:
-        raise ValueError(f"there is no checkpoint in {folder}")
+        raise DamagedError(f"there is no checkpoint in {folder}")
     problems = []
     for path in files:
         try:
             state = _read(path, _manifest(folder).get(path.name))
-        except ValueError as error:
+        except DamagedError as error:
             problems.append(str(error))
             continue
         for problem in problems:
             warnings.warn(f"{problem}; using {path.name} instead", stacklevel=2)
         return state
-    raise ValueError(problems[0])
+    raise DamagedError(problems[0])
 
 
 def _manifest(folder: Path) -> dict[str, str]:
@@ -69,17 +70,17 @@ def _manifest(folder: Path) -> dict[str, str]:
     try:
         return dict(json.loads(path.read_text()))
     except ValueError as error:
-        raise ValueError(f"checkpoint manifest {path} is not valid: {error}") from error
+        raise DamagedError(f"checkpoint manifest {path} is not valid: {error}") from error
 
 
 def _read(path: Path, digest: str | None) -> dict[str, Any]:
     if digest is None or sha256(path) != digest:
-        raise ValueError(f"checkpoint {path} is damaged: its SHA-256 is not the recorded one")
+        raise DamagedError(f"checkpoint {path} is damaged: its SHA-256 is not the recorded one")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise ValueError(f"checkpoint {path} cannot be read as tensors") from error
+        raise DamagedError(f"checkpoint {path} cannot be read as tensors") from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise ValueError(f"{path} is not a robustdiff checkpoint")
+        raise DamagedError(f"{path} is not a robustdiff checkpoint")
     state: dict[str, Any] = content["state"]
     return state

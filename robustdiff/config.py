@@ -163,7 +163,9 @@ class TrainConfig:
         for name in ("steps", "epochs"):
             value = getattr(self, name)
             _require(value is None or value >= 1, f"train.{name} must be at least 1, got {value}")
-        _require(self.warmup_steps >= 0, f"train.warmup_steps must be >= 0, got {self.warmup_steps}")
+        _require(
+            self.warmup_steps >= 0, f"train.warmup_steps must be >= 0, got {self.warmup_steps}"
+        )
         for name in ("lr", "grad_clip"):
             value = getattr(self, name)
             _require(value > 0, f"train.{name} must be positive, got {value}")
@@ -334,6 +336,12 @@ def choose(name: str, allowed: Iterable[str], what: str) -> str:
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise ValueError(f"unknown {what} {name!r}; {hint}choose from {', '.join(names)}")
+
+
+def preset_description(name: str) -> str:
+    """Return the comment that opens a shipped preset."""
+    text = (resources.files("robustdiff.presets") / f"{name}.toml").read_text()
+    return text.splitlines()[0].removeprefix("# ")
 
 
 def preset(name: str) -> Layer:

@@ -7,22 +7,19 @@ from torch import Tensor
 
 from robustdiff.config import SampleConfig
 from robustdiff.data import to_uint8
-from robustdiff.guidance import Guidance, Network, guided_denoiser
-from robustdiff.process import Prediction
+from robustdiff.guidance import Guidance, guided_denoiser
+from robustdiff.model import Model
 from robustdiff.rng import Stream, normal
 from robustdiff.samplers import SAMPLERS, last
-from robustdiff.schedules import Schedule, time_grid
+from robustdiff.schedules import time_grid
 
 
 @torch.inference_mode()
 def generate(
-    network: Network,
+    model: Model,
     labels: Tensor,
     image_shape: tuple[int, ...],
     *,
-    null_class: int,
-    schedule: Schedule,
-    prediction: Prediction,
     setting: SampleConfig,
     seed: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -30,12 +27,9 @@ def generate(
     """Generate one image per label.
 
     Args:
-        network: See `Network`; on the device of `labels`.
+        model: The denoiser, on the device of `labels`.
         labels: (M,) int64 classes to generate.
         image_shape: (C, H, W).
-        null_class: K.
-        schedule: The schedule the network was trained with.
-        prediction: What the network predicts.
         setting: Sampler and guidance.
         seed: Image k is a function of (seed, k, labels[k]), whatever the batch size.
         progress: Called with (images done, images in all) after each batch.
@@ -43,24 +37,16 @@ def generate(
     Returns:
         (M, C, H, W) uint8 on the CPU.
     """
-    grid = time_grid(schedule, setting.steps, setting.t_start)
+    grid = time_grid(model.schedule, setting.steps, setting.t_start)
     guidance = Guidance(
         weight=setting.guidance_weight,
         interval=setting.guidance_interval,
         outside=setting.guidance_outside,
     )
     images = []
-    for number in torch.arange(len(labels), device=labels.device).split(setting.batch_size):
-        denoise = guided_denoiser(
-            network,
-            labels[number],
-            null_class,
-            schedule=schedule,
-            prediction=prediction,
-            guidance=guidance,
-        )
+    for number in torch.split(torch.arange(len(labels), device=labels.device), setting.batch_size):
         states = SAMPLERS[setting.sampler](
-            denoise,
+            guided_denoiser(model, labels[number], guidance),
             normal(seed, Stream.SAMPLE, 0, number, image_shape),
             grid,
             noise=lambda i, which=number: normal(  # type: ignore[misc]

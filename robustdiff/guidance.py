@@ -1,17 +1,12 @@
 """Classifier-free guidance: dropping labels in training, mixing two predictions in sampling."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from robustdiff.process import Prediction, per_image
+from robustdiff.model import Model
 from robustdiff.samplers import Denoise
-from robustdiff.schedules import Schedule
-
-Network = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(x_t (B, C, H, W) float32, t (B,), labels (B,) int64) -> output (B, C, H, W)."""
 
 
 def drop_labels(labels: Tensor, u: Tensor, p_uncond: float, null_class: int) -> Tensor:
@@ -54,38 +49,24 @@ class Guidance:
     outside: str = "null"
 
 
-def guided_denoiser(
-    network: Network,
-    labels: Tensor,
-    null_class: int,
-    *,
-    schedule: Schedule,
-    prediction: Prediction,
-    guidance: Guidance,
-) -> Denoise:
-    """Bind labels and guidance to a network; both branches run in one forward.
+def guided_denoiser(model: Model, labels: Tensor, guidance: Guidance) -> Denoise:
+    """Bind labels and guidance to a model; both branches run in one forward.
 
     The estimate of x_0 is clipped to the image range [-1, 1].
 
     Args:
-        network: See `Network`.
+        model: The denoiser.
         labels: (B,) int64 classes to generate.
-        null_class: K.
-        schedule: The schedule the network was trained with.
-        prediction: What the network predicts.
         guidance: See `Guidance`.
 
     Returns:
         A denoiser for the samplers.
     """
-    null = torch.full_like(labels, null_class)
+    null = torch.full_like(labels, model.null_class)
     low, high = guidance.interval
 
     def x_0(x_t: Tensor, t: Tensor, classes: Tensor) -> Tensor:
-        times = t.expand(len(x_t)).to(x_t.device)
-        output = network(x_t.float(), times, classes).double()
-        alpha, sigma = (per_image(part, x_t) for part in schedule(times))
-        return prediction.to_x_0(output, x_t, alpha, sigma)
+        return model.x_0(x_t, t.to(x_t.device).expand(len(x_t)), classes)
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
         if not low <= float(t) <= high:
@@ -94,7 +75,8 @@ def guided_denoiser(
             estimate = x_0(x_t, t, labels)
         else:
             both = x_0(torch.cat([x_t, x_t]), t, torch.cat([labels, null]))
-            estimate = guide(*both.chunk(2), guidance.weight)
+            conditional, unconditional = both.chunk(2)
+            estimate = guide(conditional, unconditional, guidance.weight)
         return estimate.clamp(-1, 1)
 
     return denoise

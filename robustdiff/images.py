@@ -39,7 +39,9 @@ def image_grid(
     colour = images.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()
     for i, pixels in enumerate(colour):
         x, y = 2 + (i % columns) * step_x, 2 + (i // columns) * step_y
-        canvas.paste(Image.fromarray(pixels).resize((width, height), Image.Resampling.NEAREST), (x, y))
+        canvas.paste(
+            Image.fromarray(pixels).resize((width, height), Image.Resampling.NEAREST), (x, y)
+        )
         if captions:
             draw.text((x + 1, y + height), captions[i], fill=(_TEXT,) * 3, font=font)
     return torch.from_numpy(np.asarray(canvas).copy()).permute(2, 0, 1)

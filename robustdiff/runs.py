@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from corruptions import NoisyLabels
 from robustdiff.config import Config, read_layer, resolve, to_plain
+from robustdiff.errors import DamagedError
 from robustdiff.files import write_atomic, write_text
-from robustdiff.nets.unet import UNet
 
 DEFAULT_ROOT = Path("runs")
 
@@ -77,33 +78,39 @@ class Run:
         """Read the configuration.
 
         Raises:
-            ValueError: If config.json is missing or invalid.
+            DamagedError: If config.json is missing or invalid.
         """
-        return resolve(read_layer(self.config_file))
+        try:
+            return resolve(read_layer(self.config_file))
+        except ValueError as error:
+            raise DamagedError(f"configuration of run {self.path}: {error}") from error
 
     def labels(self) -> NoisyLabels:
         """Read the labels.
 
         Raises:
-            ValueError: If labels.npz is missing or damaged.
+            DamagedError: If labels.npz is missing or damaged.
         """
-        return NoisyLabels.load(self.labels_file)
+        try:
+            return NoisyLabels.load(self.labels_file)
+        except (ValueError, OSError) as error:
+            raise DamagedError(f"labels of run {self.path}: {error}") from error
 
-    def load_weights(self, network: UNet) -> None:
+    def load_weights(self, network: nn.Module) -> None:
         """Load the averaged weights into a network of the run's architecture.
 
         Raises:
-            ValueError: If they are missing, damaged, or of another architecture.
+            DamagedError: If they are missing, damaged, or of another architecture.
         """
         path = self.weights_file
         if not path.exists():
-            raise ValueError(f"run {self.path} has no {path.name} yet; let it train further")
+            raise DamagedError(f"run {self.path} has no {path.name} yet; let it train further")
         try:
             network.load_state_dict(load_file(path))
         except (SafetensorError, RuntimeError) as error:
-            raise ValueError(f"{path} does not hold the weights of this run's network") from error
+            raise DamagedError(f"{path} does not hold this run's weights") from error
 
-    def save_weights(self, network: UNet) -> None:
+    def save_weights(self, network: nn.Module) -> None:
         """Write the averaged weights atomically."""
         temporary = self.weights_file.with_suffix(".tmp")
         state = {name: value.contiguous() for name, value in network.state_dict().items()}

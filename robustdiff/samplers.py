@@ -67,9 +67,7 @@ def ancestral(
         yield x_t
 
 
-def ddim(
-    denoise: Denoise, x_t: Tensor, grid: Grid, *, noise: Noise, v: float
-) -> Iterator[Tensor]:
+def ddim(denoise: Denoise, x_t: Tensor, grid: Grid, *, noise: Noise, v: float) -> Iterator[Tensor]:
     """Sample by deterministic DDIM (Song et al. 2021, eq. 12 with eta = 0).
 
     Args and yields as in `ancestral`; `noise` and `v` are not used.
@@ -108,9 +106,7 @@ def dpm_solver_2m(
         yield x_t
 
 
-def heun(
-    denoise: Denoise, x_t: Tensor, grid: Grid, *, noise: Noise, v: float
-) -> Iterator[Tensor]:
+def heun(denoise: Denoise, x_t: Tensor, grid: Grid, *, noise: Noise, v: float) -> Iterator[Tensor]:
     """Sample by Heun's method in sigma / alpha (Karras et al. 2022, algorithm 1).
 
     With `y = x / alpha` and `u = sigma / alpha` the probability-flow ODE is

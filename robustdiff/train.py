@@ -7,7 +7,6 @@ so a resumed run equals an uninterrupted one.
 import copy
 import math
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,18 +19,15 @@ from curricula import CurriculumSampler, Selection, random_scores
 from robustdiff.config import Config, CurriculumConfig, ModelConfig
 from robustdiff.data import LabelledImages
 from robustdiff.ema import ema_decay, update_ema
-from robustdiff.guidance import Network, drop_labels
+from robustdiff.errors import DivergedError
+from robustdiff.guidance import drop_labels
+from robustdiff.model import Model, bind
 from robustdiff.nets.unet import UNet, smallest_image
-from robustdiff.process import PREDICTIONS, diffuse, per_image
+from robustdiff.process import diffuse, per_image
 from robustdiff.rng import Stream, normal, stream_seed, uniform
-from robustdiff.schedules import SCHEDULES
 from robustdiff.scoring import Probing, prediction_scores
 
 Scores = NDArray[np.float64]
-
-
-class DivergedError(RuntimeError):
-    """The loss is not finite; the message names the step and the samples of the batch."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +76,10 @@ class Task:
     num_classes: int
     dtype: torch.dtype
     oracle: NDArray[np.bool_] | None = None
+
+    def bind(self, network: nn.Module) -> Model:
+        """Return a network as this task's denoiser."""
+        return bind(network, self.config.diffusion, self.num_classes, self.dtype)
 
 
 @dataclass
@@ -155,26 +155,16 @@ def build_network(
     Raises:
         ValueError: If the images are too small for the network's poolings.
     """
-    smallest = smallest_image(model.channels, model.patch_size)
-    if min(image_shape[1:]) < smallest or any(side % model.patch_size for side in image_shape[1:]):
+    smallest, patch = smallest_image(model), model.patch_size
+    if min(image_shape[1:]) < smallest or any(side % patch for side in image_shape[1:]):
         raise ValueError(
-            f"model.channels {list(model.channels)} with model.patch_size {model.patch_size} needs "
-            f"images of at least {smallest} pixels a side, a multiple of the patch size, "
+            f"model.channels {list(model.channels)} with model.patch_size {patch} needs images of "
+            f"at least {smallest} pixels a side, a multiple of the patch size, "
             f"got {image_shape[1]} x {image_shape[2]}"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, Stream.INIT))
-        return UNet(
-            image_channels=image_shape[0],
-            num_classes=num_classes,
-            channels=model.channels,
-            cen=model.cen,
-            cen_hidden=model.cen_hidden,
-            cen_depth=model.cen_depth,
-            heads=model.heads,
-            time_size=model.time_size,
-            patch_size=model.patch_size,
-        )
+        return UNet(model, image_channels=image_shape[0], num_classes=num_classes)
 
 
 def new_state(task: Task) -> TrainState:
@@ -211,25 +201,13 @@ def total_steps(config: Config, num_samples: int) -> int:
     return config.train.steps or per_epoch * (config.train.epochs or 1)
 
 
-def autocast(network: nn.Module, dtype: torch.dtype) -> Network:
-    """Bind a compute precision to a network; weights and inputs stay float32."""
-
-    def forward(x_t: Tensor, t: Tensor, labels: Tensor) -> Tensor:
-        half = dtype != torch.float32
-        with torch.autocast(x_t.device.type, dtype) if half else nullcontext():
-            output: Tensor = network(x_t, t, labels)
-        return output.float()
-
-    return forward
-
-
 def batch_losses(
-    network: Network, batch: tuple[Tensor, Tensor, Tensor], step: int, task: Task
+    model: Model, batch: tuple[Tensor, Tensor, Tensor], step: int, task: Task
 ) -> Tensor:
     """Return the denoising loss of each example (algorithm 1 of the paper, lines 3 to 7).
 
     Args:
-        network: Predicts what `config.diffusion.prediction` names.
+        model: The denoiser.
         batch: Images (B, C, H, W) float32 in [-1, 1]; labels (B,) int64 in [0, K], K where the
             label must not be used; sample indices (B,) int64, which key the draws.
         step: Number of the step.
@@ -239,15 +217,15 @@ def batch_losses(
         (B,) float32, unreduced.
     """
     x_0, labels, index = batch
-    config, diffusion = task.config, task.config.diffusion
-    t = uniform(config.seed, Stream.TIME, step, index)[:, 0]
-    drop = uniform(config.seed, Stream.LABEL_DROP, step, index)[:, 0]
-    eps = normal(config.seed, Stream.NOISE, step, index, tuple(x_0.shape[1:]))
-    labels = drop_labels(labels, drop, diffusion.p_uncond, task.num_classes)
-    alpha, sigma = (per_image(part, x_0) for part in SCHEDULES[diffusion.schedule](t))
+    seed, p_uncond = task.config.seed, task.config.diffusion.p_uncond
+    t = uniform(seed, Stream.TIME, step, index)[:, 0]
+    drop = uniform(seed, Stream.LABEL_DROP, step, index)[:, 0]
+    eps = normal(seed, Stream.NOISE, step, index, tuple(x_0.shape[1:]))
+    labels = drop_labels(labels, drop, p_uncond, model.null_class)
+    alpha, sigma = (per_image(part, x_0) for part in model.schedule(t))
     x_t = diffuse(x_0, eps, alpha, sigma)
-    output = network(x_t, t, labels)
-    target = PREDICTIONS[diffusion.prediction].target(x_0, eps, alpha, sigma)
+    output = model.network(x_t, t, labels)
+    target = model.prediction.target(x_0, eps, alpha, sigma)
     return (output - target).square().flatten(1).mean(1)
 
 
@@ -266,7 +244,7 @@ def train_step(state: TrainState, task: Task, batch: tuple[Tensor, Tensor, Tenso
         DivergedError: If the loss is not finite; the state is left as it was.
     """
     setting = task.config.train
-    loss = batch_losses(autocast(state.model, task.dtype), batch, state.step, task).mean()
+    loss = batch_losses(task.bind(state.model), batch, state.step, task).mean()
     value = float(loss.detach())
     if not math.isfinite(value):
         shown = ", ".join(str(i) for i in batch[2][:8].tolist())
@@ -316,16 +294,12 @@ def score(state: TrainState, task: Task) -> Scores | None:
             raise ValueError("curriculum 'oracle' needs the clean labels, and they are not known")
         return np.where(task.oracle, 1.0, -1.0)
     probing = Probing(
-        seed=config.seed,
-        schedule=SCHEDULES[config.diffusion.schedule],
-        prediction=PREDICTIONS[config.diffusion.prediction],
-        null_class=task.num_classes,
-        p_uncond=config.diffusion.p_uncond,
-        settings=config.curriculum,
+        seed=config.seed, p_uncond=config.diffusion.p_uncond, settings=config.curriculum
     )
-    new = autocast(state.ema, task.dtype)
-    old = None if state.snapshot is None else autocast(state.snapshot, task.dtype)
-    return prediction_scores(curriculum, probing, task.data, new, old, state.rounds)
+    old = None if state.snapshot is None else task.bind(state.snapshot)
+    return prediction_scores(
+        curriculum, probing, task.data, task.bind(state.ema), old, state.rounds
+    )
 
 
 def train(state: TrainState, task: Task) -> Iterator[StepDone | RoundDone]:
@@ -360,9 +334,7 @@ def train(state: TrainState, task: Task) -> Iterator[StepDone | RoundDone]:
             state.epoch, state.cursor = state.epoch + 1, 0
     final = score(state, task)
     if final is not None:
-        yield RoundDone(
-            state.step, state.curriculum.smoothed(final), state.curriculum.label_used()
-        )
+        yield RoundDone(state.step, state.curriculum.smoothed(final), state.curriculum.label_used())
 
 
 def _scoring_round(state: TrainState, task: Task) -> Iterator[RoundDone]:

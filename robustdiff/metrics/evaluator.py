@@ -5,10 +5,7 @@ the weights are cached under a hash of everything that determines them and their
 """
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -18,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from robustdiff.data import to_float
+from robustdiff.files import sha256, write_atomic
 from robustdiff.metrics.validation import check_images, check_labels
 
 # Part of the cache key: change it with the architecture or the training recipe.
@@ -50,7 +48,11 @@ class Evaluator(nn.Module):
         self.num_classes = num_classes
         self.num_features = num_features
         self.stages = nn.Sequential(
-            *_stage(channels, 32), nn.MaxPool2d(2), *_stage(32, 48), nn.MaxPool2d(2), *_stage(48, 64)
+            *_stage(channels, 32),
+            nn.MaxPool2d(2),
+            *_stage(32, 48),
+            nn.MaxPool2d(2),
+            *_stage(48, 64),
         )
         # 2 x 2 cells keep a coarse position at every image size.
         self.project = nn.Linear(64 * 4, num_features, bias=False)
@@ -202,7 +204,7 @@ def load_or_train(
     if not _load(evaluator, path):
         evaluator = train_evaluator(images, labels, num_classes, seed=seed, progress=progress)
         _save(evaluator, path)
-    return evaluator, hashlib.sha256(path.read_bytes()).hexdigest()
+    return evaluator, sha256(path)
 
 
 def _training_hash(images: Tensor, labels: Tensor, num_classes: int, seed: int) -> str:
@@ -239,14 +241,4 @@ def _save(evaluator: Evaluator, path: Path) -> None:
     tensors = {name: value.cpu().contiguous() for name, value in evaluator.state_dict().items()}
     content = save(tensors, metadata={_DIGEST_KEY: _tensors_hash(tensors)})
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+    write_atomic(path, lambda file: file.write(content))

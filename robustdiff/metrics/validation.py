@@ -48,9 +48,7 @@ def check_labels(labels: Tensor, count: int, num_classes: int, what: str) -> Non
         )
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_classes:
-        raise ValueError(
-            f"{what} must be in [0, {num_classes}), got values from {low} to {high}"
-        )
+        raise ValueError(f"{what} must be in [0, {num_classes}), got values from {low} to {high}")
 
 
 def check_rows(rows: Tensor, what: str, *, at_least: int) -> None:

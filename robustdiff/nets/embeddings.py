@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +48,7 @@ class ClassEmbeddingNetwork(nn.Module):
         self.null = num_classes
         widths = [hidden] * depth
         self.table = nn.Embedding(num_classes + 1, widths[0])
-        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.out = nn.Linear(widths[-1], size)
 
     def forward(self, labels: Tensor) -> Tensor:

@@ -5,14 +5,13 @@ max-pooling; a bottleneck; a decoder that mirrors the encoder and takes its skip
 time embedding is added in every level.
 """
 
-from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robustdiff.config import ModelConfig
 from robustdiff.nets.embeddings import (
     ClassEmbeddingNetwork,
     TimeEmbedding,
@@ -95,53 +94,40 @@ class UNet(nn.Module):
     """Predict eps, x_0 or v from a noisy image, its time and its class.
 
     Args:
+        config: Sizes. The paper's encoder [1, 128, 256, 256] with a 1024-channel bottleneck has
+            `channels` [128, 256, 256, 1024].
         image_channels: C of the images.
         num_classes: K; class K is the null class.
-        channels: Output channels of the L encoder levels; the last are the bottleneck's too. The
-            paper's encoder [1, 128, 256, 256] with a 1024-channel bottleneck is
-            [128, 256, 256, 1024].
-        cen: Class embedding pattern, see `class_embedding_sizes`.
-        cen_hidden: Hidden width of the class embedding networks.
-        cen_depth: Number of their hidden layers.
-        heads: Attention heads.
-        time_size: Length of the time embedding.
-        patch_size: Pixels are folded into channels by this factor at the door (1 = not at all).
 
     Raises:
-        ValueError: If `cen` is unknown, or `heads` does not divide every entry of `channels`.
+        ValueError: If the class embedding is unknown, or the heads do not divide the channels.
     """
 
-    def __init__(
-        self,
-        *,
-        image_channels: int,
-        num_classes: int,
-        channels: Sequence[int],
-        cen: str,
-        cen_hidden: int,
-        cen_depth: int,
-        heads: int,
-        time_size: int,
-        patch_size: int,
-    ) -> None:
+    def __init__(self, config: ModelConfig, *, image_channels: int, num_classes: int) -> None:
         super().__init__()
-        if any(width % heads for width in channels):
-            raise ValueError(f"heads must divide all of channels {list(channels)}, got {heads}")
-        self.patch_size = patch_size
-        pixels = image_channels * patch_size**2
-        sizes = class_embedding_sizes(cen, pixels, channels)
+        channels, time_size = config.channels, config.time_size
+        if any(width % config.heads for width in channels):
+            raise ValueError(
+                f"model.heads must divide all of model.channels {list(channels)}, "
+                f"got {config.heads}"
+            )
+        self.patch_size = config.patch_size
+        pixels = image_channels * config.patch_size**2
+        sizes = class_embedding_sizes(config.cen, pixels, channels)
         self.time = TimeEmbedding(time_size)
 
         def embedding(size: int) -> nn.Module | None:
             if size == 0:
                 return None
-            return ClassEmbeddingNetwork(num_classes, size, hidden=cen_hidden, depth=cen_depth)
+            return ClassEmbeddingNetwork(
+                num_classes, size, hidden=config.cen_hidden, depth=config.cen_depth
+            )
 
         def level(inputs: int, outputs: int, size: int, *, first: bool = False) -> Level:
-            shared: dict[str, Any] = {"heads": heads, "time_size": time_size}
+            shared: dict[str, Any] = {"heads": config.heads, "time_size": time_size}
             return Level(inputs, outputs, first=first, cen=embedding(size), **shared)
 
-        self.add = embedding(time_size) if cen == "add" else None
+        self.add = embedding(time_size) if config.cen == "add" else None
         after = [width + size for width, size in zip(channels, sizes, strict=False)]
         inputs = [pixels, *after[:-1]]
         self.encoder = nn.ModuleList(
@@ -154,9 +140,10 @@ class UNet(nn.Module):
         for i in reversed(range(len(channels))):
             self.decoder.append(level(below + after[i], mirrored[i], sizes[i]))
             below = mirrored[i] + sizes[i]
-        self.head = nn.Sequential(_norm(below), nn.SiLU(), nn.Conv2d(below, pixels, 3, padding=1))
-        nn.init.zeros_(self.head[-1].weight)
-        nn.init.zeros_(self.head[-1].bias)
+        out = nn.Conv2d(below, pixels, 3, padding=1)
+        nn.init.zeros_(out.weight)
+        nn.init.zeros_(out.bias)  # type: ignore[arg-type]
+        self.head = nn.Sequential(_norm(below), nn.SiLU(), out)
 
     def forward(self, x_t: Tensor, t: Tensor, labels: Tensor) -> Tensor:
         """Predict from noisy images.
@@ -186,6 +173,6 @@ class UNet(nn.Module):
         return F.pixel_shuffle(self.head(h), self.patch_size)
 
 
-def smallest_image(channels: Sequence[int], patch_size: int) -> int:
+def smallest_image(config: ModelConfig) -> int:
     """Return the smallest image side that survives the network's poolings."""
-    return int(patch_size * 2 ** (sum(1 for _ in pairwise(channels))))
+    return int(config.patch_size * 2 ** (len(config.channels) - 1))

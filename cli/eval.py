@@ -1,0 +1,110 @@
+"""`robustdiff eval`: judge a run by one table or one JSON object."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from .console import make_report
+from .sampling import (
+    DataDirOption,
+    DeviceOption,
+    IntervalOption,
+    OutsideOption,
+    RunArgument,
+    SamplerOption,
+    SeedOption,
+    StepsOption,
+    WeightOption,
+    overridden,
+)
+
+
+def evaluate(
+    run: RunArgument = None,
+    num_samples: Annotated[
+        int | None, typer.Option(help="Images to generate, equal numbers per class.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
+    ] = False,
+    features: Annotated[
+        Literal["classifier", "inception"] | None,
+        typer.Option(help="Feature space of FID, KID, density and coverage."),
+    ] = None,
+    inception_weights: Annotated[
+        Path | None, typer.Option(help="File of the standard Inception weights.")
+    ] = None,
+    sampler: SamplerOption = None,
+    steps: StepsOption = None,
+    guidance_weight: WeightOption = None,
+    guidance_interval: IntervalOption = None,
+    guidance_outside: OutsideOption = None,
+    data_dir: DataDirOption = None,
+    device: DeviceOption = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Measure a run: FID, IS, NLL, label accuracy, coverage, and what the scores found."""
+    from robustdiff.evaluate import evaluate_run
+    from robustdiff.runs import open_run
+
+    opened = open_run(run)
+    config = overridden(
+        opened.config(),
+        eval__num_samples=num_samples,
+        eval__features=features,
+        sample__sampler=sampler,
+        sample__steps=steps,
+        sample__guidance_weight=guidance_weight,
+        sample__guidance_interval=guidance_interval,
+        sample__guidance_outside=guidance_outside,
+        data__data_dir=data_dir,
+        train__device=device,
+    )
+    with make_report() as report:
+        result = evaluate_run(
+            opened, config, report, seed=seed, inception_weights=inception_weights
+        )
+    if as_json:
+        print(json.dumps(result, allow_nan=False))
+    else:
+        _print_table(result)
+
+
+# Row -> (figure of the generated images, the same of held-out real images).
+_ROWS = {
+    "FID (lower is better)": ("fid", "fid_floor"),
+    "class-wise FID (lower is better)": ("class_fid", "class_fid_floor"),
+    "KID (0 is ideal)": ("kid", "kid_floor"),
+    "inception score (higher is better)": ("inception_score", "inception_score_real"),
+    "NLL of the class (lower is better)": ("nll", "nll_real"),
+    "label accuracy (1 is ideal)": ("label_accuracy", "label_accuracy_real"),
+    "density (1 is ideal)": ("density", "density_real"),
+    "coverage (1 is ideal)": ("coverage", "coverage_real"),
+}
+
+
+def _print_table(result: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    title = (
+        f"{result['run']}\n{result['num_samples']} samples, {result['sampler']} "
+        f"{result['steps']} steps, w = {result['guidance_weight']:g}"
+    )
+    table = Table("", "generated", "real, held out", title=title)
+    for row, (generated, real) in _ROWS.items():
+        table.add_row(row, f"{result[generated]:.3f}", f"{result[real]:.3f}")
+    console = Console()
+    console.print(table)
+    found = result["detection"]
+    if found is not None:
+        console.print(
+            f"wrong labels found by the {result['curriculum']} score: AUROC {found['auroc']:.3f}, "
+            f"average precision {found['average_precision']:.3f}, "
+            f"precision at the true rate {found['precision_at_rate']:.3f} "
+            f"(chance: {result['noise']:.3f})",
+            highlight=False,
+        )
+    console.print(f"also in {result['run']}/metrics.json", highlight=False)

@@ -1,0 +1,19 @@
+"""`robustdiff presets`: what is shipped."""
+
+from robustdiff.config import preset_description, resolve
+from robustdiff.config import presets as shipped
+
+
+def presets() -> None:
+    """List the shipped presets."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("preset", "dataset", "channels", "length", "what it is")
+    for name, layer in shipped().items():
+        config = resolve(layer)
+        train = config.train
+        length = f"{train.epochs} epochs" if train.steps is None else f"{train.steps} steps"
+        widths = " ".join(str(width) for width in config.model.channels)
+        table.add_row(name, config.data.dataset, widths, length, preset_description(name))
+    Console().print(table)

@@ -1,0 +1,74 @@
+"""`robustdiff sample`: generate images from a run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import make_report
+from .sampling import (
+    DataDirOption,
+    DeviceOption,
+    IntervalOption,
+    OutsideOption,
+    RunArgument,
+    SamplerOption,
+    SeedOption,
+    StepsOption,
+    WeightOption,
+    overridden,
+)
+
+
+def sample(
+    run: RunArgument = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for samples.png and samples.npz; the run's samples/ by default."),
+    ] = None,
+    per_class: Annotated[int, typer.Option(min=1, help="Images of each class.")] = 10,
+    classes: Annotated[
+        str | None, typer.Option(help="Class numbers to generate, e.g. 3,5; all by default.")
+    ] = None,
+    sampler: SamplerOption = None,
+    steps: StepsOption = None,
+    guidance_weight: WeightOption = None,
+    guidance_interval: IntervalOption = None,
+    guidance_outside: OutsideOption = None,
+    data_dir: DataDirOption = None,
+    device: DeviceOption = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Generate images: a PNG grid with one column per class, and an .npz of images and labels."""
+    from robustdiff.evaluate import write_samples
+    from robustdiff.runs import open_run
+
+    opened = open_run(run)
+    config = overridden(
+        opened.config(),
+        sample__sampler=sampler,
+        sample__steps=steps,
+        sample__guidance_weight=guidance_weight,
+        sample__guidance_interval=guidance_interval,
+        sample__guidance_outside=guidance_outside,
+        data__data_dir=data_dir,
+        train__device=device,
+    )
+    with make_report() as report:
+        folder = write_samples(
+            opened,
+            config,
+            report,
+            folder=out or opened.samples,
+            classes=None if classes is None else _numbers(classes),
+            per_class=per_class,
+            seed=seed,
+        )
+    print(folder / "samples.png")
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--classes takes comma-separated numbers, got {text!r}") from None

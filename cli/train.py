@@ -1,0 +1,205 @@
+"""`robustdiff train`: train a model, from a preset, a file and flags, or resume one."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from robustdiff.config import (
+    DEFAULT_PRESETS,
+    Config,
+    CurriculumName,
+    DatasetName,
+    Layer,
+    TreatmentName,
+    parse_setting,
+    preset,
+    read_layer,
+    resolve,
+)
+
+from .console import make_report
+
+_DATA, _NOISE, _MODEL, _RUN = "Data", "Label noise", "Model and training", "Run"
+
+# Which configuration entry each flag sets.
+_FLAGS = {
+    "dataset": "data.dataset",
+    "data_dir": "data.data_dir",
+    "download": "data.download",
+    "noise": "noise.rate",
+    "noise_type": "noise.type",
+    "noise_matrix": "noise.matrix",
+    "curriculum": "curriculum.name",
+    "treatment": "curriculum.treatment",
+    "cen": "model.cen",
+    "epochs": "train.epochs",
+    "steps": "train.steps",
+    "seed": "seed",
+    "device": "train.device",
+    "precision": "train.precision",
+}
+# What a resumed run may change: its length, and where it runs.
+_RESUMABLE = {"epochs", "steps", "data_dir", "device"}
+
+
+def train(
+    dataset: Annotated[
+        DatasetName | None, typer.Option(help="Images to train on.", rich_help_panel=_DATA)
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder in torchvision's layout.", rich_help_panel=_DATA),
+    ] = None,
+    download: Annotated[
+        bool | None,
+        typer.Option("--download", help="Fetch a missing dataset.", rich_help_panel=_DATA),
+    ] = None,
+    noise: Annotated[
+        float | None,
+        typer.Option(help="Probability that a label changes, 0 to 1.", rich_help_panel=_NOISE),
+    ] = None,
+    noise_type: Annotated[
+        str | None,
+        typer.Option(help="symmetric, asymmetric, pairflip, matrix, ...", rich_help_panel=_NOISE),
+    ] = None,
+    noise_matrix: Annotated[
+        Path | None,
+        typer.Option(
+            help="(K, K) row-stochastic matrix, .npy or .csv; implies --noise-type matrix.",
+            rich_help_panel=_NOISE,
+        ),
+    ] = None,
+    curriculum: Annotated[
+        CurriculumName | None,
+        typer.Option(help="Which samples to prefer.", rich_help_panel=_NOISE),
+    ] = None,
+    treatment: Annotated[
+        TreatmentName | None,
+        typer.Option(
+            help="What the score does: draw samples by it, drop suspects' labels, or nothing.",
+            rich_help_panel=_NOISE,
+        ),
+    ] = None,
+    cen: Annotated[
+        str | None,
+        typer.Option(
+            help="Class embedding: pyramid, bottleneck, complete-bottleneck, uniform-16, add, "
+            "or sizes such as 0,0,64.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None,
+    preset_name: Annotated[
+        str | None,
+        typer.Option(
+            "--preset", help="Shipped settings; see `robustdiff presets`.", rich_help_panel=_MODEL
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="TOML file, or a run's config.json.", rich_help_panel=_MODEL),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="SECTION.KEY=VALUE", help="Any setting.", rich_help_panel=_MODEL
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Length in passes.", rich_help_panel=_MODEL)
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Length in optimiser steps.", rich_help_panel=_MODEL)
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Root of every random draw.", rich_help_panel=_RUN)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder to make.", rich_help_panel=_RUN)
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu or cuda.", rich_help_panel=_RUN)
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="auto, fp32 or bf16.", rich_help_panel=_RUN)
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN|latest", help="Continue an interrupted run.", rich_help_panel=_RUN
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Check everything, train one step, write nothing.",
+            rich_help_panel=_RUN,
+        ),
+    ] = False,
+) -> None:
+    """Train a class-conditional diffusion model on labels of which some may be wrong."""
+    given = locals()
+    flags = {name: given[name] for name in _FLAGS if given[name] is not None}
+    if resume is not None:
+        others = ("preset_name", "config", "set_", "out")
+        _resume(resume, flags, [name for name in others if given[name]], dry_run=dry_run)
+        return
+    if noise_matrix is not None:
+        flags.setdefault("noise_type", "matrix")
+    settings = [parse_setting(text) for text in set_ or []]
+    file = [] if config is None else [read_layer(config)]
+    base = _base_preset(preset_name, flags.get("dataset"), has_file=bool(file))
+    resolved = resolve(*base, *file, *settings, _layer(flags))
+    _start(resolved, out, dry_run=dry_run)
+
+
+def _layer(flags: dict[str, Any]) -> Layer:
+    layer: dict[str, Any] = {}
+    for name, value in flags.items():
+        *section, key = _FLAGS[name].split(".")
+        target = layer.setdefault(section[0], {}) if section else layer
+        target[key] = str(value) if isinstance(value, Path) else value
+    return layer
+
+
+def _base_preset(name: str | None, dataset: str | None, *, has_file: bool) -> list[Layer]:
+    if name is not None:
+        return [preset(name)]
+    if has_file and dataset is None:
+        return []  # a file stands on its own
+    return [preset(DEFAULT_PRESETS[dataset or "digits"])]
+
+
+def _start(config: Config, out: Path | None, *, dry_run: bool) -> None:
+    from robustdiff.experiment import dry_run as try_out
+    from robustdiff.experiment import start_run
+    from robustdiff.runs import default_path
+
+    with make_report() as report:
+        if dry_run:
+            try_out(config, report)
+            return
+        run = start_run(config, out or default_path(config), report)
+        report.message(f"done: {run.path}\nevaluate with: robustdiff eval {run.path}")
+
+
+def _resume(path: Path, flags: dict[str, Any], others: list[str], *, dry_run: bool) -> None:
+    from robustdiff.config import to_plain
+    from robustdiff.experiment import resume_run
+    from robustdiff.runs import open_run
+
+    refused = sorted(set(flags) - _RESUMABLE) + others + (["dry_run"] if dry_run else [])
+    if refused:
+        names = ", ".join(
+            "--" + n.removesuffix("_name").strip("_").replace("_", "-") for n in refused
+        )
+        raise ValueError(
+            f"--resume continues a run as it was; only --steps, --epochs, --data-dir and --device "
+            f"may be given with it, got {names}"
+        )
+    run = open_run(path)
+    config = resolve(to_plain(run.config()), _layer(flags))
+    with make_report() as report:
+        resume_run(run, config, report)
+        report.message(f"done: {run.path}\nevaluate with: robustdiff eval {run.path}")

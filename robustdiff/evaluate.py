@@ -1,0 +1,186 @@
+"""Judge a run: generate images, compare them with real ones, and the scores with the truth."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robustdiff.config import Config
+from robustdiff.data import Images, load_images
+from robustdiff.device import pick_device, pick_dtype
+from robustdiff.files import write_atomic, write_text
+from robustdiff.generate import class_labels, generate
+from robustdiff.images import image_grid, write_png
+from robustdiff.metrics.detection import detection
+from robustdiff.metrics.evaluator import load_or_train
+from robustdiff.metrics.inception import inception_features
+from robustdiff.metrics.report import evaluate
+from robustdiff.model import bind
+from robustdiff.progress import Report
+from robustdiff.runs import Run
+from robustdiff.train import build_network
+
+# One evaluator judges all runs on a dataset, so its seed is not the run's.
+_EVALUATOR_SEED = 0
+
+
+def sample_run(
+    run: Run, config: Config, images: Images, labels: Tensor, seed: int, report: Report
+) -> Tensor:
+    """Generate images with a run's averaged weights.
+
+    Args:
+        run: The run.
+        config: Its configuration; the sample section may differ from the stored one.
+        images: Its dataset, for shapes and classes.
+        labels: (M,) int64 classes to generate.
+        seed: Seed of the images.
+        report: Told about progress.
+
+    Returns:
+        (M, C, H, W) uint8.
+
+    Raises:
+        ValueError: If the run's weights cannot be used.
+    """
+    shape = tuple(images.train.shape[1:])
+    network = build_network(config.model, shape, images.num_classes, config.seed)
+    run.load_weights(network)
+    device = pick_device(config.train.device)
+    network = network.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    return generate(
+        bind(
+            network,
+            config.diffusion,
+            images.num_classes,
+            pick_dtype(config.train.precision, device),
+        ),
+        labels.to(device),
+        shape,
+        setting=config.sample,
+        seed=seed,
+        progress=lambda done, total: report.progress("sampling", done, total),
+    )
+
+
+def evaluate_run(
+    run: Run, config: Config, report: Report, *, seed: int, inception_weights: Path | None
+) -> dict[str, Any]:
+    """Evaluate a run and write metrics.json and a grid of samples.
+
+    Args:
+        run: The run.
+        config: Its configuration; sample, eval and data sections may differ from the stored ones.
+        report: Told about progress.
+        seed: Seed of the generated images.
+        inception_weights: File of Inception weights, for `eval.features = "inception"`.
+
+    Returns:
+        The content of metrics.json.
+
+    Raises:
+        ValueError: If the run, its dataset or the Inception weights cannot be used.
+    """
+    images = load_images(config.data.dataset, config.data.data_dir, download=config.data.download)
+    labels = run.labels()
+    count = config.eval.num_samples
+    if count > len(images.test):
+        raise ValueError(
+            f"num_samples must be at most {len(images.test)}, the number of held-out "
+            f"{images.name} images that give the floor, got {count}"
+        )
+    classes = class_labels(count, images.num_classes)
+    evaluator, digest = load_or_train(
+        run.path.resolve().parent / "evaluators",
+        images.name,
+        images.train,
+        images.train_labels,
+        images.num_classes,
+        seed=_EVALUATOR_SEED,
+        progress=lambda done, total: report.progress("training the evaluator", done, total),
+    )
+    generated = sample_run(run, config, images, classes, seed, report)
+    measured = evaluate(
+        real=images.train,
+        real_labels=images.train_labels,
+        heldout=images.test,
+        heldout_labels=images.test_labels,
+        generated=generated,
+        generated_labels=classes,
+        evaluator=evaluator,
+        seed=seed,
+        embed_images=_embedding(config, inception_weights),
+    )
+    scores, flipped = run.scores(), labels.flipped
+    result = {
+        "run": str(run.path),
+        "dataset": images.name,
+        "noise": labels.realised_rate or 0.0,
+        "noise_type": config.noise.type,
+        "curriculum": config.curriculum.name,
+        "seed": config.seed,
+        **measured,
+        "detection": None if scores is None or flipped is None else detection(scores, flipped),
+        "features": config.eval.features,
+        "evaluator_sha256": digest,
+        "guidance_weight": config.sample.guidance_weight,
+        "sampler": config.sample.sampler,
+        "steps": config.sample.steps,
+    }
+    columns = images.num_classes
+    write_png(run.samples / "eval.png", image_grid(generated[: 10 * columns], columns))
+    write_text(run.metrics_file, json.dumps(result, indent=2, allow_nan=False) + "\n")
+    return result
+
+
+def _embedding(config: Config, weights: Path | None) -> Callable[[Tensor], Tensor] | None:
+    if config.eval.features == "classifier":
+        return None
+    return lambda pictures: inception_features(pictures, weights)
+
+
+def write_samples(
+    run: Run,
+    config: Config,
+    report: Report,
+    *,
+    folder: Path,
+    classes: list[int] | None,
+    per_class: int,
+    seed: int,
+) -> Path:
+    """Generate images and write samples.png and samples.npz (images uint8, labels int64).
+
+    Args:
+        run: The run.
+        config: Its configuration; the sample section may differ from the stored one.
+        report: Told about progress.
+        folder: Made if missing; files of the same names are replaced.
+        classes: Classes to generate, None for all.
+        per_class: Images of each.
+        seed: Seed of the images.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: If a class does not exist or the run's weights cannot be used.
+    """
+    images = load_images(config.data.dataset, config.data.data_dir, download=config.data.download)
+    wanted = list(range(images.num_classes)) if classes is None else classes
+    for number in wanted:
+        if not 0 <= number < images.num_classes:
+            raise ValueError(
+                f"{images.name} has classes 0 to {images.num_classes - 1}, got {number}"
+            )
+    labels = torch.tensor(wanted).repeat(per_class)
+    generated = sample_run(run, config, images, labels, seed, report)
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"images": generated.numpy(), "labels": labels.numpy()}
+    write_atomic(folder / "samples.npz", lambda file: np.savez(file, **content))  # type: ignore[arg-type]
+    write_png(folder / "samples.png", image_grid(generated, len(wanted)))
+    return folder

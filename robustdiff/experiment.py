@@ -1,0 +1,337 @@
+"""A training run from configuration to finished folder: data, labels, loop, logs, checkpoints."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from corruptions import NoisyLabels, corrupt, load_matrix
+from robustdiff.card import write_card
+from robustdiff.checkpoint import load_checkpoint, save_checkpoint
+from robustdiff.config import Config
+from robustdiff.data import Images, LabelledImages, load_images
+from robustdiff.device import pick_device, pick_dtype
+from robustdiff.errors import DamagedError, InterruptedRunError
+from robustdiff.files import write_text
+from robustdiff.generate import class_labels, generate
+from robustdiff.images import image_grid, write_png
+from robustdiff.metrics.detection import detection
+from robustdiff.progress import Report
+from robustdiff.runs import Run, create_run
+from robustdiff.tensorboard import TensorBoard
+from robustdiff.train import (
+    RoundDone,
+    StepDone,
+    Task,
+    TrainState,
+    new_state,
+    total_steps,
+    train,
+)
+
+_GRID_ROWS = 8
+
+
+@dataclass
+class _Loop:
+    """One process's work on a run; holds what the event handlers share."""
+
+    run: Run
+    config: Config
+    images: Images
+    labels: NoisyLabels
+    task: Task
+    state: TrainState
+    report: Report
+    board: TensorBoard
+    losses: list[float] = field(default_factory=list)
+    logged_at: float = field(default_factory=time.perf_counter)
+    note: str = ""
+
+
+def prepare_labels(config: Config, images: Images) -> NoisyLabels:
+    """Make the given labels of a run.
+
+    Args:
+        config: Its configuration.
+        images: Its dataset.
+
+    Returns:
+        Labels of the training images.
+
+    Raises:
+        ValueError: If the noise type is unknown or its matrix cannot be used.
+    """
+    noise = config.noise
+    matrix = None if noise.matrix is None else load_matrix(Path(noise.matrix))
+    return corrupt(
+        images.train_labels.numpy(),
+        noise_type=noise.type,
+        rate=noise.rate,
+        num_classes=images.num_classes,
+        seed=config.seed,
+        mode=noise.mode,
+        dataset=images.name,
+        matrix=matrix,
+    )
+
+
+def make_task(config: Config, images: Images, labels: NoisyLabels) -> Task:
+    """Put together what training works on; only the oracle curriculum learns which are right."""
+    device = pick_device(config.train.device)
+    oracle = None
+    if config.curriculum.name == "oracle" and labels.clean is not None:
+        oracle = labels.given == labels.clean
+    return Task(
+        config=config,
+        data=LabelledImages(images.train, torch.from_numpy(labels.given)).to(device),
+        num_classes=images.num_classes,
+        dtype=pick_dtype(config.train.precision, device),
+        oracle=oracle,
+    )
+
+
+def start_run(config: Config, path: Path, report: Report) -> Run:
+    """Train a new run to its end.
+
+    Args:
+        config: Its configuration.
+        path: Folder to make.
+        report: Told about progress.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        ValueError: If the configuration cannot be used; nothing has been written then.
+        DivergedError: If the loss is not finite.
+        InterruptedRunError: If a signal asked to stop.
+    """
+    images = load_images(config.data.dataset, config.data.data_dir, download=config.data.download)
+    labels = prepare_labels(config, images)
+    task = make_task(config, images, labels)
+    state = new_state(task)
+    run = create_run(path, config, labels)
+    _train_to_end(run, config, images, labels, task, state, report)
+    return run
+
+
+def dry_run(config: Config, report: Report) -> None:
+    """Check a configuration as far as one training step, writing nothing.
+
+    Raises:
+        ValueError: If the configuration cannot be used.
+        DivergedError: If the loss is not finite.
+    """
+    images = load_images(config.data.dataset, config.data.data_dir, download=config.data.download)
+    task = make_task(config, images, prepare_labels(config, images))
+    state = new_state(task)
+    steps = total_steps(config, len(task.data))
+    started = time.perf_counter()
+    event = next(event for event in train(state, task) if isinstance(event, StepDone))
+    seconds = time.perf_counter() - started
+    parameters = sum(p.numel() for p in state.model.parameters())
+    report.message(
+        f"dry run: {len(task.data)} {images.name} images, {parameters / 1e6:.2f} M parameters, "
+        f"{steps} steps; first step {seconds:.2f} s, loss {event.loss:.3f}; nothing was written"
+    )
+
+
+def resume_run(run: Run, config: Config, report: Report) -> None:
+    """Continue an interrupted run, or a finished one whose length has grown.
+
+    Args:
+        run: Its folder.
+        config: Its configuration; the length may differ from the stored one.
+        report: Told about progress.
+
+    Raises:
+        ValueError: If the run is already longer than its configured length.
+        DamagedError: If no checkpoint can be used.
+        DivergedError: If the loss is not finite.
+        InterruptedRunError: If a signal asked to stop.
+    """
+    images = load_images(config.data.dataset, config.data.data_dir, download=config.data.download)
+    labels = run.labels()
+    task = make_task(config, images, labels)
+    state = new_state(task)
+    if run.checkpoints.exists():
+        try:
+            state.load_state_dict(load_checkpoint(run.checkpoints))
+        except (RuntimeError, KeyError) as error:
+            raise DamagedError(
+                f"the checkpoint in {run.checkpoints} is of another network"
+            ) from error
+    report.message(f"resumed at step {state.step} of {total_steps(config, len(task.data))}")
+    _forget_after(run.history_file, state.step)
+    _train_to_end(run, config, images, labels, task, state, report)
+
+
+def _train_to_end(
+    run: Run, config: Config, images: Images, labels: NoisyLabels, task: Task, state: TrainState,
+    report: Report,
+) -> None:  # fmt: skip
+    board = TensorBoard(run.tensorboard, start=state.step)
+    loop = _Loop(run, config, images, labels, task, state, report, board)
+    report.message(_summary(loop))
+    try:
+        with _stop_requested() as stop:
+            for event in train(state, task):
+                if isinstance(event, RoundDone):
+                    _on_round(loop, event)
+                else:
+                    _on_step(loop, event)
+                if stop:
+                    _checkpoint(loop)
+                    raise InterruptedRunError(
+                        f"stopped at step {state.step}; continue with: "
+                        f"robustdiff train --resume {run.path}",
+                        stop[0],
+                    )
+        _finish(loop)
+    finally:
+        board.close()
+
+
+@contextmanager
+def _stop_requested() -> Iterator[list[int]]:
+    """Turn the first SIGINT or SIGTERM into a request, a non-empty list; the second one kills."""
+    import signal
+    import threading
+
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received  # signals reach the main thread alone
+        return
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, frame: object) -> None:
+        received.append(number)
+        signal.signal(number, previous[signal.Signals(number)])
+
+    for number in previous:
+        signal.signal(number, note)
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _summary(loop: _Loop) -> str:
+    parameters = sum(p.numel() for p in loop.state.model.parameters())
+    noise = "labels as published"
+    if loop.labels.noise_type is not None and loop.labels.realised_rate:
+        noise = f"{loop.labels.realised_rate:.1%} {loop.labels.noise_type} label noise"
+    precision = str(loop.task.dtype).removeprefix("torch.")
+    return (
+        f"{loop.run.path}: {len(loop.task.data)} {loop.images.name} images, {noise}, curriculum "
+        f"{loop.config.curriculum.name}, {parameters / 1e6:.2f} M parameters, "
+        f"{loop.task.data.images.device.type} {precision}"
+    )
+
+
+def _on_step(loop: _Loop, event: StepDone) -> None:
+    setting, steps = loop.config.train, total_steps(loop.config, len(loop.task.data))
+    loop.losses.append(event.loss)
+    if event.step % setting.log_every == 0 or event.step == steps:
+        elapsed = time.perf_counter() - loop.logged_at
+        loss = float(np.mean(loop.losses))
+        rate = len(loop.losses) * min(setting.batch_size, len(loop.task.data)) / elapsed
+        loop.board.training(event.step, loss, rate)
+        _append(
+            loop.run.history_file, {"step": event.step, "loss": loss, "images_per_second": rate}
+        )
+        loop.losses, loop.logged_at = [], time.perf_counter()
+        loop.note = f"loss {loss:.4f}, {rate:.0f} img/s"
+    loop.report.progress("training", event.step, steps, loop.note)
+    if event.step % setting.sample_every == 0 or event.step == steps:
+        _log_samples(loop, event.step)
+    if event.step % setting.checkpoint_every == 0 or event.step == steps:
+        _checkpoint(loop)
+
+
+def _on_round(loop: _Loop, event: RoundDone) -> None:
+    flipped = loop.labels.flipped
+    known = None if flipped is None or not flipped.any() else flipped
+    detected = None if known is None else detection(event.scores, known)
+    loop.board.scores(event.step, event.scores, known, detected)
+    given = loop.labels.given
+    true = None if known is None else loop.labels.clean
+    loop.board.extremes(event.step, loop.images.train, event.scores, given, true)
+    loop.run.save_scores(event.scores, event.label_used)
+    entry = {"step": event.step, "labels_used": float(event.label_used.mean()), **(detected or {})}
+    _append(loop.run.history_file, entry)
+    if detected:
+        loop.report.message(
+            f"step {event.step}: scores separate wrong labels with AUROC {detected['auroc']:.3f}"
+        )
+    loop.logged_at = time.perf_counter()
+
+
+def _log_samples(loop: _Loop, step: int) -> None:
+    classes = class_labels(_GRID_ROWS * loop.images.num_classes, loop.images.num_classes)
+    device = loop.task.data.images.device
+    pictures = generate(
+        loop.task.bind(loop.state.ema),
+        classes.to(device),
+        tuple(loop.images.train.shape[1:]),
+        setting=loop.config.sample,
+        seed=loop.config.seed,
+    )
+    grid = image_grid(pictures, loop.images.num_classes)
+    write_png(loop.run.samples / f"step-{step:08d}.png", grid)
+    loop.board.samples(step, grid)
+    loop.logged_at = time.perf_counter()
+
+
+def _checkpoint(loop: _Loop) -> None:
+    save_checkpoint(loop.run.checkpoints, loop.state.state_dict(), loop.state.step)
+    loop.run.save_weights(loop.state.ema)
+    loop.board.flush()
+
+
+def _finish(loop: _Loop) -> None:
+    scores, flipped = loop.run.scores(), loop.labels.flipped
+    detected = None if scores is None or flipped is None else detection(scores, flipped)
+    config = loop.config
+    loop.board.result(
+        {
+            "dataset": config.data.dataset,
+            "noise": config.noise.rate,
+            "noise_type": config.noise.type,
+            "curriculum": config.curriculum.name,
+            "cen": config.model.cen,
+            "seed": config.seed,
+            "steps": loop.state.step,
+        },
+        {"result/auroc": detected["auroc"] if detected else float("nan")},
+    )
+    write_card(loop.run, config, loop.labels, detected, loop.state.step)
+
+
+def _append(path: Path, entry: dict[str, float]) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(entry) + "\n")
+
+
+def _forget_after(path: Path, step: int) -> None:
+    """Drop history entries that the resumed run will write again."""
+    if path.exists():
+        lines = [line for line in path.read_text().splitlines() if _stays(line, step)]
+        write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def _stays(line: str, step: int) -> bool:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return False  # half a line, from a process killed while writing
+    # A scoring round comes after the checkpoint of its step.
+    done = step - 1 if "labels_used" in entry else step
+    return bool(entry["step"] <= done)
