@@ -125,7 +125,7 @@ class TrainConfig:
 
     Attributes:
         steps: Optimiser steps; exactly one of steps and epochs is given.
-        epochs: The length as passes over the dataset instead.
+        epochs: The length in passes over the dataset instead.
         batch_size: Images per step.
         lr: Learning rate of AdamW after the warm-up.
         warmup_steps: Steps over which the rate grows linearly.
@@ -179,8 +179,8 @@ class CurriculumConfig:
     Attributes:
         name: Key of `curricula.CURRICULA`.
         treatment: What the score does; None is the curriculum's own default.
-        warmup: Epochs before the first scoring round.
-        score_every: Epochs between scoring rounds.
+        warmup: Passes over the dataset before the first scoring round.
+        score_every: Passes over the dataset between scoring rounds.
         probes: Noise draws (t, eps) per sample and round.
         probe_times: (low, high) range of the probes' times, stratified within.
         pairing: "paired" evaluates old and new weights on the same probes; "redrawn" the old ones

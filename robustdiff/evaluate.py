@@ -15,9 +15,7 @@ from robustdiff.device import pick_device, pick_dtype
 from robustdiff.files import write_atomic, write_text
 from robustdiff.generate import class_labels, generate
 from robustdiff.images import image_grid, write_png
-from robustdiff.metrics.detection import detection
 from robustdiff.metrics.evaluator import load_or_train
-from robustdiff.metrics.inception import inception_features
 from robustdiff.metrics.report import evaluate
 from robustdiff.model import bind
 from robustdiff.progress import Report
@@ -88,10 +86,12 @@ def evaluate_run(
     images = load_images(config.data.dataset, config.data.data_dir, download=config.data.download)
     labels = run.labels()
     count = config.eval.num_samples
-    if count > len(images.test):
+    rarest = int(torch.bincount(images.test_labels).min())
+    if not 2 * images.num_classes <= count <= rarest * images.num_classes:
         raise ValueError(
-            f"num_samples must be at most {len(images.test)}, the number of held-out "
-            f"{images.name} images that give the floor, got {count}"
+            f"num_samples must be between {2 * images.num_classes} and "
+            f"{rarest * images.num_classes}: the floor takes as many held-out {images.name} images "
+            f"of each class, and the rarest has {rarest}; got {count}"
         )
     classes = class_labels(count, images.num_classes)
     evaluator, digest = load_or_train(
@@ -115,16 +115,15 @@ def evaluate_run(
         seed=seed,
         embed_images=_embedding(config, inception_weights),
     )
-    scores, flipped = run.scores(), labels.flipped
     result = {
         "run": str(run.path),
         "dataset": images.name,
-        "noise": labels.realised_rate or 0.0,
+        "noise": labels.realised_rate,
         "noise_type": config.noise.type,
         "curriculum": config.curriculum.name,
         "seed": config.seed,
         **measured,
-        "detection": None if scores is None or flipped is None else detection(scores, flipped),
+        "detection": run.detection(labels),
         "features": config.eval.features,
         "evaluator_sha256": digest,
         "guidance_weight": config.sample.guidance_weight,
@@ -140,6 +139,8 @@ def evaluate_run(
 def _embedding(config: Config, weights: Path | None) -> Callable[[Tensor], Tensor] | None:
     if config.eval.features == "classifier":
         return None
+    from robustdiff.metrics.inception import inception_features
+
     return lambda pictures: inception_features(pictures, weights)
 
 

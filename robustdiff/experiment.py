@@ -20,9 +20,8 @@ from robustdiff.errors import DamagedError, InterruptedRunError
 from robustdiff.files import write_text
 from robustdiff.generate import class_labels, generate
 from robustdiff.images import image_grid, write_png
-from robustdiff.metrics.detection import detection
 from robustdiff.progress import Report
-from robustdiff.runs import Run, create_run
+from robustdiff.runs import Run, create_run, detect
 from robustdiff.tensorboard import TensorBoard
 from robustdiff.train import (
     RoundDone,
@@ -85,8 +84,8 @@ def make_task(config: Config, images: Images, labels: NoisyLabels) -> Task:
     """Put together what training works on; only the oracle curriculum learns which are right."""
     device = pick_device(config.train.device)
     oracle = None
-    if config.curriculum.name == "oracle" and labels.clean is not None:
-        oracle = labels.given == labels.clean
+    if config.curriculum.name == "oracle":
+        oracle = ~labels.flipped
     return Task(
         config=config,
         data=LabelledImages(images.train, torch.from_numpy(labels.given)).to(device),
@@ -226,7 +225,7 @@ def _stop_requested() -> Iterator[list[int]]:
 def _summary(loop: _Loop) -> str:
     parameters = sum(p.numel() for p in loop.state.model.parameters())
     noise = "labels as published"
-    if loop.labels.noise_type is not None and loop.labels.realised_rate:
+    if loop.labels.realised_rate:
         noise = f"{loop.labels.realised_rate:.1%} {loop.labels.noise_type} label noise"
     precision = str(loop.task.dtype).removeprefix("torch.")
     return (
@@ -257,13 +256,10 @@ def _on_step(loop: _Loop, event: StepDone) -> None:
 
 
 def _on_round(loop: _Loop, event: RoundDone) -> None:
-    flipped = loop.labels.flipped
-    known = None if flipped is None or not flipped.any() else flipped
-    detected = None if known is None else detection(event.scores, known)
-    loop.board.scores(event.step, event.scores, known, detected)
-    given = loop.labels.given
-    true = None if known is None else loop.labels.clean
-    loop.board.extremes(event.step, loop.images.train, event.scores, given, true)
+    labels = loop.labels
+    detected = detect(event.scores, labels)
+    loop.board.scores(event.step, event.scores, labels.flipped, detected)
+    loop.board.extremes(event.step, loop.images.train, event.scores, labels.given, labels.clean)
     loop.run.save_scores(event.scores, event.label_used)
     entry = {"step": event.step, "labels_used": float(event.label_used.mean()), **(detected or {})}
     _append(loop.run.history_file, entry)
@@ -297,9 +293,7 @@ def _checkpoint(loop: _Loop) -> None:
 
 
 def _finish(loop: _Loop) -> None:
-    scores, flipped = loop.run.scores(), loop.labels.flipped
-    detected = None if scores is None or flipped is None else detection(scores, flipped)
-    config = loop.config
+    config, detected = loop.config, loop.run.detection(loop.labels)
     loop.board.result(
         {
             "dataset": config.data.dataset,

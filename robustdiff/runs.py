@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -15,6 +16,7 @@ from corruptions import NoisyLabels
 from robustdiff.config import Config, read_layer, resolve, to_plain
 from robustdiff.errors import DamagedError
 from robustdiff.files import write_atomic, write_text
+from robustdiff.metrics.detection import detection
 
 DEFAULT_ROOT = Path("runs")
 
@@ -134,6 +136,16 @@ class Run:
         with np.load(self.scores_file, allow_pickle=False) as content:
             scores: NDArray[np.float64] = content["score"]
         return scores
+
+    def detection(self, labels: NoisyLabels) -> dict[str, float] | None:
+        """Compare the newest scores with the labels' truth; None if there is nothing to tell."""
+        scores = self.scores()
+        return None if scores is None else detect(scores, labels)
+
+
+def detect(scores: NDArray[np.float64], labels: NoisyLabels) -> dict[str, float] | None:
+    """Return how well scores, (N,) high = trusted, find the wrong labels; see `detection`."""
+    return detection(torch.from_numpy(scores), torch.from_numpy(labels.flipped))
 
 
 def label_quality(scores: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,7 +1,7 @@
 """What a run shows in TensorBoard: the loss, the samples, and the scores of every image.
 
-Wrong labels are shown apart from right ones where they are known, that is, where the noise was
-injected. This is for the reader only; nothing here feeds back into training.
+Wrong labels are shown apart from right ones where noise was injected, so that they are known. This
+is for the reader only; nothing here feeds back into training.
 """
 
 from pathlib import Path
@@ -67,7 +67,7 @@ class TensorBoard:
         self,
         step: int,
         scores: NDArray[np.float64],
-        flipped: NDArray[np.bool_] | None,
+        flipped: NDArray[np.bool_],
         detected: dict[str, float] | None,
     ) -> None:
         """Log a scoring round.
@@ -75,12 +75,12 @@ class TensorBoard:
         Args:
             step: Training step.
             scores: (N,) smoothed scores, high = trusted.
-            flipped: (N,) which labels are wrong, None where unknown.
-            detected: Detection metrics, None where they make no sense.
+            flipped: (N,) which labels are known to be wrong.
+            detected: Detection metrics; None where no label or every label is wrong.
         """
         quality = label_quality(scores)
         self._part("all", step, scores, quality)
-        if flipped is None or detected is None:
+        if detected is None:
             return
         for name, value in detected.items():
             self.writer.add_scalar(f"scores/{name}", value, step)
@@ -102,7 +102,7 @@ class TensorBoard:
         images: Tensor,
         scores: NDArray[np.float64],
         given: NDArray[np.int64],
-        true: NDArray[np.int64] | None,
+        true: NDArray[np.int64],
     ) -> None:
         """Log grids of the least and the most trusted images with their given labels.
 
@@ -111,11 +111,11 @@ class TensorBoard:
             images: (N, C, H, W) uint8.
             scores: (N,) high = trusted.
             given: (N,) labels as given.
-            true: (N,) clean labels where known; a wrong one reads "given<true".
+            true: (N,) labels before the noise; a wrong one reads "given, is true".
         """
         order = np.argsort(scores, kind="stable")
         for name, which in (("least", order[:_SHOWN]), ("most", order[::-1][:_SHOWN])):
-            captions = [_caption(given[i], None if true is None else true[i]) for i in which]
+            captions = [_caption(given[i], true[i]) for i in which]
             chosen = images[torch.from_numpy(which.copy())].cpu()
             grid = image_grid(chosen, 10, captions=captions)
             self.writer.add_image(f"trust/{name}_trusted", grid, step)
@@ -133,5 +133,5 @@ class TensorBoard:
         self.writer.close()
 
 
-def _caption(given: int, true: int | None) -> str:
-    return f"{given}" if true is None or true == given else f"{given}, is {true}"
+def _caption(given: int, true: int) -> str:
+    return f"{given}" if true == given else f"{given}, is {true}"

@@ -195,10 +195,14 @@ def _selection(setting: CurriculumConfig) -> Selection:
     )
 
 
+def steps_per_pass(config: Config, num_samples: int) -> int:
+    """Return the optimiser steps of one pass over the dataset; a last short batch is left out."""
+    return max(1, num_samples // config.train.batch_size)
+
+
 def total_steps(config: Config, num_samples: int) -> int:
-    """Return the length of the run in optimiser steps; an epoch is N // batch_size of them."""
-    per_epoch = max(1, num_samples // config.train.batch_size)
-    return config.train.steps or per_epoch * (config.train.epochs or 1)
+    """Return the length of the run in optimiser steps."""
+    return config.train.steps or steps_per_pass(config, num_samples) * (config.train.epochs or 1)
 
 
 def batch_losses(
@@ -264,11 +268,17 @@ def train_step(state: TrainState, task: Task, batch: tuple[Tensor, Tensor, Tenso
     return value
 
 
-def rounds_due(setting: CurriculumConfig, epoch: int) -> int:
-    """Return how many scoring rounds lie at or before the start of an epoch."""
-    if epoch < setting.warmup:
+def rounds_due(task: Task, step: int) -> int:
+    """Return how many scoring rounds should be done by a step.
+
+    Counted in passes over the dataset, not in epochs of the curriculum: those shrink with the
+    selection, and the cost of scoring should not grow by that.
+    """
+    setting = task.config.curriculum
+    passes = step // steps_per_pass(task.config, len(task.data))
+    if passes < setting.warmup:
         return 0
-    return (epoch - setting.warmup) // setting.score_every + 1
+    return (passes - setting.warmup) // setting.score_every + 1
 
 
 def score(state: TrainState, task: Task) -> Scores | None:
@@ -317,7 +327,7 @@ def train(state: TrainState, task: Task) -> Iterator[StepDone | RoundDone]:
     steps = total_steps(setting, len(task.data))
     batch_size = min(setting.train.batch_size, len(task.data))
     while state.step < steps:
-        if state.rounds < rounds_due(setting.curriculum, state.epoch):
+        if state.rounds < rounds_due(task, state.step):
             yield from _scoring_round(state, task)
         order = torch.from_numpy(state.curriculum.order(state.epoch))
         used = torch.from_numpy(state.curriculum.label_used()).to(task.data.given.device)

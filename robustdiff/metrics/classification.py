@@ -1,7 +1,6 @@
 """Whether the evaluator sees in an image the class that was asked for."""
 
-import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 from robustdiff.metrics.validation import check_labels, check_rows

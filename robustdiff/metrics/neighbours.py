@@ -14,9 +14,9 @@ def density_coverage(real: Tensor, generated: Tensor, k: int = 5) -> tuple[float
     """Compute density and coverage (Naeem et al., 2020).
 
     Around each real sample lies an open ball that reaches to its k-th nearest other real sample.
-    Density is the number of (ball, generated sample inside it) pairs over k M; coverage is the share
-    of balls that hold a generated sample. Equal distributions give an expected density of 1 and a
-    coverage of `1 - prod_{i<k} (N-1-i)/(N+M-1-i)`, so fix N = M to compare.
+    Density is the number of (ball, generated sample inside it) pairs over k M; coverage is the
+    share of balls that hold a generated sample. Equal distributions give an expected density of 1
+    and an expected coverage of `1 - prod_{i<k} (N-1-i)/(N+M-1-i)`, so fix N = M to compare.
 
     Args:
         real: (N, D) floating point, N > k; computed in float64.

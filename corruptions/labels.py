@@ -1,0 +1,131 @@
+"""The record of a corruption: clean and given labels, and how one became the other."""
+
+import hashlib
+import json
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+_FORMAT = "robustdiff-labels-1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoisyLabels:
+    """Labels before and after.
+
+    Attributes:
+        clean: (N,) int64 true labels.
+        given: (N,) int64 labels as given.
+        nominal: (K, K) float64 matrix that was drawn from, T[clean, given].
+        noise_type: Name of the noise.
+        rate: Rate that was asked for.
+        seed: Seed of the draw.
+        mode: "exact" or "bernoulli".
+        convention: What the name means, in words.
+    """
+
+    clean: Ints
+    given: Ints
+    nominal: Floats
+    noise_type: str
+    rate: float
+    seed: int
+    mode: str
+    convention: str
+
+    @property
+    def flipped(self) -> NDArray[np.bool_]:
+        """Which labels are wrong, (N,)."""
+        return np.asarray(self.clean != self.given)
+
+    @property
+    def realised_rate(self) -> float:
+        """Share of labels that are wrong."""
+        return float(self.flipped.mean()) if len(self.clean) else 0.0
+
+    @property
+    def realised(self) -> Floats:
+        """Shares that came out, (K, K); see `transition_of`."""
+        return transition_of(self.clean, self.given, len(self.nominal))
+
+    def _described(self) -> dict[str, Any]:
+        names = ("noise_type", "rate", "seed", "mode", "convention")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def sha256(self) -> str:
+        """Digest of all attributes, the same on every machine."""
+        digest = hashlib.sha256(json.dumps(self._described(), sort_keys=True).encode())
+        for array in (self.clean, self.given, self.nominal):
+            digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
+        return digest.hexdigest()
+
+    def save(self, path: Path) -> None:
+        """Write the record as .npz, atomically; arrays and JSON only, nothing pickled."""
+        described = {"format": _FORMAT, "sha256": self.sha256, **self._described()}
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                np.savez(
+                    file,
+                    clean=self.clean,
+                    given=self.given,
+                    flipped=self.flipped,
+                    matrix=self.nominal,
+                    realised_matrix=self.realised,
+                    seed=self.seed,
+                    realised_rate=self.realised_rate,
+                    description=json.dumps(described),
+                )
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a record and verify its digest.
+
+        Raises:
+            ValueError: If the file is missing, damaged, or something else.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as content:
+                described = json.loads(str(content["description"]))
+                clean, given, nominal = (content[name] for name in ("clean", "given", "matrix"))
+            digest, kind = described.pop("sha256"), described.pop("format")
+            labels = cls(clean=clean, given=given, nominal=nominal, **described)
+        except FileNotFoundError as error:
+            raise ValueError(f"there is no label file {path}") from error
+        except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} is damaged or not a label file of robustdiff") from error
+        if kind != _FORMAT or labels.sha256 != digest:
+            raise ValueError(f"{path} is damaged: its SHA-256 is not the recorded one")
+        return labels
+
+
+def transition_of(clean: Ints, given: Ints, num_classes: int) -> Floats:
+    """Count how clean labels became given ones.
+
+    Args:
+        clean: (N,) int64 in [0, K).
+        given: (N,) int64 in [0, K).
+        num_classes: K.
+
+    Returns:
+        (K, K) float64, rows sum to 1; a class without samples has the row of the identity.
+    """
+    pairs = np.bincount(clean * num_classes + given, minlength=num_classes**2)
+    counts = pairs.reshape(num_classes, num_classes).astype(np.float64)
+    empty = counts.sum(axis=1) == 0
+    counts[empty] = np.eye(num_classes)[empty]
+    return np.asarray(counts / counts.sum(axis=1, keepdims=True))

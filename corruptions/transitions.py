@@ -1,0 +1,104 @@
+"""Transition matrices: `T[clean, given]`, row-stochastic."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+# Clean class -> the class it is taken for. MNIST and CIFAR-10 after Patrini et al. 2017;
+# Fashion-MNIST has no standard, this is a map of its look-alike garments.
+CLASS_MAPS: dict[str, dict[int, int]] = {
+    "digits": {7: 1, 2: 7, 3: 8, 5: 6, 6: 5},
+    "mnist": {7: 1, 2: 7, 3: 8, 5: 6, 6: 5},
+    "fashion-mnist": {0: 6, 2: 4, 5: 7},
+    "cifar10": {9: 1, 2: 0, 4: 7, 3: 5, 5: 3},
+}
+
+
+def symmetric(num_classes: int, rate: float) -> Floats:
+    """Move a label to each other class with equal probability, `rate` in total.
+
+    Args:
+        num_classes: K, at least 2.
+        rate: Probability that the label changes, in [0, 1]; the true class is excluded.
+
+    Returns:
+        (K, K) float64.
+    """
+    matrix = np.full((num_classes, num_classes), rate / (num_classes - 1))
+    np.fill_diagonal(matrix, 1 - rate)
+    return matrix
+
+
+def from_class_map(num_classes: int, rate: float, class_map: Mapping[int, int]) -> Floats:
+    """Move the labels of some classes to one other class each.
+
+    Args:
+        num_classes: K.
+        rate: Probability that the label of a mapped class changes, in [0, 1]; the rate over the
+            whole dataset is smaller if only some classes are mapped.
+        class_map: Clean class -> given class.
+
+    Returns:
+        (K, K) float64.
+    """
+    matrix = np.eye(num_classes)
+    for clean, given in class_map.items():
+        matrix[clean, clean] -= rate
+        matrix[clean, given] += rate
+    return matrix
+
+
+def pairflip(num_classes: int, rate: float) -> Floats:
+    """Move every label to the next class, the last one to the first, with probability `rate`.
+
+    Args:
+        num_classes: K, at least 2.
+        rate: Probability that the label changes, in [0, 1].
+
+    Returns:
+        (K, K) float64.
+    """
+    return from_class_map(num_classes, rate, {c: (c + 1) % num_classes for c in range(num_classes)})
+
+
+def check_matrix(matrix: object, num_classes: int) -> Floats:
+    """Return a transition matrix of the right shape.
+
+    Raises:
+        ValueError: If it is not (K, K), has an entry outside [0, 1], or a row that does not sum
+            to 1.
+    """
+    checked = np.asarray(matrix, dtype=np.float64)
+    if checked.shape != (num_classes, num_classes):
+        raise ValueError(
+            f"noise matrix must have shape ({num_classes}, {num_classes}), got {checked.shape}"
+        )
+    if not (np.isfinite(checked).all() and (checked >= 0).all() and (checked <= 1).all()):
+        raise ValueError("noise matrix entries must be probabilities in [0, 1]")
+    sums = checked.sum(axis=1)
+    wrong = np.flatnonzero(np.abs(sums - 1) > 1e-6)
+    if len(wrong):
+        row = int(wrong[0])
+        raise ValueError(
+            f"every row of the noise matrix T[clean, given] must sum to 1, "
+            f"got {sums[row]:.6g} in row {row}"
+        )
+    return checked
+
+
+def load_matrix(path: Path) -> Floats:
+    """Read a matrix from .npy, or from text with commas between the entries of a row.
+
+    Raises:
+        ValueError: If the file is missing or does not hold numbers.
+    """
+    try:
+        if path.suffix == ".npy":
+            return np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
+        return np.loadtxt(path, delimiter=",", ndmin=2, dtype=np.float64)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot read a noise matrix from {path}: {error}") from error
