@@ -99,7 +99,7 @@ class NoisyLabels:
             ValueError: If the file is missing, damaged, or something else.
         """
         try:
-            with np.load(path, allow_pickle=False) as content:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
                 described = json.loads(str(content["description"]))
                 clean, given, nominal = (content[name] for name in ("clean", "given", "matrix"))
             digest, kind = described.pop("sha256"), described.pop("format")

@@ -1,0 +1,162 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import confusion_matrix
+
+from corruptions import CLASS_MAPS, NOISE_TYPES, NoisyLabels, corrupt, load_matrix
+from corruptions.transitions import check_matrix, from_class_map, pairflip, symmetric
+
+
+@pytest.mark.parametrize("count", [90, 1000, 1003, 50_000])
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.3, 0.45, 1.0])
+def test_exact_mode_flips_the_rounded_number(count, rate):
+    clean = np.random.default_rng(1).integers(0, 10, count)
+    labels = corrupt(clean, num_classes=10, rate=rate, seed=3)
+    assert labels.flipped.sum() == round(rate * count)
+    assert (labels.given[labels.flipped] != clean[labels.flipped]).all()
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.integers(2, 12), st.floats(0, 1), st.integers(0, 2**31 - 1))
+def test_bernoulli_mode_changes_the_stated_share(num_classes, rate, seed):
+    clean = np.arange(4000) % num_classes
+    labels = corrupt(clean, num_classes=num_classes, rate=rate, seed=seed, mode="bernoulli")
+    spread = 6 * math.sqrt(4000 * rate * (1 - rate))
+    assert abs(labels.flipped.sum() - 4000 * rate) <= spread + 1e-9
+
+
+@settings(deadline=None, derandomize=True, max_examples=40)
+@given(
+    st.sampled_from(["symmetric", "pairflip", "asymmetric"]),
+    st.floats(0, 1),
+    st.integers(0, 999),
+    st.sampled_from(["exact", "bernoulli"]),
+)
+def test_only_possible_flips_happen_and_the_input_stays(noise_type, rate, seed, mode):
+    clean = np.random.default_rng(seed).integers(0, 10, 300)
+    before = clean.copy()
+    labels = corrupt(
+        clean,
+        num_classes=10,
+        noise_type=noise_type,
+        rate=rate,
+        seed=seed,
+        mode=mode,
+        dataset="mnist",
+    )
+    assert (clean == before).all()
+    assert (labels.nominal[labels.clean, labels.given] > 0).all()
+
+
+def test_matrix_is_read_as_clean_by_given():
+    matrix = np.eye(3)
+    matrix[1] = [0.5, 0.5, 0.0]
+    clean = np.repeat([0, 1, 2], 1000)
+    labels = corrupt(clean, num_classes=3, noise_type="matrix", matrix=matrix, seed=0)
+    assert set(clean[labels.flipped]) == {1}
+    assert set(labels.given[labels.flipped]) == {0}
+    assert labels.flipped.sum() == 500
+
+
+def test_realised_matrix_is_scikit_learns_confusion_matrix_and_near_the_nominal():
+    clean = np.arange(100_000) % 10
+    labels = corrupt(clean, num_classes=10, rate=0.4, seed=0)
+    reference = confusion_matrix(labels.clean, labels.given, normalize="true")
+    np.testing.assert_allclose(labels.realised, reference)
+    np.testing.assert_allclose(labels.realised, labels.nominal, atol=0.01)
+
+
+def test_a_missing_class_is_no_obstacle():
+    clean = np.repeat([0, 2], 50)
+    labels = corrupt(clean, num_classes=4, rate=0.5, seed=0)
+    assert labels.flipped.sum() == 50
+    np.testing.assert_array_equal(labels.realised[[1, 3]], np.eye(4)[[1, 3]])
+
+
+def test_equal_seeds_agree_and_others_differ():
+    clean = np.arange(1000) % 10
+    first, again, other = (corrupt(clean, num_classes=10, rate=0.3, seed=s) for s in (5, 5, 6))
+    assert (first.given == again.given).all()
+    assert first.sha256 == again.sha256
+    assert (first.given != other.given).any()
+
+
+def test_labels_are_the_same_on_every_machine():
+    labels = corrupt(np.arange(20) % 5, num_classes=5, rate=0.4, seed=0)
+    assert labels.given.tolist() == [2, 1, 2, 1, 3, 0, 1, 2, 3, 4, 0, 3, 3, 4, 4, 2, 1, 3, 3, 4]
+
+
+def test_closed_forms_of_the_matrices():
+    np.testing.assert_allclose(symmetric(4, 0.3), np.full((4, 4), 0.1) + 0.6 * np.eye(4))
+    np.testing.assert_allclose(pairflip(3, 0.2), [[0.8, 0.2, 0], [0, 0.8, 0.2], [0.2, 0, 0.8]])
+    np.testing.assert_allclose(from_class_map(3, 0.4, {2: 0})[2], [0.4, 0, 0.6])
+
+
+@pytest.mark.parametrize("dataset", CLASS_MAPS)
+def test_class_maps_never_map_a_class_to_itself(dataset):
+    assert all(a != b and 0 <= a < 10 and 0 <= b < 10 for a, b in CLASS_MAPS[dataset].items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"rate": 1.5}, r"\[0, 1\], got 1.5"),
+        ({"noise_type": "sym"}, "unknown noise type 'sym'"),
+        ({"mode": "roughly"}, "exact, bernoulli, got 'roughly'"),
+        ({"num_classes": 1}, "at least 2, got 1"),
+        ({"clean": np.array([0, 12])}, r"\[0, 10\), got 12"),
+        ({"clean": np.array([0.5])}, "integers"),
+        ({"noise_type": "asymmetric", "dataset": "faces"}, "got dataset 'faces'"),
+        ({"noise_type": "matrix"}, "got none"),
+        ({"noise_type": "matrix", "matrix": np.eye(3)}, r"\(10, 10\), got \(3, 3\)"),
+        ({"noise_type": "matrix", "matrix": np.eye(10) * 0.9}, "sum to 1, got 0.9 in row 0"),
+    ],
+)
+def test_bad_input_is_named(changes, says):
+    arguments = {"clean": np.arange(10), "num_classes": 10, **changes}
+    with pytest.raises(ValueError, match=says):
+        corrupt(arguments.pop("clean"), **arguments)
+
+
+def test_matrices_are_checked():
+    with pytest.raises(ValueError, match="probabilities"):
+        check_matrix([[1.5, -0.5], [0, 1]], 2)
+
+
+def test_matrix_files(tmp_path):
+    np.save(tmp_path / "m.npy", np.eye(2))
+    np.testing.assert_array_equal(load_matrix(tmp_path / "m.npy"), np.eye(2))
+    (tmp_path / "m.csv").write_text("0.9,0.1\n0,1\n")
+    np.testing.assert_array_equal(load_matrix(tmp_path / "m.csv"), [[0.9, 0.1], [0, 1]])
+    with pytest.raises(ValueError, match=r"none\.csv"):
+        load_matrix(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize("noise_type", sorted(set(NOISE_TYPES) - {"matrix"}))
+def test_records_survive_saving_and_damage_is_noticed(tmp_path, noise_type):
+    clean = np.arange(500) % 10
+    labels = corrupt(clean, num_classes=10, noise_type=noise_type, rate=0.2, dataset="mnist")
+    path = tmp_path / "labels.npz"
+    labels.save(path)
+    again = NoisyLabels.load(path)
+    assert again.sha256 == labels.sha256
+    assert (again.given == labels.given).all()
+    assert list(tmp_path.iterdir()) == [path]
+    content = bytearray(path.read_bytes())
+    content[300] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="damaged"):
+        NoisyLabels.load(path)
+    path.write_bytes(content[:200])
+    with pytest.raises(ValueError, match="damaged"):
+        NoisyLabels.load(path)
+
+
+def test_pickled_labels_are_refused(tmp_path):
+    path = tmp_path / "labels.npz"
+    np.savez(path, description=np.array([object()], dtype=object))
+    with pytest.raises(ValueError, match="damaged or not"):
+        NoisyLabels.load(path)

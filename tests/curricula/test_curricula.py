@@ -1,0 +1,176 @@
+import itertools
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+from sklearn.neural_network import MLPClassifier
+
+from curricula import (
+    CURRICULA,
+    CurriculumSampler,
+    Selection,
+    dynamics,
+    gumbel_top_k,
+    selected_share,
+    squared_error,
+)
+from curricula.draw import draw_order, standardise
+from robustdiff.config import CurriculumName
+
+
+def predictions(seed=0, shape=(6, 1, 4, 4)):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def test_paired_dynamics_is_half_the_loss_decrease_less_the_step():
+    target, new, old = predictions(0), predictions(1), predictions(2)
+    decrease = squared_error(target, old) - squared_error(target, new)
+    expected = (decrease - squared_error(new, old)) / 2
+    torch.testing.assert_close(dynamics(target, new, new, old), expected)
+
+
+@pytest.mark.parametrize("name", [n for n in CURRICULA if n.startswith("dynamics")])
+def test_dynamics_vanish_when_nothing_moved(name):
+    same = predictions(1)
+    entry = CURRICULA[name]
+    outputs = dict.fromkeys(entry.forwards, same)
+    assert (entry.compute(predictions(0), outputs) == 0).all()
+
+
+def test_dynamics_uncond_uses_the_residual_with_label_and_the_motion_without():
+    target, given, null, old = (predictions(i) for i in range(4))
+    scores = CURRICULA["dynamics-uncond"].compute(
+        target, {"given": given, "null": null, "old_null": old}
+    )
+    expected = ((target - given) * (null - old)).flatten(1).mean(1)
+    torch.testing.assert_close(scores, expected)
+
+
+def test_pmi_is_high_where_the_label_helps():
+    target, null = predictions(0), predictions(1)
+    helped, misled = target + 0.1 * (null - target), target + 2 * (null - target)
+    compute = CURRICULA["pmi"].compute
+    assert (compute(target, {"given": helped, "null": null}) > 0).all()
+    assert (compute(target, {"given": misled, "null": null}) < 0).all()
+
+
+def test_small_loss_prefers_the_small_loss():
+    target = predictions(0)
+    near = CURRICULA["small-loss"].compute(target, {"given": target + 0.1})
+    far = CURRICULA["small-loss"].compute(target, {"given": target + 0.5})
+    assert (near > far).all()
+
+
+def test_names_of_the_configuration_are_those_of_the_registry():
+    assert set(get_args(CurriculumName)) == set(CURRICULA)
+
+
+def test_gumbel_top_k_follows_sequential_weighted_draws():
+    weights = np.array([1.0, 2.0, 3.0, 4.0])
+    rng, reference = np.random.default_rng(0), np.random.default_rng(1)
+    ours, theirs = np.zeros(4), np.zeros(4)
+    for _ in range(20_000):
+        ours[gumbel_top_k(np.log(weights), 2, rng)] += 1
+        theirs[reference.choice(4, 2, replace=False, p=weights / 10)] += 1
+    np.testing.assert_allclose(ours / 20_000, theirs / 20_000, atol=0.02)
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.integers(1, 60), st.floats(0.01, 1), st.floats(0, 5), st.integers(0, 99))
+def test_an_epoch_holds_distinct_indices_of_the_stated_number(count, share, temperature, epoch):
+    scores = np.random.default_rng(0).normal(size=count)
+    order = draw_order(0, epoch, count, scores=scores, share=share, temperature=temperature)
+    assert len(order) == max(1, round(share * count)) == len(set(order.tolist()))
+    assert set(order.tolist()) <= set(range(count))
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.floats(0.1, 1), st.floats(0, 0.9), st.floats(0, 1))
+def test_the_share_shrinks_from_k_to_mk(k, dk, part):
+    mk = max(1e-3, part * k)
+    shares = [selected_share(r, k, dk, mk) for r in range(1, 30)]
+    assert shares[0] == k
+    assert all(a >= b >= mk for a, b in itertools.pairwise(shares))
+
+
+def test_standardised_scores_ignore_scale_shift_and_survive_ties():
+    scores = np.random.default_rng(0).normal(size=101)
+    np.testing.assert_allclose(standardise(scores), standardise(7 * scores + 3))
+    assert np.isfinite(standardise(np.array([1.0, 1.0, 1.0, 5.0]))).all()
+    assert (standardise(np.ones(5)) == 0).all()
+
+
+def test_equal_scores_draw_uniformly():
+    hits = np.zeros(10)
+    for epoch in range(4000):
+        hits[draw_order(0, epoch, 10, scores=np.ones(10), share=0.3, temperature=9)] += 1
+    np.testing.assert_allclose(hits / 4000, 0.3, atol=0.03)
+
+
+def test_order_is_a_function_of_seed_epoch_and_scores_and_survives_saving():
+    selection = Selection(treatment="select", k=0.5)
+    first = CurriculumSampler("pmi", 50, seed=4, selection=selection)
+    first.update(np.arange(50.0))
+    copy = CurriculumSampler("pmi", 50, seed=4, selection=selection)
+    copy.load_state_dict(first.state_dict())
+    assert (first.order(7) == copy.order(7)).all()
+    assert (first.order(7) != first.order(8)).any()
+    ranks = [first.order(7)[rank::3] for rank in range(3)]
+    assert sorted(np.concatenate(ranks)) == sorted(first.order(7))
+
+
+def test_scores_are_smoothed_and_the_first_is_taken_whole():
+    sampler = CurriculumSampler("pmi", 2, seed=0, selection=Selection(smoothing=0.75))
+    assert sampler.update(np.array([1.0, -1.0])).tolist() == [1, -1]
+    assert sampler.update(np.array([5.0, 3.0])).tolist() == [2, 0]
+
+
+def test_suspects_lose_their_label_and_can_win_it_back():
+    sampler = CurriculumSampler("pmi", 3, seed=0, selection=Selection())
+    assert sampler.label_used().all()
+    sampler.update(np.array([1.0, -1.0, 0.0]))
+    assert sampler.label_used().tolist() == [True, False, True]
+    sampler.update(np.array([1.0, 3.0, 0.0]))
+    assert sampler.label_used().all()
+    assert len(sampler.order(0)) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "treatment", "says"),
+    [("uniform", "select", "has none"), ("small-loss", "null", "natural zero")],
+)
+def test_impossible_treatments_are_refused(name, treatment, says):
+    with pytest.raises(ValueError, match=says):
+        CurriculumSampler(name, 3, seed=0, selection=Selection(treatment=treatment))
+
+
+@pytest.mark.parametrize("scores", [np.ones(4), np.array([1.0, np.nan, 0.0])])
+def test_bad_scores_are_refused(scores):
+    with pytest.raises(ValueError, match="scores must"):
+        CurriculumSampler("pmi", 3, seed=0, selection=Selection()).update(scores)
+
+
+def test_a_plain_classifier_can_use_a_curriculum():
+    """Small loss finds wrong labels of a scikit-learn classifier; no diffusion anywhere."""
+    images, clean = load_digits(return_X_y=True)
+    rng = np.random.default_rng(0)
+    wrong = rng.random(len(clean)) < 0.3
+    given_labels = np.where(wrong, (clean + rng.integers(1, 10, len(clean))) % 10, clean)
+    model = MLPClassifier((32,), random_state=0)
+    selection = Selection(k=0.9, mk=0.6)
+    sampler = CurriculumSampler("small-loss", len(clean), seed=0, selection=selection)
+    target = torch.eye(10, dtype=torch.float64)[torch.from_numpy(given_labels)]
+    for epoch in range(12):
+        order = sampler.order(epoch)
+        for batch in np.array_split(order, len(order) // 32):
+            model.partial_fit(images[batch] / 16, given_labels[batch], classes=np.arange(10))
+        output = torch.from_numpy(model.predict_proba(images / 16))
+        scores = CURRICULA["small-loss"].compute(target, {"given": output})
+        sampler.update(scores.numpy())
+    drawn = sampler.order(99)
+    assert wrong[drawn].mean() < 0.15

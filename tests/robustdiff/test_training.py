@@ -1,0 +1,216 @@
+import dataclasses
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from corruptions import corrupt
+from curricula import CURRICULA
+from robustdiff.config import CurriculumConfig, resolve
+from robustdiff.data import LabelledImages, load_images
+from robustdiff.errors import DivergedError
+from robustdiff.experiment import make_task
+from robustdiff.model import Model
+from robustdiff.process import PREDICTIONS
+from robustdiff.schedules import cosine
+from robustdiff.scoring import Probing, make_probe, prediction_scores
+from robustdiff.train import (
+    RoundDone,
+    StepDone,
+    Task,
+    new_state,
+    rounds_due,
+    total_steps,
+    train,
+)
+
+SMALL = {
+    "model": {"channels": [8], "cen_hidden": 8, "time_size": 8},
+    "train": {"steps": 12, "batch_size": 16, "precision": "fp32", "warmup_steps": 2},
+    "curriculum": {"warmup": 1, "score_every": 1, "probes": 2, "dk": 0.3},
+}
+
+
+def small_task(**layer):
+    config = resolve(SMALL, *[{k: v} for k, v in layer.items()])
+    images = load_images("digits", "", download=False)
+    clean = images.train_labels[:64].numpy()
+    labels = corrupt(clean, num_classes=10, rate=0.3, seed=config.seed)
+    few = dataclasses.replace(images, train=images.train[:64], train_labels=images.train_labels)
+    return make_task(config, few, labels)
+
+
+def run(task, state=None):
+    state = new_state(task) if state is None else state
+    return state, list(train(state, task))
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", CURRICULA)
+def test_stopped_and_resumed_equals_uninterrupted(name):
+    task = small_task(curriculum={"name": name})
+    straight, events = run(task)
+    for stop in range(1, len(events), 3):
+        first = new_state(task)
+        done = list(islice(train(first, task), stop))
+        second = new_state(task)
+        second.load_state_dict(first.state_dict())
+        rest = run(task, second)[1]
+        assert same(second.ema, straight.ema)
+        assert same(second.model, straight.model)
+        for a, b in zip(done + rest, events, strict=True):
+            assert type(a) is type(b)
+            if isinstance(a, StepDone):
+                assert a == b
+            else:
+                np.testing.assert_array_equal(a.scores, b.scores)
+
+
+def test_a_grown_run_equals_a_long_one():
+    short = small_task(curriculum={"name": "pmi"}, train={"steps": 5})
+    state, _ = run(short)
+    long = small_task(curriculum={"name": "pmi"})
+    run(long, state)
+    assert same(state.ema, run(long)[0].ema)
+
+
+def test_two_runs_are_equal_and_seeds_matter():
+    assert same(run(small_task())[0].ema, run(small_task())[0].ema)
+    assert not same(run(small_task())[0].ema, run(small_task(seed=1))[0].ema)
+
+
+@pytest.mark.parametrize("name", sorted(set(CURRICULA) - {"oracle"}))
+def test_no_curriculum_but_the_oracle_can_see_the_clean_labels(name):
+    task = small_task(curriculum={"name": name})
+    assert task.oracle is None
+    held = vars(task.data).values()
+    given = task.data.given
+    assert [value for value in held if value.dtype == torch.int64] == [given]
+
+
+def test_the_oracle_drops_exactly_the_wrong_labels():
+    task = small_task(curriculum={"name": "oracle"})
+    rounds = [event for event in run(task)[1] if isinstance(event, RoundDone)]
+    np.testing.assert_array_equal(rounds[-1].label_used, task.oracle)
+    assert (~task.oracle).sum() == round(0.3 * 64)
+
+
+def test_the_oracle_needs_the_truth():
+    task = dataclasses.replace(small_task(curriculum={"name": "oracle"}), oracle=None)
+    with pytest.raises(ValueError, match="clean labels"):
+        run(task)
+
+
+def test_four_images_are_learnt_by_heart():
+    images = load_images("digits", "", download=False)
+    config = resolve(
+        {
+            "model": {"channels": [16, 16]},
+            "train": {"steps": 400, "batch_size": 4, "lr": 3e-3, "precision": "fp32"},
+        }
+    )
+    task = Task(
+        config=config,
+        data=LabelledImages(images.train[:4], images.train_labels[:4]),
+        num_classes=10,
+        dtype=torch.float32,
+    )
+    losses = [event.loss for event in run(task)[1]]
+    assert np.mean(losses[-20:]) < 0.25 * np.mean(losses[:5])
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_by_name():
+    task = small_task(train={"steps": 12, "lr": 1e12})
+    with pytest.raises(DivergedError, match=r"the loss is (nan|inf) at step \d+ \(samples"):
+        run(task)
+
+
+def test_lengths():
+    config = resolve(SMALL, {"train": {"epochs": 3}})
+    assert total_steps(config, 64) == 12
+    assert total_steps(config, 70) == 12
+    task = small_task(curriculum={"warmup": 2, "score_every": 3})
+    assert [rounds_due(task, step) for step in (0, 7, 8, 19, 20, 32)] == [0, 0, 1, 1, 2, 3]
+
+
+def shifting(shift, used):
+    """A model whose error depends on the label: wrong by `shift[label]`."""
+
+    def network(x_t, t, labels):
+        used.append(labels.clone())
+        return x_t + shift[labels].reshape(-1, 1, 1, 1)
+
+    return Model(network, cosine, PREDICTIONS["eps"], null_class=10)
+
+
+def probing(**changes):
+    return Probing(seed=0, p_uncond=0.5, settings=CurriculumConfig(**changes))
+
+
+def small_data(labels=None):
+    images = load_images("digits", "", download=False)
+    given = images.train_labels[:20] if labels is None else labels
+    return LabelledImages(images.train[:20], given)
+
+
+def test_probes_are_the_same_for_every_label_and_stratified_in_time():
+    data, where = small_data(), torch.arange(20)
+    model = shifting(torch.zeros(11), [])
+    x, labels, index = data[where]
+    setting = probing(probes=4, probe_times=(0.2, 0.6))
+    for k in range(4):
+        a = make_probe(model, setting, (x, labels, index), 3, k)
+        b = make_probe(model, setting, (x, labels.flip(0), index), 3, k)
+        assert torch.equal(a.x_t, b.x_t)
+        assert (a.t >= 0.2 + 0.1 * k).all()
+        assert (a.t <= 0.3 + 0.1 * k).all()
+        again = make_probe(model, setting, (x, labels, index), 4, k)
+        assert not torch.isclose(a.eps, again.eps).any()
+
+
+def test_a_snapshot_equal_to_the_model_gives_dynamics_of_0():
+    model = shifting(torch.rand(11), [])
+    for name in ("dynamics-cond", "dynamics-uncond", "dynamics-dropout"):
+        scores = prediction_scores(CURRICULA[name], probing(), small_data(), model, model, 1)
+        if name == "dynamics-dropout":  # old and new share the dropped labels too
+            assert (scores == 0).all()
+        assert abs(scores).max() == 0
+
+
+def test_redrawn_probes_make_dynamics_of_an_unmoved_model_noise():
+    model = shifting(torch.rand(11), [])
+    setting = probing(pairing="redrawn")
+    scores = prediction_scores(CURRICULA["dynamics-cond"], setting, small_data(), model, model, 1)
+    assert (scores != 0).all()
+
+
+def test_dynamics_uncond_motion_does_not_depend_on_the_label():
+    """With the residual's label part gone, the score of the fix is blind to labels."""
+    shift = torch.zeros(11)
+    moved = torch.zeros(11)
+    moved[10] = 0.3
+    old, new = shifting(shift, []), shifting(moved, [])
+    entry = CURRICULA["dynamics-uncond"]
+    one = prediction_scores(entry, probing(), small_data(), new, old, 1)
+    labels = small_data().given.flip(0)
+    other = prediction_scores(entry, probing(), small_data(labels), new, old, 1)
+    np.testing.assert_array_equal(one, other)
+
+
+def test_scores_call_each_forward_with_the_right_labels():
+    used = []
+    model = shifting(torch.rand(11), used)
+    data = small_data()
+    prediction_scores(CURRICULA["pmi"], probing(probes=1), data, model, None, 0)
+    assert torch.equal(used[0], data.given)
+    assert (used[1] == 10).all()
+
+
+def test_dynamics_have_no_score_before_a_second_round():
+    model = shifting(torch.rand(11), [])
+    for name in ("dynamics-cond", "dynamics-uncond"):
+        assert prediction_scores(CURRICULA[name], probing(), small_data(), model, None, 0) is None
