@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: Words of the command line, None for the process's own.
     """
-    warnings.showwarning = _show_warning
+    warnings.formatwarning = _one_line
     try:
         app(None if arguments is None else list(arguments))
     except ValueError as error:
@@ -54,5 +54,5 @@ def _leave(error: Exception, code: int) -> None:
     raise SystemExit(code)
 
 
-def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"robustdiff: warning: {message}", file=sys.stderr)
+def _one_line(message: Warning | str, *_: object, **__: object) -> str:
+    return f"robustdiff: warning: {message}\n"

@@ -160,8 +160,9 @@ def resume_run(run: Run, config: Config, report: Report) -> None:
     task = make_task(config, images, labels)
     state = new_state(task)
     if run.checkpoints.exists():
+        saved = load_checkpoint(run.checkpoints)
         try:
-            state.load_state_dict(load_checkpoint(run.checkpoints))
+            state.load_state_dict(saved)
         except (RuntimeError, KeyError) as error:
             raise DamagedError(
                 f"the checkpoint in {run.checkpoints} is of another network"

@@ -22,7 +22,7 @@ from robustdiff.metrics.validation import check_images, check_labels
 RECIPE = "evaluator-1"
 
 _BATCH_SIZE = 128
-_MIN_EPOCHS = 4
+_MIN_EPOCHS = 3
 # Small sets are repeated until this many images have been seen.
 _MIN_IMAGES_SEEN = 80_000
 # Images are shifted at random by up to this share of their size. Without it the features of a small
@@ -51,9 +51,9 @@ class Evaluator(nn.Module):
         self.num_classes = num_classes
         self.num_features = num_features
         self.stages = nn.Sequential(
-            *_stage(channels, 32),
+            *_stage(channels, 24),
             nn.MaxPool2d(2),
-            *_stage(32, 48),
+            *_stage(24, 48),
             nn.MaxPool2d(2),
             *_stage(48, 64),
         )

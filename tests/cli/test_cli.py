@@ -1,0 +1,357 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from robustdiff.cli.app import main
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from robustdiff.config import DEFAULT_PRESETS, preset, presets, resolve
+
+TINY = [
+    "--set=model.channels=[8]",
+    "--set=model.time_size=8",
+    "--set=train.batch_size=64",
+    "--set=train.log_every=2",
+    "--set=train.checkpoint_every=4",
+    "--set=curriculum.warmup=0",
+    "--set=curriculum.score_every=1",
+    "--set=curriculum.probes=1",
+    "--set=sample.steps=2",
+    "--precision=fp32",
+]
+
+
+@pytest.fixture(autouse=True)
+def _inside(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def call(*words):
+    """Run the command line; return its exit code."""
+    try:
+        main([str(word) for word in words])
+    except SystemExit as done:
+        return done.code or 0
+    return 0
+
+
+def train(out, *words):
+    return call("train", "--noise=0.3", "--steps=24", *TINY, f"--out={out}", *words)
+
+
+def test_train_eval_and_sample(capsys):
+    assert train("runs/one", "--curriculum=dynamics-uncond") == 0
+    run = Path("runs/one")
+    made = {path.name for path in run.iterdir()}
+    assert made >= {
+        "config.json",
+        "labels.npz",
+        "metrics.jsonl",
+        "scores.npz",
+        "model.safetensors",
+        "README.md",
+        "checkpoints",
+        "samples",
+        "tb",
+    }
+    assert len(list((run / "checkpoints").glob("*.pt"))) == 2
+    with np.load(run / "labels.npz", allow_pickle=False) as labels:
+        assert labels["flipped"].sum() == round(0.3 * 1347)
+        assert (labels["flipped"] == (labels["clean"] != labels["given"])).all()
+    with np.load(run / "scores.npz", allow_pickle=False) as scores:
+        assert scores["score"].shape == (1347,)
+        assert 0 < scores["label_quality"].min() <= scores["label_quality"].max() == 1
+    for path in (run / "checkpoints").glob("*.pt"):
+        torch.load(path, weights_only=True)
+
+    capsys.readouterr()
+    assert call("eval", "--num-samples=40", "--json") == 0
+    printed = capsys.readouterr().out
+    result = json.loads(printed)
+    assert printed.count("\n") == 1
+    assert set(result) >= {
+        "run", "dataset", "noise", "curriculum", "seed", "num_samples", "fid", "fid_floor",
+        "class_fid", "class_fid_floor", "kid", "inception_score", "inception_score_real", "nll",
+        "nll_real", "nll_per_class", "label_accuracy", "density", "coverage", "detection",
+        "evaluator_sha256", "guidance_weight", "sampler", "steps",
+    }  # fmt: skip
+    assert set(result["detection"]) == {"auroc", "average_precision", "precision_at_rate"}
+    assert result == json.loads((run / "metrics.json").read_text())
+
+    assert call("eval", "runs/one", "--num-samples=40") == 0
+    assert "class-wise FID" in capsys.readouterr().out
+    assert call("sample", "--classes=3,5", "--per-class=2", "--out=pictures") == 0
+    with np.load("pictures/samples.npz") as pictures:
+        assert pictures["images"].shape == (4, 1, 8, 8)
+        assert pictures["labels"].tolist() == [3, 5, 3, 5]
+    assert Path("pictures/samples.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_tensorboard_tells_right_from_wrong_labels():
+    assert train("runs/one", "--curriculum=pmi") == 0
+    events = EventAccumulator("runs/one/tb", size_guidance={"images": 0}).Reload()
+    tags = events.Tags()
+    assert set(tags["scalars"]) >= {
+        "train/loss",
+        "train/images_per_second",
+        "scores/auroc",
+        "scores/average_precision",
+        "scores_right/q50",
+        "scores_wrong/q50",
+    }
+    assert set(tags["histograms"]) >= {"label_quality/right", "label_quality/wrong"}
+    assert set(tags["images"]) >= {
+        "samples/one_column_per_class",
+        "trust/least_trusted",
+        "trust/most_trusted",
+    }
+    logged = [json.loads(line) for line in Path("runs/one/metrics.jsonl").read_text().splitlines()]
+    expected = [entry["auroc"] for entry in logged if "auroc" in entry]
+    shown = [event.value for event in events.Scalars("scores/auroc")]
+    np.testing.assert_allclose(shown, expected, rtol=1e-6)
+
+
+def test_equal_commands_give_equal_weights_whatever_the_noise_does():
+    assert train("runs/a", "--curriculum=pmi") == 0
+    assert train("runs/b", "--curriculum=pmi") == 0
+    a, b = (load_file(f"runs/{name}/model.safetensors") for name in "ab")
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def start(*words):
+    command = [sys.executable, "-m", "robustdiff", *words]
+    # As many threads as the tests themselves: sums are bit-equal only for equal thread counts.
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_run_resumes_to_the_same_weights(number, code):
+    words = ("train", "--noise=0.3", "--curriculum=pmi", "--steps=60", *TINY)
+    process = start(*words, "--out=runs/stopped")
+    while not Path("runs/stopped/metrics.jsonl").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == code, said
+    assert "--resume runs/stopped" in said
+    assert call("train", "--resume=runs/stopped") == 0
+    assert call(*words, "--out=runs/straight") == 0
+    a, b = (load_file(f"runs/{name}/model.safetensors") for name in ("stopped", "straight"))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    histories = [
+        [
+            {key: value for key, value in json.loads(line).items() if "per_second" not in key}
+            for line in Path(f"runs/{name}/metrics.jsonl").read_text().splitlines()
+        ]
+        for name in ("stopped", "straight")
+    ]
+    rounds = [[entry for entry in history if "labels_used" in entry] for history in histories]
+    assert rounds[0] == rounds[1]
+
+
+def test_resume_may_change_the_length_and_nothing_else(capsys):
+    assert train("runs/one") == 0
+    assert call("train", "--resume=latest", "--steps=28") == 0
+    assert Path("runs/one/checkpoints/step-00000028.pt").exists()
+    capsys.readouterr()
+    assert call("train", "--resume=runs/one", "--noise=0.1", "--cen=add") == 2
+    assert "got --cen, --noise" in capsys.readouterr().err
+
+
+def test_dry_run_writes_nothing(capsys, tmp_path):
+    assert call("train", "--dry-run", *TINY) == 0
+    assert "nothing was written" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", presets())
+def test_presets_resolve_and_are_listed(name, capsys):
+    assert resolve(preset(name)).data.dataset
+    assert call("presets") == 0
+    assert name in capsys.readouterr().out
+
+
+def test_default_presets_exist():
+    assert set(DEFAULT_PRESETS.values()) <= set(presets())
+
+
+def test_precedence_is_default_preset_file_set_flag(tmp_path):
+    (tmp_path / "my.toml").write_text("seed = 2\n[train]\nlr = 0.5\nbatch_size = 7\n")
+    words = ("--preset=digits", "--config=my.toml", "--set=train.lr=0.25", "--seed=9")
+    assert call("train", *words, "--noise=0.3", "--steps=1", "--out=runs/a",
+                "--set=model.channels=[8]", "--set=sample.steps=1") == 0  # fmt: skip
+    config = json.loads(Path("runs/a/config.json").read_text())
+    train_section = config["train"]
+    assert (config["seed"], train_section["lr"], train_section["batch_size"]) == (9, 0.25, 7)
+    assert train_section["steps"] == 1
+    assert config["eval"]["num_samples"] == 430  # from the preset
+    assert config["diffusion"]["p_uncond"] == 0.2  # the default
+
+
+def test_epochs_replace_the_presets_steps():
+    config = resolve(preset("digits"), {"train": {"epochs": 3}})
+    assert (config.train.steps, config.train.epochs) == (None, 3)
+
+
+def test_plain_output_has_no_control_characters():
+    process = start("train", "--steps=2", *TINY, "--out=runs/plain")
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert "\x1b" not in said
+    assert "\r" not in said
+
+
+BAD = {
+    "noise above 1": (["--noise=1.5"], 2, "noise.rate must be in [0, 1], got 1.5"),
+    "noise below 0": (["--noise=-0.1"], 2, "got -0.1"),
+    "unknown noise type": (["--noise=0.1", "--noise-type=sym"], 2, "unknown noise type 'sym'"),
+    "matrix rows": (["--noise-matrix=bad.csv"], 2, "sum to 1, got 0.9 in row 0"),
+    "missing matrix": (["--noise-matrix=none.csv"], 2, "none.csv"),
+    "unknown curriculum": (["--curriculum=pmy"], 2, "pmi"),
+    "unknown preset": (["--preset=digit"], 2, "did you mean 'digits'?"),
+    "unknown key": (["--set=train.stepz=3"], 2, "did you mean 'train.steps'?"),
+    "unknown section": (["--set=trian.steps=3"], 2, "did you mean 'train"),
+    "value of a wrong type": (["--set=train.lr=fast"], 2, "train.lr"),
+    "no value": (["--set=train.lr"], 2, "section.key=value, got 'train.lr'"),
+    "missing config": (["--config=none.toml"], 2, "cannot read config file none.toml"),
+    "broken config": (["--config=broken.toml"], 2, "broken.toml is not valid"),
+    "unknown dataset": (["--dataset=digitz"], 2, "digits"),
+    "missing dataset": (["--dataset=mnist", "--data-dir=nowhere"], 2, "--download"),
+    "unknown class embedding": (["--cen=pyramidal"], 2, "got 'pyramidal'"),
+    "steps below 1": (["--steps=0"], 2, "train.steps must be at least 1, got 0"),
+    "steps and epochs": (["--steps=3", "--epochs=1"], 2, "exactly one"),
+    "negative seed": (["--seed=-1"], 2, "seed must be at least 0, got -1"),
+    "impossible treatment": (["--treatment=select"], 2, "has none"),
+    "treatment without a zero": (
+        ["--curriculum=small-loss", "--treatment=null"],
+        2,
+        "natural zero",
+    ),
+    "absent device": (["--device=cuda"], 2, "available: cpu"),
+    "unknown device": (["--device=tpu"], 2, "'cuda'"),
+    "network too deep": (["--set=model.channels=[8,8,8,8,8]"], 2, "at least"),
+    "missing run to resume": (["--resume=runs/none"], 2, "is not a run"),
+    "nothing to resume": (["--resume=latest"], 2, "there is no run"),
+    "run exists": (["--out=taken"], 2, "already exists"),
+    "diverging loss": (["--set=train.lr=1e15", "--steps=40", "--noise=0.3"], 1, "the loss is"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_leaves_nothing(case, capsys, tmp_path):
+    (tmp_path / "bad.csv").write_text("\n".join(["0.09," * 9 + "0.09"] * 10))
+    (tmp_path / "broken.toml").write_text("[train\n")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").touch()
+    if torch.cuda.is_available() and case == "absent device":
+        pytest.skip("this machine has a CUDA device")
+    words, code, says = BAD[case]
+    base = [] if any(word.startswith(("--steps", "--resume")) for word in words) else ["--steps=2"]
+    tiny = [] if any(word.startswith("--resume") for word in words) else TINY
+    before = sorted(tmp_path.rglob("*"))
+    assert call("train", *tiny, *base, *words) == code
+    said = capsys.readouterr().err
+    assert says in " ".join(said.replace("│", " ").split()), said
+    assert "Traceback" not in said
+    if code == 2:
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["eval", "runs/none"], "is not a run"),
+        (["eval"], "there is no run"),
+        (["sample", "runs/none"], "is not a run"),
+    ],
+)
+def test_missing_runs(words, says, capsys):
+    assert call(*words) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_bad_requests_of_a_good_run(capsys):
+    assert train("runs/one") == 0
+    for words, says in {
+        ("eval", "--num-samples=5000"): "between 20 and 430",
+        ("eval", "--guidance-weight=-1"): "guidance_weight must be at least 0",
+        ("eval", "--guidance-interval", "0.7", "0.2"): "low <= high",
+        ("sample", "--classes=12"): "classes 0 to 9, got 12",
+        ("sample", "--classes=two"): "comma-separated numbers, got 'two'",
+        ("sample", "--guidance-outside=x"): "'given'",
+    }.items():
+        capsys.readouterr()
+        assert call(*words) == 2, words
+        assert says in capsys.readouterr().err
+
+
+def damage(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+def test_damaged_files_are_named(capsys):
+    assert train("runs/one") == 0
+    run = Path("runs/one")
+    newest, older = sorted((run / "checkpoints").glob("*.pt"), reverse=True)
+    damage(newest)
+    with pytest.warns(UserWarning, match=f"using {older.name} instead"):
+        assert call("train", "--resume=runs/one", "--steps=26") == 0
+    for path in (run / "checkpoints").glob("*.pt"):
+        damage(path)
+    assert call("train", "--resume=runs/one", "--steps=30") == 1
+    assert "SHA-256" in capsys.readouterr().err
+    (run / "model.safetensors").write_bytes(b"something else")
+    assert call("sample", "runs/one") == 1
+    assert "model.safetensors" in capsys.readouterr().err
+    (run / "labels.npz").write_bytes(b"something else")
+    assert call("eval", "runs/one") == 1
+    assert "labels.npz" in capsys.readouterr().err
+    (run / "config.json").write_text("{")
+    assert call("eval", "runs/one") == 1
+    assert "config.json" in capsys.readouterr().err
+
+
+class Malicious:
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
+
+
+def test_a_foreign_checkpoint_is_refused_without_running_it(capsys):
+    from robustdiff.files import sha256
+
+    assert train("runs/one") == 0
+    folder = Path("runs/one/checkpoints")
+    for path in folder.glob("*.pt"):
+        torch.save({"format": Malicious()}, path)
+    digests = {path.name: sha256(path) for path in folder.glob("*.pt")}
+    (folder / "manifest.json").write_text(json.dumps(digests))
+    assert call("train", "--resume=runs/one", "--steps=30") == 1
+    assert "cannot be read as tensors" in capsys.readouterr().err
+    assert not Path("executed").exists()
+
+
+def test_a_class_without_images_is_named():
+    from robustdiff.data import Images
+
+    pixels, labels = torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1])
+    with pytest.raises(ValueError, match="none of class 'owl'"):
+        Images(
+            name="birds",
+            train=pixels,
+            train_labels=torch.tensor([0, 0]),
+            test=pixels,
+            test_labels=labels,
+            class_names=("crow", "owl"),
+        )

@@ -1,0 +1,14 @@
+import pytest
+
+from robustdiff.data import Images, load_images
+from robustdiff.metrics import Evaluator, train_evaluator
+
+
+@pytest.fixture(scope="session")
+def digits() -> Images:
+    return load_images("digits", "unused", download=False)
+
+
+@pytest.fixture(scope="session")
+def evaluator(digits: Images) -> Evaluator:
+    return train_evaluator(digits.train, digits.train_labels, digits.num_classes, seed=0)
