@@ -79,7 +79,7 @@ class TensorBoard:
             detected: Detection metrics; None where no label or every label is wrong.
         """
         quality = label_quality(scores)
-        self._part("all", step, scores, quality)
+        self.writer.add_histogram("scores/all", scores, step)
         if detected is None:
             return
         for name, value in detected.items():

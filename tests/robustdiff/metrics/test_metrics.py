@@ -1,5 +1,4 @@
 import math
-import os
 
 import numpy as np
 import pytest
@@ -8,8 +7,6 @@ from scipy.linalg import sqrtm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from robustdiff.data import load_images
-from robustdiff.errors import DamagedError
-from robustdiff.files import sha256
 from robustdiff.metrics.classification import label_accuracy, nll, nll_per_class
 from robustdiff.metrics.detection import detection
 from robustdiff.metrics.distribution import (
@@ -19,7 +16,6 @@ from robustdiff.metrics.distribution import (
     kid,
 )
 from robustdiff.metrics.evaluator import embed, load_or_train
-from robustdiff.metrics.inception import inception_features
 from robustdiff.metrics.neighbours import density_coverage
 from robustdiff.metrics.report import evaluate
 
@@ -209,55 +205,3 @@ def test_more_images_than_the_floor_has_are_refused(digits, evaluator):
     images = digits.train[:600]
     with pytest.raises(ValueError, match="largest num_samples"):
         judged(digits, evaluator, images, digits.train_labels[:600])
-
-
-@pytest.fixture(scope="module")
-def random_weights(tmp_path_factory):
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
-    path = tmp_path_factory.mktemp("inception") / "random.pth"
-    loader = "torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url"
-    patch = pytest.MonkeyPatch()
-    torch.manual_seed(0)
-    # Built without its download: the weights stay random.
-    patch.setattr(loader, lambda *_, **__: {})
-    patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda *_, **__: None)
-    network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
-    patch.undo()
-    torch.save(network.state_dict(), path)
-    return path
-
-
-def test_inception_features_come_from_a_verified_file(random_weights, digits):
-    digest = sha256(random_weights)
-    features = inception_features(digits.train[:2], random_weights, sha256=digest)
-    assert features.shape == (2, 2048)
-    assert features.dtype == torch.float64
-    again = inception_features(digits.train[:2], random_weights, sha256=digest)
-    assert torch.equal(features, again)
-
-
-def test_inception_weights_with_another_digest_are_refused(random_weights, digits):
-    with pytest.raises(DamagedError, match="SHA-256"):
-        inception_features(digits.train[:2], random_weights)
-
-
-class Malicious:
-    def __init__(self, marker):
-        self.marker = marker
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.marker),)
-
-
-def test_a_malicious_weights_file_is_refused_without_running_it(tmp_path, digits):
-    path, marker = tmp_path / "evil.pth", tmp_path / "executed"
-    torch.save({"weights": Malicious(marker)}, path)
-    with pytest.raises(DamagedError, match="else than tensors"):
-        inception_features(digits.train[:2], path, sha256=sha256(path))
-    assert not marker.exists()
-
-
-def test_missing_inception_weights_say_what_to_do(tmp_path, digits):
-    with pytest.raises(ValueError, match="--inception-weights"):
-        inception_features(digits.train[:2], tmp_path / "none.pth")
