@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from robustdiff.errors import DamagedError
 from robustdiff.metrics.validation import check_images
 
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ def inception_features(
         (N, 2048) float64 on the CPU; the network itself computes in float32.
 
     Raises:
-        ValueError: If the images have a wrong type or shape, the package or the file is missing,
-            the file has another digest, or it does not hold the weights of this network.
+        ValueError: If the images have a wrong type or shape, or the package or file is missing.
+        DamagedError: If the file has another digest or does not hold this network's weights.
     """
     check_images(images, "images")
     network = _build(_read_state(weights or _cached_weights(), sha256)).to(images.device)
@@ -77,16 +78,20 @@ def _read_state(path: Path, sha256: str) -> dict[str, Tensor]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ValueError(f"cannot read Inception weights {path}: {error.strerror}") from error
+        raise ValueError(
+            f"cannot read --inception-weights {path}: {error.strerror or error}"
+        ) from error
     digest = hashlib.sha256(content).hexdigest()
     if digest != sha256:
-        raise ValueError(f"Inception weights {path} must have sha256 {sha256}, got {digest}")
+        raise DamagedError(f"Inception weights {path} must have sha256 {sha256}, got {digest}")
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"Inception weights {path} are not a file of tensors") from error
+        raise DamagedError(
+            f"Inception weights {path} must hold tensors and nothing else"
+        ) from error
     if not isinstance(state, dict):
-        raise ValueError(
+        raise DamagedError(
             f"Inception weights {path} must hold a dict of tensors, got {type(state).__name__}"
         )
     return state
@@ -111,7 +116,7 @@ def _build(state: dict[str, Tensor]) -> "FeatureExtractorInceptionV3":
             "inception-v3-compat", ["2048"], feature_extractor_weights_path=own_file
         ).eval()
     except (RuntimeError, TypeError, AttributeError) as error:
-        raise ValueError(
+        raise DamagedError(
             "the Inception weights do not fit the network of 2015-12-05: "
             f"{str(error).strip().partition(chr(10))[0]}"
         ) from error

@@ -99,6 +99,16 @@ def test_the_oracle_drops_exactly_the_wrong_labels():
     assert (~task.oracle).sum() == round(0.3 * 64)
 
 
+def test_a_label_that_is_not_used_does_not_matter():
+    """Under treatment "null" training is the same whatever the suspects' labels are."""
+    task = small_task(curriculum={"name": "oracle", "warmup": 0})
+    other = torch.where(torch.from_numpy(task.oracle), task.data.given, 9 - task.data.given)
+    changed = dataclasses.replace(task, data=LabelledImages(task.data.images, other))
+    assert same(run(task)[0].ema, run(changed)[0].ema)
+    ignored = dataclasses.replace(task, oracle=np.ones_like(task.oracle))
+    assert not same(run(task)[0].ema, run(ignored)[0].ema)
+
+
 def test_the_oracle_needs_the_truth():
     task = dataclasses.replace(small_task(curriculum={"name": "oracle"}), oracle=None)
     with pytest.raises(ValueError, match="clean labels"):

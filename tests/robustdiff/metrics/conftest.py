@@ -10,5 +10,5 @@ def digits() -> Images:
 
 
 @pytest.fixture(scope="session")
-def evaluator(digits: Images) -> Evaluator:
+def judge(digits: Images) -> Evaluator:
     return train_evaluator(digits.train, digits.train_labels, digits.num_classes, seed=0)

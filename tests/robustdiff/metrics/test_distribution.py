@@ -134,7 +134,7 @@ def test_inception_score_is_the_exponential_of_the_mean_divergence():
 
 
 def test_inception_score_stays_finite_for_certain_float32_predictions_and_a_missing_class():
-    logits = 5000 * torch.nn.functional.one_hot(torch.arange(100) % 9, 10).float()
+    logits = 5000 * torch.nn.functional.one_hot(torch.arange(99) % 9, 10).float()
     assert inception_score(logits, seed=0) == pytest.approx(9)
 
 
