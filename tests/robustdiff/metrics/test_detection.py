@@ -1,4 +1,4 @@
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def test_precision_at_rate_is_the_mean_over_all_ways_to_break_ties(rows):
     orders = [
         sum(flags[i] for i in order[:count]) / count
         for order in permutations(range(len(flags)))
-        if all(scores[a] <= scores[b] for a, b in zip(order, order[1:], strict=False))
+        if all(scores[a] <= scores[b] for a, b in pairwise(order))
     ]
     assert result["precision_at_rate"] == pytest.approx(sum(orders) / len(orders))
 
