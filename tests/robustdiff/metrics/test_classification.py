@@ -22,7 +22,7 @@ def test_nll_of_a_certain_mistake_is_finite_and_is_the_gap_of_the_logits():
 
 
 def test_nll_per_class_averages_within_the_asked_class_and_is_none_without_samples():
-    logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [2.0, 0.0, 0.0]])
+    logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 3.0, 0.0], [5.0, 0.0, 0.0]])
     labels = torch.tensor([0, 0, 1])
     first = nll(logits[:2], labels[:2])
     assert nll_per_class(logits, labels, 3) == [

@@ -1,6 +1,9 @@
+import copy
+
 import pytest
 import torch
 
+from robustdiff.data import to_float
 from robustdiff.files import sha256
 from robustdiff.metrics import Evaluator, embed, evaluator, load_or_train, train_evaluator
 from robustdiff.metrics.classification import label_accuracy, nll
@@ -48,8 +51,13 @@ def test_embedding_does_not_depend_on_the_batch_split_or_on_the_mode(digits, jud
     judge.eval()
     torch.testing.assert_close(split_features, features, rtol=0, atol=1e-4)
     torch.testing.assert_close(split_logits, logits, rtol=0, atol=1e-4)
+
+
+def test_embedding_is_computed_in_float32_even_under_autocast(digits, judge):
+    exact, _ = copy.deepcopy(judge).double()(to_float(digits.test).double())
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(embed(judge, digits.test)[0], features)
+        features, _ = embed(judge, digits.test)
+    torch.testing.assert_close(features, exact, rtol=0, atol=1e-4)
 
 
 @pytest.mark.usefixtures("short")

@@ -31,10 +31,11 @@ IMAGES_ONLY = ("fid", "kid", "inception_score", "density", "coverage")
 
 @pytest.fixture(scope="module")
 def pretended(digits):
-    """Training images as if they were generated, 20 per class."""
+    """Training images as if they were generated, 20 per class, classes mixed."""
     order = torch.randperm(len(digits.train), generator=torch.Generator().manual_seed(7))
     labels = digits.train_labels[order]
     chosen = torch.cat([order[labels == c][:20] for c in range(10)])
+    chosen = chosen[torch.randperm(200, generator=torch.Generator().manual_seed(8))]
     return digits.train[chosen], digits.train_labels[chosen]
 
 
@@ -122,6 +123,15 @@ def test_repeated_images_lose_coverage_and_keep_the_likelihood(right, judged, pr
     assert report["coverage"] < 0.6 * right["coverage"]
     assert report["fid"] > 2 * right["fid"]
     assert report["nll"] < right["nll"] + 0.05
+
+
+def test_what_real_images_get_does_not_depend_on_the_generated_ones(right, judged, pretended):
+    report = judged(255 - pretended[0], pretended[1])
+    for name in KEYS:
+        if name.endswith(("_floor", "_real")):
+            assert report[name] == right[name]
+        elif name != "num_samples":
+            assert report[name] != right[name]
 
 
 def test_images_on_half_the_scale_are_far_away(right, judged, pretended):
