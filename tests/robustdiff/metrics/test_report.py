@@ -151,22 +151,6 @@ def test_another_feature_space_replaces_the_distances_but_not_the_classifier(
         assert pixels[name] == right[name]
 
 
-def test_the_floor_has_as_many_images_of_each_class_as_were_generated(judged, pretended, digits):
-    images, labels = pretended
-    few = torch.cat([torch.nonzero(labels == c)[: c + 3, 0] for c in range(10)])
-    seen = []
-
-    def record(images):
-        seen.append(images)
-        return images.flatten(1).double()
-
-    judged(images[few], labels[few], embed_images=record)
-    floor = seen[2]
-    where = (floor[:, None] == digits.test[None]).flatten(2).all(dim=2).long().argmax(dim=1)
-    assert [len(part) for part in seen] == [len(digits.train), 75, 75]
-    assert torch.bincount(digits.test_labels[where]).tolist() == list(range(3, 13))
-
-
 def test_more_images_than_the_floor_has_are_refused_with_the_largest_number(judged, digits):
     smallest = int(torch.bincount(digits.test_labels).min())
     labels = torch.arange(10).repeat_interleave(smallest + 1)
