@@ -17,7 +17,7 @@ from .sampling import (
     SeedOption,
     StepsOption,
     WeightOption,
-    overridden,
+    open_with,
 )
 
 
@@ -46,22 +46,9 @@ def evaluate(
     seed: SeedOption = 0,
 ) -> None:
     """Measure a run: FID, IS, NLL, label accuracy, coverage, and what the scores found."""
+    opened, config = open_with(run, locals())
     from robustdiff.evaluate import evaluate_run
-    from robustdiff.runs import open_run
 
-    opened = open_run(run)
-    config = overridden(
-        opened.config(),
-        eval__num_samples=num_samples,
-        eval__features=features,
-        sample__sampler=sampler,
-        sample__steps=steps,
-        sample__guidance_weight=guidance_weight,
-        sample__guidance_interval=guidance_interval,
-        sample__guidance_outside=guidance_outside,
-        data__data_dir=data_dir,
-        train__device=device,
-    )
     with make_report() as report:
         result = evaluate_run(
             opened, config, report, seed=seed, inception_weights=inception_weights

@@ -16,7 +16,7 @@ from .sampling import (
     SeedOption,
     StepsOption,
     WeightOption,
-    overridden,
+    open_with,
 )
 
 
@@ -40,20 +40,9 @@ def sample(
     seed: SeedOption = 0,
 ) -> None:
     """Generate images: a PNG grid with one column per class, and an .npz of images and labels."""
+    opened, config = open_with(run, locals())
     from robustdiff.evaluate import write_samples
-    from robustdiff.runs import open_run
 
-    opened = open_run(run)
-    config = overridden(
-        opened.config(),
-        sample__sampler=sampler,
-        sample__steps=steps,
-        sample__guidance_weight=guidance_weight,
-        sample__guidance_interval=guidance_interval,
-        sample__guidance_outside=guidance_outside,
-        data__data_dir=data_dir,
-        train__device=device,
-    )
     with make_report() as report:
         folder = write_samples(
             opened,

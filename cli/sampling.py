@@ -1,11 +1,17 @@
 """Options that `eval` and `sample` share: how images are generated."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from robustdiff.config import Config, Layer, SamplerName, resolve, to_plain
+from robustdiff.config import Config, SamplerName, resolve, to_plain
+
+from .flags import flag_layer
+
+if TYPE_CHECKING:
+    from robustdiff.runs import Run
 
 _SAMPLING = "Sampling"
 
@@ -44,19 +50,31 @@ DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the generated images.")]
 
 
-def overridden(config: Config, **options: Any) -> Config:  # noqa: ANN401 plain option values
-    """Return a run's configuration with the options that were given.
+# Which configuration entry each option of `eval` and `sample` replaces.
+_FLAGS = {
+    "num_samples": "eval.num_samples",
+    "features": "eval.features",
+    "sampler": "sample.sampler",
+    "steps": "sample.steps",
+    "guidance_weight": "sample.guidance_weight",
+    "guidance_interval": "sample.guidance_interval",
+    "guidance_outside": "sample.guidance_outside",
+    "data_dir": "data.data_dir",
+    "device": "train.device",
+}
+
+
+def open_with(path: Path | None, values: Mapping[str, Any]) -> tuple["Run", Config]:
+    """Open a run, with the options that were given in place of its stored settings.
 
     Args:
-        config: As stored in the run.
-        options: "section__key" -> value; None leaves the stored value.
+        path: Its folder, None for the newest.
+        values: The command's parameters.
 
     Raises:
-        ValueError: If a value is out of range.
+        ValueError: If there is no such run, or a value is out of range.
     """
-    layers: list[Layer] = []
-    for name, value in options.items():
-        section, key = name.split("__")
-        if value is not None:
-            layers.append({section: {key: str(value) if isinstance(value, Path) else value}})
-    return resolve(to_plain(config), *layers)
+    from robustdiff.runs import open_run
+
+    run = open_run(path)
+    return run, resolve(to_plain(run.config()), flag_layer(_FLAGS, values))

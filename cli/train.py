@@ -18,7 +18,8 @@ from robustdiff.config import (
     resolve,
 )
 
-from .console import make_report
+from .console import PlainReport, RichReport, make_report
+from .flags import flag_layer
 
 _DATA, _NOISE, _MODEL, _RUN = "Data", "Label noise", "Model and training", "Run"
 
@@ -150,17 +151,8 @@ def train(
     settings = [parse_setting(text) for text in set_ or []]
     file = [] if config is None else [read_layer(config)]
     base = _base_preset(preset_name, flags.get("dataset"), has_file=bool(file))
-    resolved = resolve(*base, *file, *settings, _layer(flags))
+    resolved = resolve(*base, *file, *settings, flag_layer(_FLAGS, flags))
     _start(resolved, out, dry_run=dry_run)
-
-
-def _layer(flags: dict[str, Any]) -> Layer:
-    layer: dict[str, Any] = {}
-    for name, value in flags.items():
-        *section, key = _FLAGS[name].split(".")
-        target = layer.setdefault(section[0], {}) if section else layer
-        target[key] = str(value) if isinstance(value, Path) else value
-    return layer
 
 
 def _base_preset(name: str | None, dataset: str | None, *, has_file: bool) -> list[Layer]:
@@ -180,8 +172,7 @@ def _start(config: Config, out: Path | None, *, dry_run: bool) -> None:
         if dry_run:
             try_out(config, report)
             return
-        run = start_run(config, out or default_path(config), report)
-        report.message(f"done: {run.path}\nevaluate with: robustdiff eval {run.path}")
+        _done(start_run(config, out or default_path(config), report).path, report)
 
 
 def _resume(path: Path, flags: dict[str, Any], others: list[str], *, dry_run: bool) -> None:
@@ -199,7 +190,11 @@ def _resume(path: Path, flags: dict[str, Any], others: list[str], *, dry_run: bo
             f"may be given with it, got {names}"
         )
     run = open_run(path)
-    config = resolve(to_plain(run.config()), _layer(flags))
+    config = resolve(to_plain(run.config()), flag_layer(_FLAGS, flags))
     with make_report() as report:
         resume_run(run, config, report)
-        report.message(f"done: {run.path}\nevaluate with: robustdiff eval {run.path}")
+        _done(run.path, report)
+
+
+def _done(path: Path, report: PlainReport | RichReport) -> None:
+    report.message(f"done: {path}\nevaluate with: robustdiff eval {path}")

@@ -68,6 +68,11 @@ class Curriculum(NamedTuple):
     compute: Compute | None = None
     suspect_below: float | None = None
 
+    @property
+    def needs_previous(self) -> bool:
+        """Whether the score compares with the weights of the previous round."""
+        return any(name.startswith("old_") for name in self.forwards)
+
 
 CURRICULA: dict[str, Curriculum] = {
     "uniform": Curriculum("none", "none"),

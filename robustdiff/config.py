@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 DatasetName = Literal["digits", "mnist", "fashion-mnist", "cifar10"]
 CurriculumName = Literal[
@@ -448,8 +448,3 @@ def to_plain(config: Config) -> dict[str, Any]:
     """Return the configuration as nested plain data, ready for JSON."""
     plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
     return plain
-
-
-def names(literal: Any) -> tuple[str, ...]:  # noqa: ANN401 a Literal is no type
-    """Return the members of one of the Literal types above."""
-    return get_args(literal)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from robustdiff.config import choose
+from robustdiff.config import DataConfig, choose
 
 # The split is part of the dataset's definition here: scikit-learn ships none.
 _DIGITS_TEST_SIZE = 450
@@ -155,13 +155,11 @@ DATASETS: dict[str, Callable[[Path, bool], Images]] = {
 }
 
 
-def load_images(name: str, data_dir: str, *, download: bool) -> Images:
+def load_images(config: DataConfig) -> Images:
     """Load a dataset into memory.
 
     Args:
-        name: Key of `DATASETS`.
-        data_dir: Folder that torchvision's datasets are searched in.
-        download: Fetch what is missing.
+        config: Which one, where, and whether to download what is missing.
 
     Returns:
         Images with their published labels.
@@ -169,5 +167,5 @@ def load_images(name: str, data_dir: str, *, download: bool) -> Images:
     Raises:
         ValueError: If the name is unknown, the dataset is not there, or a class has no images.
     """
-    choose(name, DATASETS, "dataset")
-    return DATASETS[name](Path(data_dir), download)
+    choose(config.dataset, DATASETS, "dataset")
+    return DATASETS[config.dataset](Path(config.data_dir), config.download)

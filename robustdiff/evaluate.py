@@ -83,7 +83,7 @@ def evaluate_run(
     Raises:
         ValueError: If the run, its dataset or the Inception weights cannot be used.
     """
-    images = load_images(config.data.dataset, config.data.data_dir, download=config.data.download)
+    images = load_images(config.data)
     labels = run.labels()
     count = config.eval.num_samples
     rarest = int(torch.bincount(images.test_labels).min())
@@ -171,7 +171,7 @@ def write_samples(
     Raises:
         ValueError: If a class does not exist or the run's weights cannot be used.
     """
-    images = load_images(config.data.dataset, config.data.data_dir, download=config.data.download)
+    images = load_images(config.data)
     wanted = list(range(images.num_classes)) if classes is None else classes
     for number in wanted:
         if not 0 <= number < images.num_classes:

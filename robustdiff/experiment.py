@@ -41,7 +41,6 @@ class _Loop:
     """One process's work on a run; holds what the event handlers share."""
 
     run: Run
-    config: Config
     images: Images
     labels: NoisyLabels
     task: Task
@@ -51,6 +50,15 @@ class _Loop:
     losses: list[float] = field(default_factory=list)
     logged_at: float = field(default_factory=time.perf_counter)
     note: str = ""
+    detected: dict[str, float] | None = None
+
+    @property
+    def config(self) -> Config:
+        return self.task.config
+
+    @property
+    def steps(self) -> int:
+        return total_steps(self.config, len(self.task.data))
 
 
 def prepare_labels(config: Config, images: Images) -> NoisyLabels:
@@ -83,9 +91,7 @@ def prepare_labels(config: Config, images: Images) -> NoisyLabels:
 def make_task(config: Config, images: Images, labels: NoisyLabels) -> Task:
     """Put together what training works on; only the oracle curriculum learns which are right."""
     device = pick_device(config.train.device)
-    oracle = None
-    if config.curriculum.name == "oracle":
-        oracle = ~labels.flipped
+    oracle = ~labels.flipped if config.curriculum.name == "oracle" else None
     return Task(
         config=config,
         data=LabelledImages(images.train, torch.from_numpy(labels.given)).to(device),
@@ -111,12 +117,12 @@ def start_run(config: Config, path: Path, report: Report) -> Run:
         DivergedError: If the loss is not finite.
         InterruptedRunError: If a signal asked to stop.
     """
-    images = load_images(config.data.dataset, config.data.data_dir, download=config.data.download)
+    images = load_images(config.data)
     labels = prepare_labels(config, images)
     task = make_task(config, images, labels)
     state = new_state(task)
     run = create_run(path, config, labels)
-    _train_to_end(run, config, images, labels, task, state, report)
+    _train_to_end(run, images, labels, task, state, report)
     return run
 
 
@@ -127,16 +133,15 @@ def dry_run(config: Config, report: Report) -> None:
         ValueError: If the configuration cannot be used.
         DivergedError: If the loss is not finite.
     """
-    images = load_images(config.data.dataset, config.data.data_dir, download=config.data.download)
+    images = load_images(config.data)
     task = make_task(config, images, prepare_labels(config, images))
     state = new_state(task)
     steps = total_steps(config, len(task.data))
     started = time.perf_counter()
     event = next(event for event in train(state, task) if isinstance(event, StepDone))
     seconds = time.perf_counter() - started
-    parameters = sum(p.numel() for p in state.model.parameters())
     report.message(
-        f"dry run: {len(task.data)} {images.name} images, {parameters / 1e6:.2f} M parameters, "
+        f"dry run: {len(task.data)} {images.name} images, {_size(state)}, "
         f"{steps} steps; first step {seconds:.2f} s, loss {event.loss:.3f}; nothing was written"
     )
 
@@ -150,12 +155,12 @@ def resume_run(run: Run, config: Config, report: Report) -> None:
         report: Told about progress.
 
     Raises:
-        ValueError: If the run is already longer than its configured length.
+        ValueError: If the dataset cannot be loaded.
         DamagedError: If no checkpoint can be used.
         DivergedError: If the loss is not finite.
         InterruptedRunError: If a signal asked to stop.
     """
-    images = load_images(config.data.dataset, config.data.data_dir, download=config.data.download)
+    images = load_images(config.data)
     labels = run.labels()
     task = make_task(config, images, labels)
     state = new_state(task)
@@ -169,15 +174,14 @@ def resume_run(run: Run, config: Config, report: Report) -> None:
             ) from error
     report.message(f"resumed at step {state.step} of {total_steps(config, len(task.data))}")
     _forget_after(run.history_file, state.step)
-    _train_to_end(run, config, images, labels, task, state, report)
+    _train_to_end(run, images, labels, task, state, report)
 
 
 def _train_to_end(
-    run: Run, config: Config, images: Images, labels: NoisyLabels, task: Task, state: TrainState,
-    report: Report,
-) -> None:  # fmt: skip
+    run: Run, images: Images, labels: NoisyLabels, task: Task, state: TrainState, report: Report
+) -> None:
     board = TensorBoard(run.tensorboard, start=state.step)
-    loop = _Loop(run, config, images, labels, task, state, report, board)
+    loop = _Loop(run, images, labels, task, state, report, board)
     report.message(_summary(loop))
     try:
         with _stop_requested() as stop:
@@ -224,20 +228,24 @@ def _stop_requested() -> Iterator[list[int]]:
 
 
 def _summary(loop: _Loop) -> str:
-    parameters = sum(p.numel() for p in loop.state.model.parameters())
     noise = "labels as published"
     if loop.labels.realised_rate:
         noise = f"{loop.labels.realised_rate:.1%} {loop.labels.noise_type} label noise"
     precision = str(loop.task.dtype).removeprefix("torch.")
     return (
         f"{loop.run.path}: {len(loop.task.data)} {loop.images.name} images, {noise}, curriculum "
-        f"{loop.config.curriculum.name}, {parameters / 1e6:.2f} M parameters, "
+        f"{loop.config.curriculum.name}, {_size(loop.state)}, "
         f"{loop.task.data.images.device.type} {precision}"
     )
 
 
+def _size(state: TrainState) -> str:
+    parameters = sum(p.numel() for p in state.model.parameters())
+    return f"{parameters / 1e6:.2f} M parameters"
+
+
 def _on_step(loop: _Loop, event: StepDone) -> None:
-    setting, steps = loop.config.train, total_steps(loop.config, len(loop.task.data))
+    setting, steps = loop.config.train, loop.steps
     loop.losses.append(event.loss)
     if event.step % setting.log_every == 0 or event.step == steps:
         elapsed = time.perf_counter() - loop.logged_at
@@ -258,7 +266,7 @@ def _on_step(loop: _Loop, event: StepDone) -> None:
 
 def _on_round(loop: _Loop, event: RoundDone) -> None:
     labels = loop.labels
-    detected = detect(event.scores, labels)
+    loop.detected = detected = detect(event.scores, labels)
     loop.board.scores(event.step, event.scores, labels.flipped, detected)
     loop.board.extremes(event.step, loop.images.train, event.scores, labels.given, labels.clean)
     loop.run.save_scores(event.scores, event.label_used)
@@ -294,7 +302,7 @@ def _checkpoint(loop: _Loop) -> None:
 
 
 def _finish(loop: _Loop) -> None:
-    config, detected = loop.config, loop.run.detection(loop.labels)
+    config, detected = loop.config, loop.detected
     loop.board.result(
         {
             "dataset": config.data.dataset,

@@ -28,7 +28,6 @@ class Stream(IntEnum):
     PROBE_DROP = 5
     SAMPLE = 6
     SAMPLE_STEP = 7
-    SPLIT = 8
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> list[Tensor]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from corruptions import NoisyLabels
@@ -114,10 +114,8 @@ class Run:
 
     def save_weights(self, network: nn.Module) -> None:
         """Write the averaged weights atomically."""
-        temporary = self.weights_file.with_suffix(".tmp")
         state = {name: value.contiguous() for name, value in network.state_dict().items()}
-        save_file(state, temporary)
-        temporary.replace(self.weights_file)
+        write_atomic(self.weights_file, lambda file: file.write(save(state)))
 
     def save_scores(self, scores: NDArray[np.float64], label_used: NDArray[np.bool_]) -> None:
         """Write per-sample scores, their ranks in (0, 1], and whether training used the label."""

@@ -106,10 +106,9 @@ def prediction_scores(
         (N,) float64, or None if the score compares with a previous round and there is none.
     """
     compute = curriculum.compute
-    needs_old = any(name.startswith("old_") for name in curriculum.forwards)
-    if compute is None or (needs_old and old_model is None):
+    if compute is None or (curriculum.needs_previous and old_model is None):
         return None
-    redrawn = needs_old and probing.settings.pairing == "redrawn"
+    redrawn = curriculum.needs_previous and probing.settings.pairing == "redrawn"
     scores = torch.zeros(len(data), dtype=torch.float64)
     for where in torch.split(torch.arange(len(data)), _BATCH):
         batch = data[where]

@@ -351,7 +351,7 @@ def _scoring_round(state: TrainState, task: Task) -> Iterator[RoundDone]:
     """Take in a round's scores and remember the weights that made them."""
     scores = score(state, task)
     state.rounds += 1
-    if any(name.startswith("old_") for name in state.curriculum.curriculum.forwards):
+    if state.curriculum.curriculum.needs_previous:
         state.snapshot = copy.deepcopy(state.ema)
     if scores is not None:
         updated = state.curriculum.update(scores)

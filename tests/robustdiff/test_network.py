@@ -29,9 +29,6 @@ def batch(count=5, side=8):
     return x, torch.rand(count, generator=generator), torch.arange(count) % 5
 
 
-PAPER = ((128, 256, 256, 1024), 1)
-
-
 @pytest.mark.parametrize(
     ("cen", "sizes"),
     [

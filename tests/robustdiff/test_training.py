@@ -7,7 +7,7 @@ import torch
 
 from corruptions import corrupt
 from curricula import CURRICULA
-from robustdiff.config import CurriculumConfig, resolve
+from robustdiff.config import CurriculumConfig, DataConfig, resolve
 from robustdiff.data import LabelledImages, load_images
 from robustdiff.errors import DivergedError
 from robustdiff.experiment import make_task
@@ -34,7 +34,7 @@ SMALL = {
 
 def small_task(**layer):
     config = resolve(SMALL, *[{k: v} for k, v in layer.items()])
-    images = load_images("digits", "", download=False)
+    images = load_images(DataConfig())
     clean = images.train_labels[:64].numpy()
     labels = corrupt(clean, num_classes=10, rate=0.3, seed=config.seed)
     few = dataclasses.replace(images, train=images.train[:64], train_labels=images.train_labels)
@@ -116,7 +116,7 @@ def test_the_oracle_needs_the_truth():
 
 
 def test_four_images_are_learnt_by_heart():
-    images = load_images("digits", "", download=False)
+    images = load_images(DataConfig())
     config = resolve(
         {
             "model": {"channels": [16, 16]},
@@ -162,7 +162,7 @@ def probing(**changes):
 
 
 def small_data(labels=None):
-    images = load_images("digits", "", download=False)
+    images = load_images(DataConfig())
     given = images.train_labels[:20] if labels is None else labels
     return LabelledImages(images.train[:20], given)
 

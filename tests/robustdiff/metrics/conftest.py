@@ -1,12 +1,13 @@
 import pytest
 
+from robustdiff.config import DataConfig
 from robustdiff.data import Images, load_images
 from robustdiff.metrics import Evaluator, train_evaluator
 
 
 @pytest.fixture(scope="session")
 def digits() -> Images:
-    return load_images("digits", "unused", download=False)
+    return load_images(DataConfig())
 
 
 @pytest.fixture(scope="session")
