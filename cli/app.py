@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import typer
 
+from . import corrupt as corrupt_command
 from . import eval as eval_command
 from . import presets as presets_command
 from . import sample as sample_command
@@ -21,6 +22,7 @@ app = typer.Typer(
 app.command()(train_command.train)
 app.command(name="eval")(eval_command.evaluate)
 app.command()(sample_command.sample)
+app.command()(corrupt_command.corrupt)
 app.command()(presets_command.presets)
 
 

@@ -7,6 +7,7 @@ import typer
 
 from robustdiff.config import (
     DEFAULT_PRESETS,
+    BadImage,
     Config,
     CurriculumName,
     DatasetName,
@@ -28,9 +29,14 @@ _FLAGS = {
     "dataset": "data.dataset",
     "data_dir": "data.data_dir",
     "download": "data.download",
+    "image_size": "data.image_size",
+    "on_bad_image": "data.on_bad_image",
     "noise": "noise.rate",
     "noise_type": "noise.type",
     "noise_matrix": "noise.matrix",
+    "class_map": "noise.class_map",
+    "labels": "noise.labels",
+    "labels_key": "noise.labels_key",
     "curriculum": "curriculum.name",
     "treatment": "curriculum.treatment",
     "cen": "model.cen",
@@ -50,11 +56,24 @@ def train(
     ] = None,
     data_dir: Annotated[
         Path | None,
-        typer.Option(help="Folder in torchvision's layout.", rich_help_panel=_DATA),
+        typer.Option(
+            help="Folder in torchvision's layout; for dataset folder, one folder a class.",
+            rich_help_panel=_DATA,
+        ),
     ] = None,
     download: Annotated[
         bool | None,
         typer.Option("--download", help="Fetch a missing dataset.", rich_help_panel=_DATA),
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(help="Side in pixels that images are resized to.", rich_help_panel=_DATA),
+    ] = None,
+    on_bad_image: Annotated[
+        BadImage | None,
+        typer.Option(
+            help="What to do about files of a folder that cannot be read.", rich_help_panel=_DATA
+        ),
     ] = None,
     noise: Annotated[
         float | None,
@@ -70,6 +89,24 @@ def train(
             help="(K, K) row-stochastic matrix, .npy or .csv; implies --noise-type matrix.",
             rich_help_panel=_NOISE,
         ),
+    ] = None,
+    class_map: Annotated[
+        str | None,
+        typer.Option(
+            help="For asymmetric noise: mnist, cifar10, ..., or a .json file.",
+            rich_help_panel=_NOISE,
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="Given labels from a file: `robustdiff corrupt`'s, .npy, .csv, CIFAR-N's .pt.",
+            rich_help_panel=_NOISE,
+        ),
+    ] = None,
+    labels_key: Annotated[
+        str | None,
+        typer.Option(help="Which labels of the file, such as worse_label.", rich_help_panel=_NOISE),
     ] = None,
     curriculum: Annotated[
         CurriculumName | None,

@@ -24,11 +24,11 @@ class NoisyLabels:
     Attributes:
         clean: (N,) int64 true labels.
         given: (N,) int64 labels as given.
-        nominal: (K, K) float64 matrix that was drawn from, T[clean, given].
+        nominal: (K, K) float64 expected matrix, T[clean, given].
         noise_type: Name of the noise.
-        rate: Rate that was asked for.
-        seed: Seed of the draw.
-        mode: "exact" or "bernoulli".
+        rate: Rate that was asked for, under the name's convention.
+        seed: Seed of the draw; None if the labels came from elsewhere.
+        mode: How many labels flip, see `corruptions.MODES`.
         convention: What the name means, in words.
     """
 
@@ -37,7 +37,7 @@ class NoisyLabels:
     nominal: Floats
     noise_type: str
     rate: float
-    seed: int
+    seed: int | None
     mode: str
     convention: str
 
@@ -45,6 +45,11 @@ class NoisyLabels:
     def flipped(self) -> NDArray[np.bool_]:
         """Which labels are wrong, (N,)."""
         return np.asarray(self.clean != self.given)
+
+    @property
+    def expected_rate(self) -> float:
+        """Share of labels that should be wrong under the nominal matrix."""
+        return float(1 - np.diag(self.nominal)[self.clean].mean()) if len(self.clean) else 0.0
 
     @property
     def realised_rate(self) -> float:
@@ -81,7 +86,7 @@ class NoisyLabels:
                     flipped=self.flipped,
                     matrix=self.nominal,
                     realised_matrix=self.realised,
-                    seed=self.seed,
+                    seed=-1 if self.seed is None else self.seed,
                     realised_rate=self.realised_rate,
                     description=json.dumps(described),
                 )
@@ -129,3 +134,23 @@ def transition_of(clean: Ints, given: Ints, num_classes: int) -> Floats:
     empty = counts.sum(axis=1) == 0
     counts[empty] = np.eye(num_classes)[empty]
     return np.asarray(counts / counts.sum(axis=1, keepdims=True))
+
+
+def check_labels(labels: NDArray[np.integer], num_classes: int) -> Ints:
+    """Return labels as a new int64 array.
+
+    Raises:
+        ValueError: If they are not (N,) integers in [0, K), or K < 2.
+    """
+    if num_classes < 2:
+        raise ValueError(f"num_classes must be at least 2, got {num_classes}")
+    array = np.asarray(labels)
+    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(
+            f"labels must be a one-dimensional array of integers, "
+            f"got shape {array.shape} of {array.dtype}"
+        )
+    if len(array) and (array.min() < 0 or array.max() >= num_classes):
+        worst = array.min() if array.min() < 0 else array.max()
+        raise ValueError(f"labels must be in [0, {num_classes}), got {worst}")
+    return array.astype(np.int64)

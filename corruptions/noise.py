@@ -1,118 +1,132 @@
-"""Make labels wrong: flip probabilities per sample, and one function that draws from them."""
+"""Make labels wrong: named noise types as flip probabilities, drawn by one function."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from corruptions.labels import NoisyLabels
-from corruptions.transitions import CLASS_MAPS, Floats, check_matrix, from_class_map, pairflip
+from corruptions.class_maps import ClassMap, check_class_map, find_class_map
+from corruptions.compat import COMPAT
+from corruptions.draws import MODES, draw_labels
+from corruptions.instance import SCALINGS, instance_probabilities
+from corruptions.labels import NoisyLabels, check_labels
+from corruptions.transitions import (
+    Floats,
+    check_matrix,
+    from_class_map,
+    pairflip,
+    symmetric_inclusive,
+)
 from corruptions.transitions import symmetric as symmetric_matrix
 
 Ints = NDArray[np.int64]
 
 # Label noise has its own stream: changing the model never changes which labels are flipped.
 _STREAM = 301
+_SHOWN_ARROWS = 10
 
 
 class Request(NamedTuple):
     """What a noise type is asked for.
 
     Attributes:
-        rate: Probability that a label changes.
+        clean: (N,) int64 in [0, K).
         num_classes: K.
-        dataset: Name that picks a class map, or None.
+        rate: The noise type's parameter, in [0, 1].
+        rng: For noise types whose probabilities are random themselves.
+        dataset: Name that picks a default class map, or None.
+        class_map: See `corruptions.class_maps.find_class_map`.
+        class_names: K names that a class map may use, or none.
         matrix: (K, K) matrix of the user's, or None.
+        features: (N, ...) images as uint8 or floats in [0, 255], or None.
     """
 
-    rate: float
+    clean: Ints
     num_classes: int
+    rate: float
+    rng: np.random.Generator
     dataset: str | None
+    class_map: ClassMap | str | None
+    class_names: Sequence[str]
     matrix: object
+    features: NDArray[np.generic] | None
 
 
-def _symmetric(request: Request) -> tuple[Floats, str]:
+class Flips(NamedTuple):
+    """Label probabilities.
+
+    Attributes:
+        probabilities: (R, K), rows sum to 1.
+        rows: (N,) int64, which row each sample draws from.
+        convention: What the name means, in words.
+    """
+
+    probabilities: Floats
+    rows: Ints
+    convention: str
+
+
+def _symmetric(request: Request) -> Flips:
     matrix = symmetric_matrix(request.num_classes, request.rate)
-    return matrix, "uniform over the other classes, the true class excluded"
+    return Flips(matrix, request.clean, "uniform over the other classes, the true class excluded")
 
 
-def _pairflip(request: Request) -> tuple[Floats, str]:
-    return pairflip(request.num_classes, request.rate), "to the next class, cyclically"
+def _symmetric_inclusive(request: Request) -> Flips:
+    matrix = symmetric_inclusive(request.num_classes, request.rate)
+    return Flips(matrix, request.clean, "redrawn over all classes, the true class included")
 
 
-def _asymmetric(request: Request) -> tuple[Floats, str]:
-    if request.dataset not in CLASS_MAPS:
-        raise ValueError(
-            f"noise type 'asymmetric' has a class map for {', '.join(CLASS_MAPS)}, "
-            f"got dataset {request.dataset!r}"
-        )
-    class_map = CLASS_MAPS[request.dataset]
-    arrows = ", ".join(f"{clean}->{given}" for clean, given in class_map.items())
-    return from_class_map(request.num_classes, request.rate, class_map), f"class map {arrows}"
+def _pairflip(request: Request) -> Flips:
+    matrix = pairflip(request.num_classes, request.rate)
+    return Flips(matrix, request.clean, "to the next class, cyclically")
 
 
-def _matrix(request: Request) -> tuple[Floats, str]:
+def _asymmetric(request: Request) -> Flips:
+    found = find_class_map(request.class_map, request.dataset)
+    class_map = check_class_map(found, request.num_classes, request.class_names)
+    shown = [f"{clean}->{given}" for clean, given in class_map.items()][:_SHOWN_ARROWS]
+    arrows = ", ".join(shown) + (", ..." if len(class_map) > _SHOWN_ARROWS else "")
+    matrix = from_class_map(request.num_classes, request.rate, class_map)
+    return Flips(matrix, request.clean, f"class map {arrows}")
+
+
+def _matrix(request: Request) -> Flips:
     if request.matrix is None:
         raise ValueError("noise type 'matrix' needs a transition matrix, got none")
-    return check_matrix(request.matrix, request.num_classes), "transition matrix T[clean, given]"
+    matrix = check_matrix(request.matrix, request.num_classes)
+    return Flips(matrix, request.clean, "transition matrix T[clean, given]")
 
 
-NOISE_TYPES: dict[str, Callable[[Request], tuple[Floats, str]]] = {
+def _instance_dependent(scaling: str) -> Callable[[Request], Flips]:
+    words, scale = SCALINGS[scaling]
+
+    def flips(request: Request) -> Flips:
+        clean, features = request.clean, request.features
+        if features is None or len(features) != len(clean):
+            came = "none" if features is None else f"features of {len(features)}"
+            raise ValueError(
+                f"instance-dependent noise needs the features of {len(clean)} samples, got {came}"
+            )
+        flat = scale(np.asarray(features, dtype=np.float64).reshape(len(features), -1))
+        if not np.isfinite(flat).all():
+            raise ValueError("instance-dependent noise needs finite features")
+        probabilities = instance_probabilities(
+            clean, flat, request.num_classes, request.rate, request.rng
+        )
+        return Flips(probabilities, np.arange(len(clean)), f"Xia et al. 2020 on {words}")
+
+    return flips
+
+
+NOISE_TYPES: dict[str, Callable[[Request], Flips]] = {
     "symmetric": _symmetric,
+    "symmetric-inclusive": _symmetric_inclusive,
     "asymmetric": _asymmetric,
     "pairflip": _pairflip,
     "matrix": _matrix,
+    **{f"instance-dependent-{name}": _instance_dependent(name) for name in SCALINGS},
 }
-MODES = ("exact", "bernoulli")
-
-
-def draw_labels(clean: Ints, transition: Floats, mode: str, rng: np.random.Generator) -> Ints:
-    """Draw given labels from a transition matrix.
-
-    Args:
-        clean: (N,) int64 in [0, K).
-        transition: (K, K) row-stochastic, T[clean, given].
-        mode: "bernoulli" draws every label by itself. "exact" gives every class the number of
-            flips nearest to its share, with the total equal to the rounded expectation (largest
-            remainders), then picks which labels flip and where to at random.
-        rng: Source of randomness.
-
-    Returns:
-        (N,) int64; `clean` is not changed.
-    """
-    away = transition.copy()
-    np.fill_diagonal(away, 0)
-    change = away.sum(axis=1)
-    if mode == "bernoulli":
-        flips = np.flatnonzero(rng.random(len(clean)) < change[clean])
-    else:
-        flips = _exact_flips(clean, change, rng)
-    # Where to: inverse of the cumulative distribution over the other classes.
-    cumulative = np.cumsum(away, axis=1)
-    goal = rng.random(len(flips)) * change[clean[flips]]
-    target = (goal[:, None] >= cumulative[clean[flips]]).sum(axis=1)
-    # Rounding must not carry a draw past the last class that it can go to.
-    last = np.where(away > 0, np.arange(len(away)), 0).max(axis=1)
-    given: Ints = clean.copy()
-    given[flips] = np.minimum(target, last[clean[flips]])
-    return given
-
-
-def _exact_flips(clean: Ints, change: Floats, rng: np.random.Generator) -> Ints:
-    expected = change * np.bincount(clean, minlength=len(change))
-    counts = np.floor(expected + 1e-9).astype(np.int64)
-    missing = round(float(expected.sum())) - int(counts.sum())
-    if missing > 0:
-        # Ties between equal remainders go by chance, not to the lowest class.
-        order = rng.permutation(len(change))
-        order = order[np.argsort(-(expected - counts)[order], kind="stable")]
-        counts[order[:missing]] += 1
-    shuffled = rng.permutation(len(clean))
-    by_class = shuffled[np.argsort(clean[shuffled], kind="stable")]
-    starts = np.cumsum(np.bincount(clean, minlength=len(change)))[:-1]
-    parts = np.split(by_class, starts)
-    return np.concatenate([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
 def corrupt(  # noqa: PLR0913 one call says all there is to say about a corruption
@@ -121,22 +135,30 @@ def corrupt(  # noqa: PLR0913 one call says all there is to say about a corrupti
     num_classes: int,
     noise_type: str = "symmetric",
     rate: float = 0.0,
-    seed: int = 0,
+    seed: int | np.random.Generator = 0,
     mode: str = "exact",
     dataset: str | None = None,
+    class_map: ClassMap | str | None = None,
+    class_names: Sequence[str] = (),
     matrix: object = None,
+    features: NDArray[np.generic] | None = None,
 ) -> NoisyLabels:
     """Make labels wrong, and keep the record of how.
 
     Args:
         clean: (N,) integers in [0, K); not changed.
         num_classes: K, at least 2.
-        noise_type: Key of `NOISE_TYPES`.
-        rate: Probability that a label changes, in [0, 1]; ignored by "matrix".
-        seed: At least 0; equal seeds give equal labels on every machine.
-        mode: "exact" or "bernoulli", see `draw_labels`.
-        dataset: Picks the class map of "asymmetric".
+        noise_type: Key of `NOISE_TYPES` or `COMPAT`.
+        rate: Probability that a label changes, in [0, 1]; what else it means under other names is
+            their convention. Ignored by "matrix".
+        seed: At least 0; equal seeds give equal labels on every machine. Or a generator, which is
+            drawn from; the record then holds no seed.
+        mode: Key of `MODES`: how many labels flip. The noise types of `COMPAT` have their own.
+        dataset: Picks the default class map of "asymmetric".
+        class_map: Mapping, name or .json file, for "asymmetric".
+        class_names: K names that a class map may use in place of numbers.
         matrix: (K, K) row-stochastic, for "matrix".
+        features: (N, ...) images in [0, 255], for the instance-dependent types.
 
     Returns:
         The labels and their record.
@@ -144,46 +166,55 @@ def corrupt(  # noqa: PLR0913 one call says all there is to say about a corrupti
     Raises:
         ValueError: If an argument is unknown or out of range.
     """
-    if noise_type not in NOISE_TYPES:
-        raise ValueError(
-            f"unknown noise type {noise_type!r}; choose from {', '.join(sorted(NOISE_TYPES))}"
-        )
-    if mode not in MODES:
-        raise ValueError(f"noise mode must be one of {', '.join(MODES)}, got {mode!r}")
-    if not 0 <= rate <= 1:
-        raise ValueError(f"noise rate must be in [0, 1], got {rate}")
+    _check(noise_type, mode, rate, seed)
     labels = check_labels(clean, num_classes)
-    request = Request(rate, num_classes, dataset, matrix)
-    transition, convention = NOISE_TYPES[noise_type](request)
-    rng = np.random.default_rng(np.random.SeedSequence([seed, _STREAM]))
-    given = draw_labels(labels, transition, mode, rng)
+    number = None if isinstance(seed, np.random.Generator) else int(seed)
+    rng = (
+        seed
+        if isinstance(seed, np.random.Generator)
+        else np.random.default_rng(np.random.SeedSequence([int(seed), _STREAM]))
+    )
+    if noise_type in COMPAT:
+        given, nominal, convention = COMPAT[noise_type](labels, num_classes, rate, rng)
+        mode = "as published"
+    else:
+        request = Request(
+            labels, num_classes, rate, rng, dataset, class_map, class_names, matrix, features
+        )
+        flips = NOISE_TYPES[noise_type](request)
+        given = draw_labels(labels, flips.probabilities, flips.rows, mode, rng)
+        nominal, convention = _class_means(flips, labels, num_classes), flips.convention
     return NoisyLabels(
         clean=labels,
         given=given,
-        nominal=transition,
+        nominal=nominal,
         noise_type=noise_type,
         rate=float(rate),
-        seed=seed,
+        seed=number,
         mode=mode,
         convention=convention,
     )
 
 
-def check_labels(labels: NDArray[np.integer], num_classes: int) -> Ints:
-    """Return labels as a new int64 array.
+def _check(noise_type: str, mode: str, rate: float, seed: int | np.random.Generator) -> None:
+    known = [*NOISE_TYPES, *COMPAT]
+    if noise_type not in known:
+        raise ValueError(f"unknown noise type {noise_type!r}; choose from {', '.join(known)}")
+    if mode not in MODES:
+        raise ValueError(f"noise mode must be one of {', '.join(MODES)}, got {mode!r}")
+    if not 0 <= rate <= 1:
+        raise ValueError(f"noise rate must be in [0, 1], got {rate}")
+    if not isinstance(seed, np.random.Generator) and seed < 0:
+        raise ValueError(f"noise seed must be at least 0, got {seed}")
 
-    Raises:
-        ValueError: If they are not (N,) integers in [0, K), or K < 2.
-    """
-    if num_classes < 2:
-        raise ValueError(f"num_classes must be at least 2, got {num_classes}")
-    array = np.asarray(labels)
-    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
-        raise ValueError(
-            f"labels must be a one-dimensional array of integers, "
-            f"got shape {array.shape} of {array.dtype}"
-        )
-    if len(array) and (array.min() < 0 or array.max() >= num_classes):
-        worst = array.min() if array.min() < 0 else array.max()
-        raise ValueError(f"labels must be in [0, {num_classes}), got {worst}")
-    return array.astype(np.int64)
+
+def _class_means(flips: Flips, clean: Ints, num_classes: int) -> Floats:
+    if flips.rows is clean:
+        return flips.probabilities
+    counts = np.bincount(clean, minlength=num_classes)
+    means = np.eye(num_classes)
+    present = counts > 0
+    sums = np.zeros((num_classes, num_classes))
+    np.add.at(sums, clean, flips.probabilities)
+    means[present] = sums[present] / counts[present, None]
+    return means

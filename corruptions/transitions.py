@@ -8,15 +8,6 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-# Clean class -> the class it is taken for. MNIST and CIFAR-10 after Patrini et al. 2017;
-# Fashion-MNIST has no standard, this is a map of its look-alike garments.
-CLASS_MAPS: dict[str, dict[int, int]] = {
-    "digits": {7: 1, 2: 7, 3: 8, 5: 6, 6: 5},
-    "mnist": {7: 1, 2: 7, 3: 8, 5: 6, 6: 5},
-    "fashion-mnist": {0: 6, 2: 4, 5: 7},
-    "cifar10": {9: 1, 2: 0, 4: 7, 3: 5, 5: 3},
-}
-
 
 def symmetric(num_classes: int, rate: float) -> Floats:
     """Move a label to each other class with equal probability, `rate` in total.
@@ -31,6 +22,19 @@ def symmetric(num_classes: int, rate: float) -> Floats:
     matrix = np.full((num_classes, num_classes), rate / (num_classes - 1))
     np.fill_diagonal(matrix, 1 - rate)
     return matrix
+
+
+def symmetric_inclusive(num_classes: int, rate: float) -> Floats:
+    """Redraw a label over all classes with probability `rate`, the true class included.
+
+    Args:
+        num_classes: K, at least 2.
+        rate: Probability of the redraw, in [0, 1]; a label changes with rate (K - 1) / K only.
+
+    Returns:
+        (K, K) float64.
+    """
+    return symmetric(num_classes, rate * (num_classes - 1) / num_classes)
 
 
 def from_class_map(num_classes: int, rate: float, class_map: Mapping[int, int]) -> Floats:

@@ -13,7 +13,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-DatasetName = Literal["digits", "mnist", "fashion-mnist", "cifar10"]
+DatasetName = Literal["digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "folder"]
+BadImage = Literal["refuse", "skip"]
 CurriculumName = Literal[
     "uniform",
     "dynamics-cond",
@@ -25,6 +26,7 @@ CurriculumName = Literal[
     "oracle",
 ]
 TreatmentName = Literal["none", "select", "null"]
+NoiseMode = Literal["exact", "exact-overall", "exact-per-class", "bernoulli"]
 SamplerName = Literal["ancestral", "ddim", "dpm-solver++", "heun"]
 
 Layer = Mapping[str, Any]
@@ -42,13 +44,26 @@ class DataConfig:
 
     Attributes:
         dataset: Name of the dataset.
-        data_dir: Folder in torchvision's layout; not used by digits.
+        data_dir: Folder in torchvision's layout, or of one folder a class for dataset "folder"; not
+            used by digits.
         download: Fetch a missing dataset into data_dir.
+        image_size: Side in pixels that images are resized to; None leaves them as they are, and
+            means 32 for dataset "folder".
+        on_bad_image: What to do about files of a folder that cannot be read.
+        train_size: Training images to use, an equal share of every class; None for all.
     """
 
     dataset: DatasetName = "digits"
     data_dir: str = "data"
     download: bool = False
+    image_size: int | None = None
+    on_bad_image: BadImage = "refuse"
+    train_size: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("image_size", "train_size"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, f"data.{name} must be at least 1, got {value}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,15 +72,22 @@ class NoiseConfig:
 
     Attributes:
         rate: Probability that a label changes, in [0, 1].
-        type: Key of `corruptions.NOISE_TYPES`.
-        mode: "exact" flips exactly round(rate * N) labels, "bernoulli" each one by chance.
+        type: Key of `corruptions.NOISE_TYPES` or `corruptions.COMPAT`.
+        mode: Key of `corruptions.MODES`: how many labels flip.
         matrix: Path of a (K, K) row-stochastic matrix (.npy, or .csv), for type "matrix".
+        class_map: Name in `corruptions.CLASS_MAPS` or path of a .json file, for type "asymmetric";
+            None is the dataset's default.
+        labels: Path of a file with the given labels, in place of drawn noise.
+        labels_key: Which labels, in a file with several.
     """
 
     rate: float = 0.0
     type: str = "symmetric"
-    mode: Literal["exact", "bernoulli"] = "exact"
+    mode: NoiseMode = "exact"
     matrix: str | None = None
+    class_map: str | None = None
+    labels: str | None = None
+    labels_key: str | None = None
 
     def __post_init__(self) -> None:
         _require(0 <= self.rate <= 1, f"noise.rate must be in [0, 1], got {self.rate}")
@@ -73,6 +95,18 @@ class NoiseConfig:
             (self.matrix is not None) == (self.type == "matrix"),
             f"noise.matrix goes with noise.type = 'matrix' and only with it, "
             f"got type {self.type!r} and matrix {self.matrix!r}",
+        )
+        _require(
+            self.class_map is None or self.type == "asymmetric",
+            f"noise.class_map goes with noise.type = 'asymmetric', got type {self.type!r}",
+        )
+        _require(
+            self.labels is None or (self.rate == 0 and self.matrix is None),
+            f"noise.labels takes the place of drawn noise, got noise.rate = {self.rate} beside it",
+        )
+        _require(
+            self.labels_key is None or self.labels is not None,
+            f"noise.labels_key goes with noise.labels, got {self.labels_key!r} alone",
         )
 
 
@@ -272,16 +306,18 @@ class EvalConfig:
     """How a run is judged.
 
     Attributes:
-        num_samples: Images generated, in equal numbers per class.
+        num_samples: Images generated, in equal numbers per class; None for as many as the held-out
+            part allows, at most 1000.
         features: Feature space of FID, KID, density and coverage.
     """
 
-    num_samples: int = 1000
+    num_samples: int | None = None
     features: Literal["classifier", "inception"] = "classifier"
 
     def __post_init__(self) -> None:
         _require(
-            self.num_samples >= 2, f"eval.num_samples must be at least 2, got {self.num_samples}"
+            self.num_samples is None or self.num_samples >= 2,
+            f"eval.num_samples must be at least 2, got {self.num_samples}",
         )
 
 
@@ -312,6 +348,8 @@ DEFAULT_PRESETS: dict[str, str] = {
     "mnist": "mnist-small",
     "fashion-mnist": "mnist-small",
     "cifar10": "cifar10-small",
+    "cifar100": "cifar10-small",
+    "folder": "folder-small",
 }
 
 

@@ -1,18 +1,22 @@
 """Datasets held in memory as uint8 tensors; batches are gathered without per-item Python."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from robustdiff.config import DataConfig, choose
+from robustdiff.folder import DEFAULT_SIZE, read_folder
+from robustdiff.progress import Report
 
 # The split is part of the dataset's definition here: scikit-learn ships none.
 _DIGITS_TEST_SIZE = 450
+_SHOWN_BAD = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +30,8 @@ class Images:
         test: (M, C, H, W) uint8 held-out images.
         test_labels: (M,) int64.
         class_names: K names.
+        paths: File of each training image, relative to the dataset's folder; None where the dataset
+            does not come as files.
     """
 
     name: str
@@ -34,6 +40,7 @@ class Images:
     test: Tensor
     test_labels: Tensor
     class_names: tuple[str, ...]
+    paths: tuple[str, ...] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -90,7 +97,10 @@ class LabelledImages(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return LabelledImages(self.images.to(device), self.given.to(device))
 
 
-def _digits(data_dir: Path, download: bool) -> Images:
+Loader = Callable[[DataConfig, Report], Images]
+
+
+def _digits(config: DataConfig, report: Report) -> Images:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -113,10 +123,11 @@ def _digits(data_dir: Path, download: bool) -> Images:
     )
 
 
-def _torchvision(name: str, class_name: str) -> Callable[[Path, bool], Images]:
-    def load(data_dir: Path, download: bool) -> Images:
+def _torchvision(name: str, class_name: str) -> Loader:
+    def load(config: DataConfig, report: Report) -> Images:
         from torchvision import datasets
 
+        data_dir, download = Path(config.data_dir), config.download
         kind = getattr(datasets, class_name)
         try:
             parts = [kind(root=data_dir, train=train, download=download) for train in (True, False)]
@@ -147,19 +158,47 @@ def _tensors(part: object) -> tuple[Tensor, Tensor]:
     return images.contiguous(), labels
 
 
-DATASETS: dict[str, Callable[[Path, bool], Images]] = {
+def _folder(config: DataConfig, report: Report) -> Images:
+    root = Path(config.data_dir)
+    folder = read_folder(root, config.image_size or DEFAULT_SIZE, report)
+    if folder.bad:
+        path, reason = folder.bad[0]
+        found = f"{len(folder.bad)} of the images in {root} cannot be read, the first is {path}"
+        if config.on_bad_image == "refuse":
+            raise ValueError(f"{found} ({reason}); leave them out with --on-bad-image skip")
+        shown = ", ".join(path for path, _ in folder.bad[:_SHOWN_BAD])
+        more = ", ..." if len(folder.bad) > _SHOWN_BAD else ""
+        report.message(f"left out {len(folder.bad)} images that cannot be read: {shown}{more}")
+    images = torch.from_numpy(folder.images)
+    labels = torch.tensor([entry.label for entry in folder.listed], dtype=torch.int64)
+    count = sum(not entry.is_test for entry in folder.listed)
+    return Images(
+        name="folder",
+        train=images[:count],
+        train_labels=labels[:count],
+        test=images[count:],
+        test_labels=labels[count:],
+        class_names=folder.class_names,
+        paths=tuple(entry.path for entry in folder.listed[:count]),
+    )
+
+
+DATASETS: dict[str, Loader] = {
     "digits": _digits,
     "mnist": _torchvision("mnist", "MNIST"),
     "fashion-mnist": _torchvision("fashion-mnist", "FashionMNIST"),
     "cifar10": _torchvision("cifar10", "CIFAR10"),
+    "cifar100": _torchvision("cifar100", "CIFAR100"),
+    "folder": _folder,
 }
 
 
-def load_images(config: DataConfig) -> Images:
+def load_images(config: DataConfig, report: Report) -> Images:
     """Load a dataset into memory.
 
     Args:
         config: Which one, where, and whether to download what is missing.
+        report: Told about long work and about images that are left out.
 
     Returns:
         Images with their published labels.
@@ -168,4 +207,46 @@ def load_images(config: DataConfig) -> Images:
         ValueError: If the name is unknown, the dataset is not there, or a class has no images.
     """
     choose(config.dataset, DATASETS, "dataset")
-    return DATASETS[config.dataset](Path(config.data_dir), config.download)
+    images = DATASETS[config.dataset](config, report)
+    if config.train_size is not None:
+        images = _part(images, config.train_size)
+    size = config.image_size
+    if size is None:
+        return images
+    return replace(images, train=resize(images.train, size), test=resize(images.test, size))
+
+
+def _part(images: Images, count: int) -> Images:
+    """Keep some training images, the same share of every class and the same ones in every run."""
+    from sklearn.model_selection import train_test_split
+
+    total, k = len(images.train), images.num_classes
+    if count == total:
+        return images
+    if not k <= count <= total - k:
+        raise ValueError(
+            f"data.train_size must be between {k} and {total - k}, or all {total} training images "
+            f"of {images.name}, got {count}"
+        )
+    kept, _ = train_test_split(
+        np.arange(total), train_size=count, stratify=images.train_labels.numpy(), random_state=0
+    )
+    where = torch.from_numpy(np.sort(kept))
+    paths = images.paths
+    return replace(
+        images,
+        train=images.train[where],
+        train_labels=images.train_labels[where],
+        paths=None if paths is None else tuple(paths[i] for i in where.tolist()),
+    )
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """Resize uint8 images (N, C, H, W) to (N, C, size, size); whole factors are average-pooled."""
+    if tuple(images.shape[2:]) == (size, size):
+        return images
+    parts = [
+        F.interpolate(part.float(), size=(size, size), mode="area").round().to(torch.uint8)
+        for part in torch.split(images, 4096)
+    ]
+    return torch.cat(parts)

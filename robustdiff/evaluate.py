@@ -24,6 +24,7 @@ from robustdiff.train import build_network
 
 # One evaluator judges all runs on a dataset, so its seed is not the run's.
 _EVALUATOR_SEED = 0
+_MOST_SAMPLES = 1000
 
 
 def sample_run(
@@ -83,10 +84,10 @@ def evaluate_run(
     Raises:
         ValueError: If the run, its dataset or the Inception weights cannot be used.
     """
-    images = load_images(config.data)
+    images = load_images(config.data, report)
     labels = run.labels()
-    count = config.eval.num_samples
     rarest = int(torch.bincount(images.test_labels).min())
+    count = config.eval.num_samples or min(_MOST_SAMPLES, rarest * images.num_classes)
     if not 2 * images.num_classes <= count <= rarest * images.num_classes:
         raise ValueError(
             f"num_samples must be between {2 * images.num_classes} and "
@@ -119,7 +120,7 @@ def evaluate_run(
         "run": str(run.path),
         "dataset": images.name,
         "noise": labels.realised_rate,
-        "noise_type": config.noise.type,
+        "noise_type": labels.noise_type,
         "curriculum": config.curriculum.name,
         "seed": config.seed,
         **measured,
@@ -171,7 +172,7 @@ def write_samples(
     Raises:
         ValueError: If a class does not exist or the run's weights cannot be used.
     """
-    images = load_images(config.data)
+    images = load_images(config.data, report)
     wanted = list(range(images.num_classes)) if classes is None else classes
     for number in wanted:
         if not 0 <= number < images.num_classes:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from corruptions import NoisyLabels, corrupt, load_matrix
+from corruptions import NoisyLabels, corrupt, labels_from, load_matrix, read_labels
 from robustdiff.card import write_card
 from robustdiff.checkpoint import load_checkpoint, save_checkpoint
 from robustdiff.config import Config
@@ -72,19 +72,26 @@ def prepare_labels(config: Config, images: Images) -> NoisyLabels:
         Labels of the training images.
 
     Raises:
-        ValueError: If the noise type is unknown or its matrix cannot be used.
+        ValueError: If the noise type is unknown, or a file that it needs cannot be used.
     """
     noise = config.noise
+    clean = images.train_labels.numpy()
+    if noise.labels is not None:
+        file = read_labels(Path(noise.labels), noise.labels_key)
+        return labels_from(file, clean, images.num_classes)
     matrix = None if noise.matrix is None else load_matrix(Path(noise.matrix))
     return corrupt(
-        images.train_labels.numpy(),
+        clean,
         noise_type=noise.type,
         rate=noise.rate,
         num_classes=images.num_classes,
         seed=config.seed,
         mode=noise.mode,
         dataset=images.name,
+        class_map=noise.class_map,
+        class_names=images.class_names,
         matrix=matrix,
+        features=images.train.numpy(),
     )
 
 
@@ -117,7 +124,7 @@ def start_run(config: Config, path: Path, report: Report) -> Run:
         DivergedError: If the loss is not finite.
         InterruptedRunError: If a signal asked to stop.
     """
-    images = load_images(config.data)
+    images = load_images(config.data, report)
     labels = prepare_labels(config, images)
     task = make_task(config, images, labels)
     state = new_state(task)
@@ -133,7 +140,7 @@ def dry_run(config: Config, report: Report) -> None:
         ValueError: If the configuration cannot be used.
         DivergedError: If the loss is not finite.
     """
-    images = load_images(config.data)
+    images = load_images(config.data, report)
     task = make_task(config, images, prepare_labels(config, images))
     state = new_state(task)
     steps = total_steps(config, len(task.data))
@@ -160,7 +167,7 @@ def resume_run(run: Run, config: Config, report: Report) -> None:
         DivergedError: If the loss is not finite.
         InterruptedRunError: If a signal asked to stop.
     """
-    images = load_images(config.data)
+    images = load_images(config.data, report)
     labels = run.labels()
     task = make_task(config, images, labels)
     state = new_state(task)

@@ -156,8 +156,8 @@ def label_quality(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 def default_path(config: Config) -> Path:
     """Return runs/<what and when> for a new run, in the working directory."""
     noise = f"{config.noise.type}{config.noise.rate:g}" if config.noise.rate else "clean"
-    if config.noise.type == "matrix":
-        noise = "matrix"
+    if config.noise.labels is not None or config.noise.type == "matrix":
+        noise = "labels" if config.noise.labels is not None else "matrix"
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     parts = (now, config.data.dataset, noise, config.curriculum.name, f"s{config.seed}")
     return DEFAULT_ROOT / "-".join(parts)

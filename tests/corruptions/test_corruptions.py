@@ -6,8 +6,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix
 
-from corruptions import CLASS_MAPS, NOISE_TYPES, NoisyLabels, corrupt, load_matrix
+from corruptions import (
+    CLASS_MAPS,
+    MODES,
+    NOISE_TYPES,
+    NoisyLabels,
+    corrupt,
+    load_matrix,
+    symmetric_inclusive,
+)
+from corruptions.draws import draw_labels
 from corruptions.transitions import check_matrix, from_class_map, pairflip, symmetric
+
+PIXELS = np.random.default_rng(7).integers(0, 256, (500, 4, 4)).astype(np.uint8)
 
 
 @pytest.mark.parametrize("count", [90, 1000, 1003, 50_000])
@@ -17,6 +28,40 @@ def test_exact_mode_flips_the_rounded_number(count, rate):
     labels = corrupt(clean, num_classes=10, rate=rate, seed=3)
     assert labels.flipped.sum() == round(rate * count)
     assert (labels.given[labels.flipped] != clean[labels.flipped]).all()
+
+
+@pytest.mark.parametrize("mode", ["exact", "exact-per-class"])
+def test_exact_modes_give_every_class_its_share(mode):
+    clean = np.random.default_rng(1).choice(5, 5003, p=[0.5, 0.3, 0.1, 0.09, 0.01])
+    labels = corrupt(clean, num_classes=5, rate=0.37, seed=3, mode=mode)
+    for label in range(5):
+        share = 0.37 * (clean == label).sum()
+        flipped = labels.flipped[clean == label].sum()
+        assert abs(flipped - share) < (1 if mode == "exact" else 0.5 + 1e-9)
+
+
+def test_exact_overall_leaves_the_classes_to_chance():
+    clean = np.arange(10_000) % 10
+    runs = [
+        corrupt(clean, num_classes=10, rate=0.3, seed=seed, mode="exact-overall")
+        for seed in range(40)
+    ]
+    assert {labels.flipped.sum() for labels in runs} == {3000}
+    counts = [labels.flipped[clean == 0].sum() for labels in runs]
+    # Hypergeometric: variance n p (1 - p) (1 - n / N), 189 here.
+    assert 90 < np.var(counts) < 350
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_sample_flips_with_its_own_probability(mode):
+    change = np.array([0.1, 0.25, 0.75, 0.9])  # a whole number in sum: exact modes round nothing
+    probabilities = np.stack([1 - change, change], axis=1)
+    clean, rows = np.zeros(4, dtype=np.int64), np.arange(4)
+    rng = np.random.default_rng(0)
+    flips = np.array([draw_labels(clean, probabilities, rows, mode, rng) for _ in range(8000)])
+    np.testing.assert_allclose(flips.mean(axis=0), change, atol=0.03)
+    if mode != "bernoulli":
+        assert set(flips.sum(axis=1)) == {2}
 
 
 @settings(deadline=None, derandomize=True)
@@ -30,10 +75,10 @@ def test_bernoulli_mode_changes_the_stated_share(num_classes, rate, seed):
 
 @settings(deadline=None, derandomize=True, max_examples=40)
 @given(
-    st.sampled_from(["symmetric", "pairflip", "asymmetric"]),
+    st.sampled_from(["symmetric", "symmetric-inclusive", "pairflip", "asymmetric"]),
     st.floats(0, 1),
     st.integers(0, 999),
-    st.sampled_from(["exact", "bernoulli"]),
+    st.sampled_from(sorted(MODES)),
 )
 def test_only_possible_flips_happen_and_the_input_stays(noise_type, rate, seed, mode):
     clean = np.random.default_rng(seed).integers(0, 10, 300)
@@ -86,18 +131,55 @@ def test_equal_seeds_agree_and_others_differ():
 
 def test_labels_are_the_same_on_every_machine():
     labels = corrupt(np.arange(20) % 5, num_classes=5, rate=0.4, seed=0)
-    assert labels.given.tolist() == [2, 1, 2, 1, 3, 0, 1, 2, 3, 4, 0, 3, 3, 4, 4, 2, 1, 3, 3, 4]
+    assert labels.given.tolist() == [0, 2, 2, 3, 4, 0, 3, 2, 2, 3, 0, 1, 1, 3, 2, 2, 1, 3, 3, 4]
+    assert labels.sha256 == "832d2bb952d0d6c88f4e08b739d4e829669c8a40eef2d39cce6882014b577d49"
+
+
+def test_a_generator_takes_the_place_of_a_seed():
+    clean = np.arange(1000) % 10
+    rng = np.random.default_rng(4)
+    first, second = (corrupt(clean, num_classes=10, rate=0.3, seed=rng) for _ in range(2))
+    again = corrupt(clean, num_classes=10, rate=0.3, seed=np.random.default_rng(4))
+    assert (first.given == again.given).all()
+    assert (first.given != second.given).any()
+    assert first.seed is None
+
+
+def test_class_maps_may_use_names(tmp_path):
+    clean = np.repeat([0, 1, 2], 10)
+    names = ("cat", "dog", "eel")
+    (tmp_path / "map.json").write_text('{"cat": "dog", "2": 0}')
+    for class_map in ({"cat": "dog", 2: 0}, str(tmp_path / "map.json")):
+        labels = corrupt(
+            clean,
+            num_classes=3,
+            noise_type="asymmetric",
+            rate=1.0,
+            class_map=class_map,
+            class_names=names,
+        )
+        assert labels.given.tolist() == [1] * 20 + [0] * 10
+    for text in ("[1]", "{", ""):
+        (tmp_path / "map.json").write_text(text)
+        with pytest.raises(ValueError, match=r"map\.json"):
+            corrupt(
+                clean, num_classes=3, noise_type="asymmetric", class_map=str(tmp_path / "map.json")
+            )
 
 
 def test_closed_forms_of_the_matrices():
     np.testing.assert_allclose(symmetric(4, 0.3), np.full((4, 4), 0.1) + 0.6 * np.eye(4))
+    np.testing.assert_allclose(
+        symmetric_inclusive(4, 0.3), np.full((4, 4), 0.075) + 0.7 * np.eye(4)
+    )
     np.testing.assert_allclose(pairflip(3, 0.2), [[0.8, 0.2, 0], [0, 0.8, 0.2], [0.2, 0, 0.8]])
     np.testing.assert_allclose(from_class_map(3, 0.4, {2: 0})[2], [0.4, 0, 0.6])
 
 
 @pytest.mark.parametrize("dataset", CLASS_MAPS)
 def test_class_maps_never_map_a_class_to_itself(dataset):
-    assert all(a != b and 0 <= a < 10 and 0 <= b < 10 for a, b in CLASS_MAPS[dataset].items())
+    k = 100 if dataset == "cifar100" else 10
+    assert all(a != b and 0 <= a < k and 0 <= b < k for a, b in CLASS_MAPS[dataset].items())
 
 
 @pytest.mark.parametrize(
@@ -105,11 +187,21 @@ def test_class_maps_never_map_a_class_to_itself(dataset):
     [
         ({"rate": 1.5}, r"\[0, 1\], got 1.5"),
         ({"noise_type": "sym"}, "unknown noise type 'sym'"),
-        ({"mode": "roughly"}, "exact, bernoulli, got 'roughly'"),
+        ({"mode": "roughly"}, "bernoulli, got 'roughly'"),
+        ({"seed": -1}, "at least 0, got -1"),
+        ({"noise_type": "asymmetric", "class_map": {3: 3}}, "different classes"),
+        ({"noise_type": "asymmetric", "class_map": {3: 10}}, "different classes"),
+        ({"noise_type": "asymmetric", "class_map": "mnits"}, "got 'mnits'"),
+        ({"noise_type": "instance-dependent-unit"}, "needs the features of 10 samples, got none"),
+        (
+            {"noise_type": "instance-dependent-01", "features": np.full((10, 2), np.nan)},
+            "finite features",
+        ),
+        ({"noise_type": "sce-asymmetric-100"}, "CIFAR-100's 100 classes, got 10"),
         ({"num_classes": 1}, "at least 2, got 1"),
         ({"clean": np.array([0, 12])}, r"\[0, 10\), got 12"),
         ({"clean": np.array([0.5])}, "integers"),
-        ({"noise_type": "asymmetric", "dataset": "faces"}, "got dataset 'faces'"),
+        ({"noise_type": "asymmetric", "dataset": "faces"}, "got 'faces'"),
         ({"noise_type": "matrix"}, "got none"),
         ({"noise_type": "matrix", "matrix": np.eye(3)}, r"\(10, 10\), got \(3, 3\)"),
         ({"noise_type": "matrix", "matrix": np.eye(10) * 0.9}, "sum to 1, got 0.9 in row 0"),
@@ -138,7 +230,9 @@ def test_matrix_files(tmp_path):
 @pytest.mark.parametrize("noise_type", sorted(set(NOISE_TYPES) - {"matrix"}))
 def test_records_survive_saving_and_damage_is_noticed(tmp_path, noise_type):
     clean = np.arange(500) % 10
-    labels = corrupt(clean, num_classes=10, noise_type=noise_type, rate=0.2, dataset="mnist")
+    labels = corrupt(
+        clean, num_classes=10, noise_type=noise_type, rate=0.2, dataset="mnist", features=PIXELS
+    )
     path = tmp_path / "labels.npz"
     labels.save(path)
     again = NoisyLabels.load(path)

@@ -13,6 +13,7 @@ from robustdiff.errors import DivergedError
 from robustdiff.experiment import make_task
 from robustdiff.model import Model
 from robustdiff.process import PREDICTIONS
+from robustdiff.progress import Silent
 from robustdiff.schedules import cosine
 from robustdiff.scoring import Probing, make_probe, prediction_scores
 from robustdiff.train import (
@@ -34,7 +35,7 @@ SMALL = {
 
 def small_task(**layer):
     config = resolve(SMALL, *[{k: v} for k, v in layer.items()])
-    images = load_images(DataConfig())
+    images = load_images(DataConfig(), Silent())
     clean = images.train_labels[:64].numpy()
     labels = corrupt(clean, num_classes=10, rate=0.3, seed=config.seed)
     few = dataclasses.replace(images, train=images.train[:64], train_labels=images.train_labels)
@@ -116,7 +117,7 @@ def test_the_oracle_needs_the_truth():
 
 
 def test_four_images_are_learnt_by_heart():
-    images = load_images(DataConfig())
+    images = load_images(DataConfig(), Silent())
     config = resolve(
         {
             "model": {"channels": [16, 16]},
@@ -162,7 +163,7 @@ def probing(**changes):
 
 
 def small_data(labels=None):
-    images = load_images(DataConfig())
+    images = load_images(DataConfig(), Silent())
     given = images.train_labels[:20] if labels is None else labels
     return LabelledImages(images.train[:20], given)
 

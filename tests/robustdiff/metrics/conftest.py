@@ -3,11 +3,12 @@ import pytest
 from robustdiff.config import DataConfig
 from robustdiff.data import Images, load_images
 from robustdiff.metrics import Evaluator, train_evaluator
+from robustdiff.progress import Silent
 
 
 @pytest.fixture(scope="session")
 def digits() -> Images:
-    return load_images(DataConfig())
+    return load_images(DataConfig(), Silent())
 
 
 @pytest.fixture(scope="session")

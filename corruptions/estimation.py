@@ -1,0 +1,129 @@
+"""Estimate the noise without clean labels: its rate, and its transition matrix."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corruptions.transitions import Floats
+
+Ints = NDArray[np.int64]
+
+
+class Estimate(NamedTuple):
+    """An estimate of the noise.
+
+    Attributes:
+        rate: Share of wrong labels.
+        transition: (K, K) float64, T[clean, given], rows sum to 1.
+        wrong: (N,) float64 in [0, 1], how sure each label is to be wrong.
+    """
+
+    rate: float
+    transition: Floats
+    wrong: Floats
+
+
+def confident_joint(given: Ints, probabilities: Floats) -> Estimate:
+    """Count confidently predicted classes among given labels (Northcutt et al. 2021, eq. 1 to 3).
+
+    A sample counts for class k if its probability of k is at least the mean probability of k among
+    samples given k; of several such classes the likeliest.
+
+    Args:
+        given: (N,) int64 in [0, K); every class must be given at least once.
+        probabilities: (N, K) predicted class probabilities, best out of sample.
+
+    Returns:
+        The estimate.
+
+    Raises:
+        ValueError: If the shapes differ or a class is never given.
+    """
+    num_classes = probabilities.shape[1]
+    counts = _class_counts(given, probabilities)
+    thresholds = np.array([probabilities[given == k, k].mean() for k in range(num_classes)])
+    confident = probabilities >= thresholds
+    guess = np.where(confident, probabilities, -1.0).argmax(axis=1)
+    sure = confident.any(axis=1)
+    joint = np.zeros((num_classes, num_classes))
+    np.add.at(joint, (guess[sure], given[sure]), 1)
+    # Calibrate: as many samples of every given class as there are.
+    columns = joint.sum(axis=0)
+    joint = np.where(columns > 0, joint * (counts / np.where(columns > 0, columns, 1)), 0)
+    empty = np.flatnonzero(columns == 0)
+    joint[empty, empty] = counts[empty]
+    wrong = 1 - probabilities[np.arange(len(given)), given]
+    return _estimate(joint, wrong)
+
+
+def score_mixture(
+    given: Ints, scores: Floats, predicted: Ints, num_classes: int, *, zero: float | None = None
+) -> Estimate:
+    """Fit two Gaussians to a score; the lower one holds the wrong labels.
+
+    Args:
+        given: (N,) int64 in [0, K).
+        scores: (N,) any score that is high where the label looks right.
+        predicted: (N,) int64, the likeliest class of each sample other than its given one; where a
+            wrong label is taken to have come from.
+        num_classes: K.
+        zero: See `mixture_posterior`.
+
+    Returns:
+        The estimate.
+    """
+    wrong = mixture_posterior(scores, zero=zero)
+    joint = np.zeros((num_classes, num_classes))
+    np.add.at(joint, (given, given), 1 - wrong)
+    np.add.at(joint, (predicted, given), wrong)
+    return _estimate(joint, wrong)
+
+
+def mixture_posterior(scores: Floats, *, zero: float | None = None) -> Floats:
+    """Return the probability that each score belongs to the lower of two Gaussians.
+
+    Args:
+        scores: (N,) finite.
+        zero: The score of a label that is as likely right as wrong, where the score has such a
+            point. A lower Gaussian centred above it holds right labels, too: all are then right.
+
+    Returns:
+        (N,) float64 in [0, 1].
+    """
+    from sklearn.mixture import GaussianMixture
+
+    # Centred and clipped, since a few far outliers would take a component for themselves.
+    low, high = np.quantile(scores, [0.001, 0.999])
+    column = np.clip(scores, low, high)[:, None]
+    spread = column.std()
+    if spread == 0:
+        return np.zeros(len(scores))
+    # Start from the halves below and above the middle of the range: no random initialisation.
+    middle = (column.min() + column.max()) / 2
+    means = np.array([[column[column <= middle].mean()], [column[column > middle].mean()]])
+    mixture = GaussianMixture(
+        2, means_init=means, reg_covar=1e-6 * spread**2, tol=1e-7, max_iter=2000, random_state=0
+    )
+    posterior = mixture.fit(column).predict_proba(column)
+    if zero is not None and mixture.means_.min() >= zero:
+        return np.zeros(len(scores))
+    return np.asarray(posterior[:, int(mixture.means_[:, 0].argmin())])
+
+
+def _class_counts(given: Ints, probabilities: Floats) -> Ints:
+    if probabilities.ndim != 2 or len(probabilities) != len(given):
+        raise ValueError(
+            f"probabilities must have shape ({len(given)}, K), got {probabilities.shape}"
+        )
+    counts = np.bincount(given, minlength=probabilities.shape[1])
+    if (counts == 0).any():
+        raise ValueError(f"class {int(np.flatnonzero(counts == 0)[0])} is never given")
+    return counts
+
+
+def _estimate(joint: Floats, wrong: Floats) -> Estimate:
+    """Turn a joint count [clean, given] into an estimate."""
+    rows = joint.sum(axis=1, keepdims=True)
+    transition = np.where(rows > 0, joint / np.where(rows > 0, rows, 1), np.eye(len(joint)))
+    return Estimate(float(1 - np.trace(joint) / joint.sum()), transition, wrong)

@@ -1,0 +1,54 @@
+"""Plots for reports, written as PNG."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from robustdiff.files import write_atomic
+
+_MOST_NUMBERS = 12
+_MOST_TICKS = 30
+
+
+def matrix_figure(
+    matrix: NDArray[np.float64], class_names: Sequence[str], title: str, *, given: str = "given"
+) -> Figure:
+    """Draw a transition matrix as a heat map.
+
+    Args:
+        matrix: (K, K), T[clean, given], in [0, 1].
+        class_names: K names.
+        title: Title.
+        given: What the columns are.
+
+    Returns:
+        The figure, with numbers in the cells while they fit.
+    """
+    k = len(matrix)
+    side = min(9.0, 2.5 + 0.45 * k)
+    figure = Figure(figsize=(side, side), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    shown = axes.imshow(matrix, vmin=0, vmax=1, cmap="Blues")
+    if k <= _MOST_NUMBERS:
+        for (row, column), value in np.ndenumerate(matrix):
+            if value > 0:
+                colour = "white" if value > 0.5 else "black"
+                text = f"{value:.2f}".removeprefix("0")
+                axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+    if k <= _MOST_TICKS:
+        # parse_math: a class may be called "$x$"
+        axes.set_xticks(range(k), class_names, rotation=90, fontsize=8, parse_math=False)
+        axes.set_yticks(range(k), class_names, fontsize=8, parse_math=False)
+    axes.set_xlabel(f"{given} class")
+    axes.set_ylabel("clean class")
+    axes.set_title(title, fontsize=10, parse_math=False)
+    figure.colorbar(shown, ax=axes, fraction=0.046, label="share of the clean class")
+    return figure
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, atomically."""
+    write_atomic(path, lambda file: figure.savefig(file, format="png"))

@@ -1,0 +1,136 @@
+import csv
+import json
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from robustdiff.cli.app import main
+
+TINY = [
+    "--steps=4",
+    "--set=model.channels=[8]",
+    "--set=model.time_size=8",
+    "--set=curriculum.warmup=0",
+    "--set=curriculum.probes=1",
+    "--set=sample.steps=2",
+]
+
+
+@pytest.fixture(autouse=True)
+def _inside(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def call(*words):
+    try:
+        main([str(word) for word in words])
+    except SystemExit as done:
+        return done.code or 0
+    return 0
+
+
+def photos(root, names=("ant", "<b>bee")):
+    rng = np.random.default_rng(0)
+    for name in names:
+        for i in range(20):
+            path = Path(root) / name / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (12, 9, 3)).astype(np.uint8)).save(path)
+
+
+def test_labels_are_corrupted_written_and_trained_from(capsys):
+    from robustdiff.config import DataConfig
+    from robustdiff.data import load_images
+    from robustdiff.progress import Silent
+
+    np.save("y.npy", load_images(DataConfig(), Silent()).train_labels.numpy())
+    assert call("corrupt", "y.npy", "--noise=0.3", "--noise-type=pairflip", "--out=n") == 0
+    said = capsys.readouterr().out
+    assert "404 of 1347 labels are wrong: 0.2999, expected 0.3000, asked for 0.3" in said
+    assert sorted(path.name for path in Path("n").iterdir()) == [
+        "labels.csv",
+        "labels.npz",
+        "transition.png",
+    ]
+    assert Path("n/transition.png").read_bytes().startswith(b"\x89PNG")
+    with open("n/labels.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert sum(int(row["flipped"]) for row in rows) == 404
+    assert all((row["given_label"] != row["true_label"]) == int(row["flipped"]) for row in rows)
+
+    assert call("corrupt", "y.npy", "--out=n") == 2
+    assert "already holds labels" in capsys.readouterr().err
+
+    assert call("train", "--labels=n/labels.npz", "--curriculum=pmi", "--out=runs/a", *TINY) == 0
+    assert "30.0% pairflip label noise" in capsys.readouterr().err
+    with np.load("runs/a/labels.npz") as used, np.load("n/labels.npz") as made:
+        assert str(used["description"]) == str(made["description"])
+    assert call("eval", "--num-samples=40", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["noise_type"] == "pairflip"
+
+
+def test_a_folder_of_images_trains_evaluates_and_is_corrupted(capsys):
+    photos("photos")
+    words = ("--dataset=folder", "--data-dir=photos", "--image-size=8")
+    assert call("train", *words, "--curriculum=pmi", "--out=runs/plain", *TINY) == 0
+    assert "32 folder images, labels as published" in capsys.readouterr().err
+    assert call("eval", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["num_samples"] == 8
+    assert call("sample", "--out=pictures", "--per-class=2") == 0
+    with np.load("pictures/samples.npz") as pictures:
+        assert pictures["images"].shape == (4, 3, 8, 8)
+
+    noise = ("--noise=0.25", "--noise-type=instance-dependent-unit", "--out=n", "--image-size=8")
+    assert call("corrupt", "photos", *noise) == 0
+    assert "<b>bee" in capsys.readouterr().out
+    with open("n/labels.csv", newline="") as file:
+        row = next(csv.DictReader(file))
+    assert set(row) == {"index", "path", "given_label", "true_label", "flipped"}
+    assert Path("photos", row["path"]).exists()
+    assert call("train", *words, "--labels=n/labels.npz", "--out=runs/noisy", *TINY) == 0
+
+
+class Hostile:
+    def __reduce__(self):
+        return os.mkdir, ("made",)
+
+
+def hostile_file():
+    with zipfile.ZipFile("evil.pt", "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({"clean_label": Hostile()}))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["corrupt", "none.npy", "--out=n"], "there is no label file none.npy"),
+        (["corrupt", "evil.pt", "--out=n"], "is refused"),
+        (["train", "--labels=evil.pt"], "is refused"),
+        (["train", "--labels=y.npy"], "4 labels, but there are 1347 samples"),
+        (["train", "--labels=y.npy", "--noise=0.3"], "takes the place of drawn noise"),
+        (["train", "--labels-key=k"], "noise.labels_key goes with noise.labels"),
+        (["train", "--class-map=mnist"], "goes with noise.type = 'asymmetric'"),
+        (["train", "--dataset=folder", "--data-dir=none"], "there is no folder none"),
+        (["train", "--image-size=0"], "data.image_size must be at least 1, got 0"),
+        (["corrupt", "y.npy", "--out=n", "--noise=2"], "must be in [0, 1], got 2"),
+        (["corrupt", "y.npy", "--out=n", "--noise-type=gaussian"], "unknown noise type"),
+        (["corrupt", "y.npy", "--out=n", "--classes=2"], "must be in [0, 2), got 2"),
+        (["corrupt", "y.npy", "--out=n", "--noise-type=instance-dependent-01"], "got none"),
+        (["corrupt", "y.npy", "--out=n", "--features=none.npy"], "cannot read features"),
+    ],
+)
+def test_bad_input_is_one_line(capsys, words, says):
+    np.save("y.npy", np.array([0, 1, 2, 1]))
+    hostile_file()
+    assert call(*words) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.count("\n") == 1
+    assert not Path("made").exists()
+    assert not Path("n").exists()
+    assert not Path("runs").exists()
