@@ -9,15 +9,20 @@ for epoch in range(epochs):
 from curricula.draw import gumbel_top_k, random_scores, selected_share
 from curricula.sampler import CurriculumSampler, Selection
 from curricula.scores import CURRICULA, Curriculum, dynamics, squared_error
+from curricula.trust import TREATMENTS, Labels, Trust, trusted
 
 __all__ = [
     "CURRICULA",
+    "TREATMENTS",
     "Curriculum",
     "CurriculumSampler",
+    "Labels",
     "Selection",
+    "Trust",
     "dynamics",
     "gumbel_top_k",
     "random_scores",
     "selected_share",
     "squared_error",
+    "trusted",
 ]

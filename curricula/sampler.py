@@ -1,13 +1,16 @@
 """The curriculum of one run: holds smoothed scores, draws epochs, says which labels to trust."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from curricula.draw import Floats, Ints, draw_order, selected_share
 from curricula.scores import CURRICULA, Treatment, treatment_of
+from curricula.trust import TREATMENTS, Labels, Trust
+
+Judge = Callable[[Floats], tuple[Floats, Trust]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +42,11 @@ class CurriculumSampler:
 
     Attributes:
         curriculum: The entry of `CURRICULA`.
-        treatment: "none", "select" or "null".
-        scores: (N,) float64 smoothed scores, None before the first update.
+        treatment: Key of `TREATMENTS`.
+        evidence: (N,) float64 smoothed scores, or (N, K) for a curriculum that knows the classes;
+            None before the first update.
+        trust: What follows from the evidence, None before the first update.
+        scores: (N,) float64, high = prefer; None before the first update.
         rounds: Number of updates so far.
     """
 
@@ -50,37 +56,58 @@ class CurriculumSampler:
         self.num_samples = num_samples
         self.seed = seed
         self.selection = selection
+        self.evidence: Floats | None = None
+        self.trust: Trust | None = None
         self.scores: Floats | None = None
         self.rounds = 0
 
-    def smoothed(self, scores: Floats) -> Floats:
-        """Return what the scores would be after an update; the state stays as it is.
+    def smoothed(self, evidence: Floats) -> Floats:
+        """Return what the evidence would be after an update; the state stays as it is.
 
         Args:
-            scores: (N,) new scores.
+            evidence: (N,) new scores, or (N, K); NaN where nothing new was measured.
+
+        Returns:
+            The same shape, float64.
+
+        Raises:
+            ValueError: If the shape is wrong or a score is infinite, or not measured at all.
+        """
+        new = np.asarray(evidence, dtype=np.float64)
+        wanted = (
+            (self.num_samples, *new.shape[1:]) if self.evidence is None else self.evidence.shape
+        )
+        if new.shape != wanted:
+            raise ValueError(f"scores must have shape {wanted}, got {new.shape}")
+        bad = np.isinf(new) if self.evidence is not None else ~np.isfinite(new)
+        if bad.any():
+            worst = int(np.argwhere(bad)[0, 0])
+            raise ValueError(f"scores must be finite, got {new[bad][0]} for sample {worst}")
+        if self.evidence is None:
+            return new.copy()
+        keep = self.selection.smoothing
+        return np.where(np.isnan(new), self.evidence, keep * self.evidence + (1 - keep) * new)
+
+    def update(self, evidence: Floats, judge: Judge | None = None) -> Floats:
+        """Take in a round of scores, and return the smoothed ones.
+
+        Args:
+            evidence: See `smoothed`.
+            judge: From smoothed evidence to (N,) scores and trust in the labels. Without one the
+                scores are the evidence, and labels above the curriculum's zero are right.
 
         Returns:
             (N,) float64.
-
-        Raises:
-            ValueError: If the shape is wrong or a score is not finite.
         """
-        new = np.asarray(scores, dtype=np.float64)
-        if new.shape != (self.num_samples,):
-            raise ValueError(f"scores must have shape ({self.num_samples},), got {new.shape}")
-        if not np.isfinite(new).all():
-            worst = int(np.flatnonzero(~np.isfinite(new))[0])
-            raise ValueError(f"scores must be finite, got {new[worst]} for sample {worst}")
-        if self.scores is None:
-            return new.copy()
-        keep = self.selection.smoothing
-        return keep * self.scores + (1 - keep) * new
-
-    def update(self, scores: Floats) -> Floats:
-        """Take in a round of scores, (N,), and return the smoothed ones; see `smoothed`."""
-        self.scores = self.smoothed(scores)
+        self.evidence = self.smoothed(evidence)
+        self.scores, self.trust = (judge or self._by_zero)(self.evidence)
         self.rounds += 1
         return self.scores
+
+    def _by_zero(self, evidence: Floats) -> tuple[Floats, Trust]:
+        zero = self.curriculum.zero
+        right = np.ones(len(evidence)) if zero is None else (evidence >= zero).astype(np.float64)
+        return evidence, Trust(right, float(1 - right.mean()))
 
     def order(self, epoch: int) -> Ints:
         """Return the indices of one epoch, (M,) int64, distinct."""
@@ -95,19 +122,36 @@ class CurriculumSampler:
             temperature=setting.temperature,
         )
 
-    def label_used(self) -> NDArray[np.bool_]:
-        """Return which labels training may use, (N,) bool; all, unless the treatment is "null"."""
-        below = self.curriculum.suspect_below
-        if self.treatment != "null" or self.scores is None or below is None:
-            return np.ones(self.num_samples, dtype=bool)
-        return self.scores >= below
+    def labels(self, given: Ints, null: int) -> Labels:
+        """Return what training is told in place of the given labels.
+
+        Args:
+            given: (N,) int64 in [0, K).
+            null: K, the class that stands for no label.
+        """
+        if self.trust is None:
+            return Labels(given)
+        return TREATMENTS[self.treatment](self.trust, given, null)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state as plain numbers and an array (None before the first update)."""
-        return {"rounds": self.rounds, "scores": self.scores}
+        """Return the state as plain numbers and arrays (None before the first update)."""
+        trust = self.trust
+        return {
+            "rounds": self.rounds,
+            "evidence": self.evidence,
+            "scores": self.scores,
+            "right": None if trust is None else trust.right,
+            "noise": None if trust is None else trust.noise,
+            "classes": None if trust is None else trust.classes,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
+        arrays = {
+            name: None if state[name] is None else np.asarray(state[name], dtype=np.float64)
+            for name in ("evidence", "scores", "right", "classes")
+        }
         self.rounds = int(state["rounds"])
-        scores = state["scores"]
-        self.scores = None if scores is None else np.asarray(scores, dtype=np.float64)
+        self.evidence, self.scores = arrays["evidence"], arrays["scores"]
+        right = arrays["right"]
+        self.trust = None if right is None else Trust(right, state["noise"], arrays["classes"])

@@ -16,8 +16,8 @@ from typing import Literal, NamedTuple
 from torch import Tensor
 
 Forward = Literal["given", "null", "dropped", "old_given", "old_null", "old_dropped"]
-Treatment = Literal["none", "select", "null"]
-Source = Literal["none", "predictions", "random", "clean"]
+Treatment = Literal["none", "select", "reweight", "null", "relabel", "soft"]
+Source = Literal["none", "predictions", "classes", "classifier", "random", "clean"]
 Compute = Callable[[Tensor, Mapping[Forward, Tensor]], Tensor]
 
 
@@ -53,25 +53,35 @@ class Curriculum(NamedTuple):
     """A named way to prefer samples.
 
     Attributes:
-        source: Where scores come from: "none", "predictions" of the model, "random" numbers, or
-            the "clean" labels (the upper bound; no other curriculum may see them).
-        treatment: What is done by default: "select" draws samples by score, "null" trains suspects
-            without their label, "none" only scores.
+        source: Where scores come from: "none"; "predictions" of the model; its errors under other
+            "classes" than the given one; a "classifier" trained beside it; "random" numbers; the
+            "clean" labels (the upper bound; no other curriculum may see them).
+        treatment: What is done by default, see `curricula.trust.TREATMENTS`.
         forwards: Predictions that `compute` reads.
         compute: (target, predictions) -> (B,) scores.
-        suspect_below: Score under which a label is suspect, where the score has a natural zero.
+        zero: Score of a label that is as likely right as wrong, where the score has such a point.
     """
 
     source: Source
     treatment: Treatment
     forwards: tuple[Forward, ...] = ()
     compute: Compute | None = None
-    suspect_below: float | None = None
+    zero: float | None = None
 
     @property
     def needs_previous(self) -> bool:
         """Whether the score compares with the weights of the previous round."""
         return any(name.startswith("old_") for name in self.forwards)
+
+    @property
+    def knows_classes(self) -> bool:
+        """Whether the score says which class a sample is of."""
+        return self.source in ("classes", "classifier")
+
+    @property
+    def once(self) -> bool:
+        """Whether the score is final before training starts."""
+        return self.source == "classifier"
 
 
 CURRICULA: dict[str, Curriculum] = {
@@ -106,10 +116,14 @@ CURRICULA: dict[str, Curriculum] = {
         "null",
         ("given", "null"),
         lambda target, f: squared_error(target, f["null"]) - squared_error(target, f["given"]),
-        suspect_below=0.0,
+        zero=0.0,
     ),
+    # Diffusion classifier: is the given label the one under which the image is denoised best?
+    "margin": Curriculum("classes", "null"),
+    # Two small classifiers, each judging the half of the samples that it was not trained on.
+    "crossfit": Curriculum("classifier", "relabel"),
     "random": Curriculum("random", "select"),
-    "oracle": Curriculum("clean", "null", suspect_below=0.0),
+    "oracle": Curriculum("clean", "null", zero=0.0),
 }
 
 
@@ -128,12 +142,12 @@ def treatment_of(name: str, treatment: Treatment | None) -> Treatment:
     """
     curriculum = CURRICULA[name]
     chosen = treatment or curriculum.treatment
-    if chosen == "select" and curriculum.source == "none":
-        raise ValueError(f"treatment 'select' needs a score, and curriculum {name!r} has none")
-    if chosen == "null" and curriculum.suspect_below is None:
-        able = [key for key, entry in CURRICULA.items() if entry.suspect_below is not None]
+    if chosen != "none" and curriculum.source == "none":
+        raise ValueError(f"treatment {chosen!r} needs a score, and curriculum {name!r} has none")
+    if chosen in ("relabel", "soft") and not curriculum.knows_classes:
+        able = [key for key, entry in CURRICULA.items() if entry.knows_classes]
         raise ValueError(
-            f"treatment 'null' needs a score with a natural zero ({', '.join(able)}), "
+            f"treatment {chosen!r} needs a score that knows the classes ({', '.join(able)}), "
             f"got curriculum {name!r}"
         )
     return chosen

@@ -22,10 +22,12 @@ CurriculumName = Literal[
     "dynamics-dropout",
     "small-loss",
     "pmi",
+    "margin",
+    "crossfit",
     "random",
     "oracle",
 ]
-TreatmentName = Literal["none", "select", "null"]
+TreatmentName = Literal["none", "select", "reweight", "null", "relabel", "soft"]
 NoiseMode = Literal["exact", "exact-overall", "exact-per-class", "bernoulli"]
 SamplerName = Literal["ancestral", "ddim", "dpm-solver++", "heun"]
 
@@ -217,6 +219,8 @@ class CurriculumConfig:
         score_every: Passes over the dataset between scoring rounds.
         probes: Noise draws (t, eps) per sample and round.
         probe_times: (low, high) range of the probes' times, stratified within.
+        rivals: Classes that curriculum "margin" tries besides the given one, the likeliest by what
+            earlier rounds found; None for all. The first round tries all.
         pairing: "paired" evaluates old and new weights on the same probes; "redrawn" the old ones
             on those of their own round, as the released code of the paper does.
         smoothing: Share of the old score kept at an update, in [0, 1).
@@ -232,6 +236,7 @@ class CurriculumConfig:
     score_every: int = 1
     probes: int = 4
     probe_times: tuple[float, float] = (0.3, 0.9)
+    rivals: int | None = 2
     pairing: Literal["paired", "redrawn"] = "paired"
     smoothing: float = 0.5
     temperature: float = 1.0
@@ -245,9 +250,11 @@ class CurriculumConfig:
             0 < low < high <= 1,
             f"curriculum.probe_times must be 0 < low < high <= 1, got {[low, high]}",
         )
-        for name in ("score_every", "probes"):
+        for name in ("score_every", "probes", "rivals"):
             value = getattr(self, name)
-            _require(value >= 1, f"curriculum.{name} must be at least 1, got {value}")
+            _require(
+                value is None or value >= 1, f"curriculum.{name} must be at least 1, got {value}"
+            )
         for name in ("smoothing", "dk"):
             value = getattr(self, name)
             _require(0 <= value < 1, f"curriculum.{name} must be in [0, 1), got {value}")

@@ -95,7 +95,7 @@ def prepare_labels(config: Config, images: Images) -> NoisyLabels:
     )
 
 
-def make_task(config: Config, images: Images, labels: NoisyLabels) -> Task:
+def make_task(config: Config, images: Images, labels: NoisyLabels, report: Report) -> Task:
     """Put together what training works on; only the oracle curriculum learns which are right."""
     device = pick_device(config.train.device)
     oracle = ~labels.flipped if config.curriculum.name == "oracle" else None
@@ -105,6 +105,7 @@ def make_task(config: Config, images: Images, labels: NoisyLabels) -> Task:
         num_classes=images.num_classes,
         dtype=pick_dtype(config.train.precision, device),
         oracle=oracle,
+        progress=report.progress,
     )
 
 
@@ -126,7 +127,7 @@ def start_run(config: Config, path: Path, report: Report) -> Run:
     """
     images = load_images(config.data, report)
     labels = prepare_labels(config, images)
-    task = make_task(config, images, labels)
+    task = make_task(config, images, labels, report)
     state = new_state(task)
     run = create_run(path, config, labels)
     _train_to_end(run, images, labels, task, state, report)
@@ -141,7 +142,7 @@ def dry_run(config: Config, report: Report) -> None:
         DivergedError: If the loss is not finite.
     """
     images = load_images(config.data, report)
-    task = make_task(config, images, prepare_labels(config, images))
+    task = make_task(config, images, prepare_labels(config, images), report)
     state = new_state(task)
     steps = total_steps(config, len(task.data))
     started = time.perf_counter()
@@ -169,7 +170,7 @@ def resume_run(run: Run, config: Config, report: Report) -> None:
     """
     images = load_images(config.data, report)
     labels = run.labels()
-    task = make_task(config, images, labels)
+    task = make_task(config, images, labels, report)
     state = new_state(task)
     if run.checkpoints.exists():
         saved = load_checkpoint(run.checkpoints)
@@ -276,12 +277,21 @@ def _on_round(loop: _Loop, event: RoundDone) -> None:
     loop.detected = detected = detect(event.scores, labels)
     loop.board.scores(event.step, event.scores, labels.flipped, detected)
     loop.board.extremes(event.step, loop.images.train, event.scores, labels.given, labels.clean)
-    loop.run.save_scores(event.scores, event.label_used)
-    entry = {"step": event.step, "labels_used": float(event.label_used.mean()), **(detected or {})}
+    loop.run.save_scores(event.scores, event.trust, event.label_used)
+    estimated = event.trust.noise
+    loop.board.estimate(event.step, estimated, labels.realised_rate)
+    entry = {
+        "step": event.step,
+        "labels_used": float(event.label_used.mean()),
+        "estimated_noise": estimated,
+        "scoring_seconds": event.seconds,
+        **(detected or {}),
+    }
     _append(loop.run.history_file, entry)
     if detected:
         loop.report.message(
-            f"step {event.step}: scores separate wrong labels with AUROC {detected['auroc']:.3f}"
+            f"step {event.step}: scores separate wrong labels with AUROC {detected['auroc']:.3f}, "
+            f"estimated noise {estimated:.1%}"
         )
     loop.logged_at = time.perf_counter()
 

@@ -28,6 +28,8 @@ class Stream(IntEnum):
     PROBE_DROP = 5
     SAMPLE = 6
     SAMPLE_STEP = 7
+    CROSSFIT = 8
+    SOFT_LABEL = 9
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> list[Tensor]:

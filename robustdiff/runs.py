@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from corruptions import NoisyLabels
+from curricula import Trust
 from robustdiff.config import Config, read_layer, resolve, to_plain
 from robustdiff.errors import DamagedError
 from robustdiff.files import write_atomic, write_text
@@ -117,14 +118,20 @@ class Run:
         state = {name: value.contiguous() for name, value in network.state_dict().items()}
         write_atomic(self.weights_file, lambda file: file.write(save(state)))
 
-    def save_scores(self, scores: NDArray[np.float64], label_used: NDArray[np.bool_]) -> None:
-        """Write per-sample scores, their ranks in (0, 1], and whether training used the label."""
+    def save_scores(
+        self, scores: NDArray[np.float64], trust: Trust, label_used: NDArray[np.bool_]
+    ) -> None:
+        """Write per-sample scores, what follows from them, and whether training used the label."""
         content = {
             "index": np.arange(len(scores)),
             "score": scores,
             "label_quality": label_quality(scores),
+            "label_right": trust.right,
+            "estimated_noise": np.float64(trust.noise),
             "label_used": label_used,
         }
+        if trust.classes is not None:
+            content["classes"] = trust.classes.astype(np.float32)
         write_atomic(self.scores_file, lambda file: np.savez(file, **content))  # type: ignore[arg-type]
 
     def scores(self) -> NDArray[np.float64] | None:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from curricula.scores import Curriculum, Forward
+from curricula.scores import Curriculum, Forward, squared_error
 from robustdiff.config import CurriculumConfig
 from robustdiff.data import LabelledImages
 from robustdiff.guidance import drop_labels
@@ -132,3 +132,56 @@ def _predict(name: Forward, model: Model, probe: Probe, given: Tensor) -> Tensor
         "null": torch.full_like(given, model.null_class),
     }
     return model.eps(probe.x_t, probe.t, labels[name.removeprefix("old_")])
+
+
+@torch.inference_mode()
+def class_evidence(
+    probing: Probing,
+    data: LabelledImages,
+    model: Model,
+    previous: NDArray[np.float64] | None,
+    round_number: int,
+) -> NDArray[np.float64]:
+    """Compare how well each class denoises each sample (diffusion classifier, Li et al. 2023).
+
+    Args:
+        probing: Settings; with `rivals`, only the given label and the likeliest other classes by
+            the previous evidence are tried.
+        data: Images and given labels.
+        model: Current weights, in evaluation mode.
+        previous: (N, K) evidence so far, None to try every class.
+        round_number: Number of this round, keys the probes.
+
+    Returns:
+        (N, K) float64, the error under the given label less that under each class, mean over
+        pixels and probes; NaN for classes that were not tried.
+    """
+    num_classes = model.null_class
+    evidence = torch.full((len(data), num_classes), float("nan"), dtype=torch.float64)
+    given = data.given.cpu()
+    tried = _classes_to_try(given, num_classes, previous, probing.settings.rivals)
+    for where in torch.split(torch.arange(len(data)), _BATCH):
+        batch = data[where]
+        total = torch.zeros(len(where), tried.shape[1], dtype=torch.float64)
+        for k in range(probing.settings.probes):
+            probe = make_probe(model, probing, batch, round_number, k)
+            for column in range(tried.shape[1]):
+                labels = tried[where, column].to(batch[1].device)
+                error = squared_error(probe.eps, model.eps(probe.x_t, probe.t, labels))
+                total[:, column] += error.double().cpu()
+        # The given label comes first.
+        gain = (total[:, :1] - total) / probing.settings.probes
+        evidence[where] = evidence[where].scatter(1, tried[where], gain)
+    return evidence.numpy()
+
+
+def _classes_to_try(
+    given: Tensor, num_classes: int, previous: NDArray[np.float64] | None, rivals: int | None
+) -> Tensor:
+    """Return (N, M) int64 distinct classes, the given one first."""
+    order = torch.zeros(len(given), num_classes, dtype=torch.float64)
+    if previous is not None:
+        order = torch.from_numpy(previous).clone()
+    order.scatter_(1, given[:, None], float("inf"))
+    count = num_classes if previous is None or rivals is None else min(rivals + 1, num_classes)
+    return order.argsort(dim=1, descending=True, stable=True)[:, :count]

@@ -6,28 +6,43 @@ so a resumed run equals an uninterrupted one.
 
 import copy
 import math
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from curricula import CurriculumSampler, Selection, random_scores
+from curricula import (
+    CURRICULA,
+    CurriculumSampler,
+    Labels,
+    Selection,
+    Trust,
+    random_scores,
+    trusted,
+)
 from robustdiff.config import Config, CurriculumConfig, ModelConfig
+from robustdiff.crossfit import crossfit
 from robustdiff.data import LabelledImages
 from robustdiff.ema import ema_decay, update_ema
 from robustdiff.errors import DivergedError
 from robustdiff.guidance import drop_labels
+from robustdiff.judge import judge
 from robustdiff.model import Model, bind
 from robustdiff.nets.unet import UNet, smallest_image
 from robustdiff.process import diffuse, per_image
 from robustdiff.rng import Stream, normal, stream_seed, uniform
-from robustdiff.scoring import Probing, prediction_scores
+from robustdiff.scoring import Probing, class_evidence, prediction_scores
 
 Scores = NDArray[np.float64]
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """Show nothing."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +64,17 @@ class RoundDone:
 
     Attributes:
         step: Steps so far.
-        scores: (N,) float64 smoothed scores.
-        label_used: (N,) bool, whether training uses the label.
+        scores: (N,) float64 smoothed scores, high = trusted.
+        trust: What they say about the labels.
+        label_used: (N,) bool, whether training uses the given label.
+        seconds: Time that the round took.
     """
 
     step: int
     scores: Scores
+    trust: Trust
     label_used: NDArray[np.bool_]
+    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +88,7 @@ class Task:
         dtype: Compute precision.
         oracle: (N,) bool, whether each given label is right; None unless the curriculum is the
             upper bound that may know.
+        progress: Called with (what, done, in all) during long work besides the steps.
     """
 
     config: Config
@@ -76,6 +96,13 @@ class Task:
     num_classes: int
     dtype: torch.dtype
     oracle: NDArray[np.bool_] | None = None
+    progress: Callable[[str, int, int], None] = _silent
+
+    @property
+    def given(self) -> NDArray[np.int64]:
+        """Given labels, (N,) int64."""
+        given: NDArray[np.int64] = self.data.given.cpu().numpy()
+        return given
 
     def bind(self, network: nn.Module) -> Model:
         """Return a network as this task's denoiser."""
@@ -111,8 +138,9 @@ class TrainState:
     def state_dict(self) -> dict[str, Any]:
         """Return tensors and plain numbers only."""
         curriculum = self.curriculum.state_dict()
-        if curriculum["scores"] is not None:
-            curriculum["scores"] = torch.from_numpy(curriculum["scores"])
+        for name, value in curriculum.items():
+            if isinstance(value, np.ndarray):
+                curriculum[name] = torch.from_numpy(value)
         return {
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
@@ -136,6 +164,40 @@ class TrainState:
             self.snapshot.load_state_dict(state["snapshot"])
         self.step, self.rounds = state["step"], state["rounds"]
         self.epoch, self.cursor = state["epoch"], state["cursor"]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What training is told in place of the given labels, on the device.
+
+    Attributes:
+        labels: (N,) int64 in [0, K]; K is no label.
+        weights: (N,) float32, or None.
+        soft: (N, K) float64 cumulative probabilities that labels are drawn from, or None.
+    """
+
+    labels: Tensor
+    weights: Tensor | None
+    soft: Tensor | None
+
+    @classmethod
+    def of(cls, labels: Labels, device: torch.device) -> Self:
+        """Move a treatment's outcome to a device."""
+        weights, soft = labels.weights, labels.soft
+        return cls(
+            torch.from_numpy(labels.labels).to(device),
+            None if weights is None else torch.from_numpy(weights).float().to(device),
+            None if soft is None else torch.from_numpy(soft.cumsum(axis=1)).to(device),
+        )
+
+    def draw(self, index: Tensor, seed: int, step: int) -> Tensor:
+        """Return labels of some samples at a step, (B,) int64."""
+        if self.soft is None:
+            return self.labels[index]
+        goal = uniform(seed, Stream.SOFT_LABEL, step, index)[:, :1]
+        drawn = (goal >= self.soft[index]).sum(1)
+        # The probabilities may sum to a little less than 1.
+        return drawn.clamp_max(self.soft.shape[1] - 1)
 
 
 def build_network(
@@ -233,22 +295,29 @@ def batch_losses(
     return (output - target).square().flatten(1).mean(1)
 
 
-def train_step(state: TrainState, task: Task, batch: tuple[Tensor, Tensor, Tensor]) -> float:
+def train_step(
+    state: TrainState,
+    task: Task,
+    batch: tuple[Tensor, Tensor, Tensor],
+    weights: Tensor | None = None,
+) -> float:
     """Make one optimiser step and update the average.
 
     Args:
         state: Changed in place.
         task: See `Task`.
         batch: See `batch_losses`.
+        weights: (B,) weights of the examples' losses, None for equal ones.
 
     Returns:
-        Mean loss of the batch.
+        Mean weighted loss of the batch.
 
     Raises:
         DivergedError: If the loss is not finite; the state is left as it was.
     """
     setting = task.config.train
-    loss = batch_losses(task.bind(state.model), batch, state.step, task).mean()
+    losses = batch_losses(task.bind(state.model), batch, state.step, task)
+    loss = (losses if weights is None else losses * weights).mean()
     value = float(loss.detach())
     if not math.isfinite(value):
         shown = ", ".join(str(i) for i in batch[2][:8].tolist())
@@ -275,41 +344,57 @@ def rounds_due(task: Task, step: int) -> int:
     selection, and the cost of scoring should not grow by that.
     """
     setting = task.config.curriculum
+    if CURRICULA[setting.name].once:
+        return 1
     passes = step // steps_per_pass(task.config, len(task.data))
     if passes < setting.warmup:
         return 0
     return (passes - setting.warmup) // setting.score_every + 1
 
 
-def score(state: TrainState, task: Task) -> Scores | None:
-    """Compute raw scores from the state as it is.
+def measure(state: TrainState, task: Task) -> Scores | None:
+    """Measure evidence about the labels from the state as it is.
 
     Args:
         state: Not changed.
         task: See `Task`.
 
     Returns:
-        (N,) float64; None where there is no score, or no previous round to compare with.
+        (N,) or (N, K) float64, see `robustdiff.judge.judge`; None where there is no score, or no
+        previous round to compare with.
 
     Raises:
         ValueError: If the curriculum needs the clean labels and they are not known.
     """
     curriculum, config = state.curriculum.curriculum, task.config
-    if curriculum.source == "none":
-        return None
-    if curriculum.source == "random":
-        return random_scores(config.seed, state.rounds, len(task.data))
-    if curriculum.source == "clean":
-        if task.oracle is None:
-            raise ValueError("curriculum 'oracle' needs the clean labels, and they are not known")
-        return np.where(task.oracle, 1.0, -1.0)
+    match curriculum.source:
+        case "none":
+            return None
+        case "random":
+            return random_scores(config.seed, state.rounds, len(task.data))
+        case "clean":
+            if task.oracle is None:
+                raise ValueError(
+                    "curriculum 'oracle' needs the clean labels, and they are not known"
+                )
+            return np.where(task.oracle, 1.0, -1.0)
+        case "classifier":
+            return crossfit(
+                task.data.images,
+                task.data.given,
+                task.num_classes,
+                seed=config.seed,
+                progress=lambda done, total: task.progress("judging the labels", done, total),
+            )
     probing = Probing(
         seed=config.seed, p_uncond=config.diffusion.p_uncond, settings=config.curriculum
     )
+    model = task.bind(state.ema)
+    if curriculum.source == "classes":
+        evidence = state.curriculum.evidence
+        return class_evidence(probing, task.data, model, evidence, state.rounds)
     old = None if state.snapshot is None else task.bind(state.snapshot)
-    return prediction_scores(
-        curriculum, probing, task.data, task.bind(state.ema), old, state.rounds
-    )
+    return prediction_scores(curriculum, probing, task.data, model, old, state.rounds)
 
 
 def train(state: TrainState, task: Task) -> Iterator[StepDone | RoundDone]:
@@ -330,29 +415,55 @@ def train(state: TrainState, task: Task) -> Iterator[StepDone | RoundDone]:
         if state.rounds < rounds_due(task, state.step):
             yield from _scoring_round(state, task)
         order = torch.from_numpy(state.curriculum.order(state.epoch))
-        used = torch.from_numpy(state.curriculum.label_used()).to(task.data.given.device)
+        told = Told.of(
+            state.curriculum.labels(task.given, task.num_classes), task.data.given.device
+        )
         batches = max(1, len(order) // batch_size)
         while state.cursor < batches and state.step < steps:
-            x_0, labels, index = task.data[
+            x_0, _, index = task.data[
                 order[state.cursor * batch_size : (state.cursor + 1) * batch_size]
             ]
-            labels = torch.where(used[index], labels, task.num_classes)
-            loss = train_step(state, task, (x_0, labels, index))
+            labels = told.draw(index, setting.seed, state.step)
+            weights = None if told.weights is None else told.weights[index]
+            loss = train_step(state, task, (x_0, labels, index), weights)
             state.cursor += 1
             yield StepDone(state.step, loss)
         if state.cursor >= batches:
             state.epoch, state.cursor = state.epoch + 1, 0
-    final = score(state, task)
-    if final is not None:
-        yield RoundDone(state.step, state.curriculum.smoothed(final), state.curriculum.label_used())
+    if state.curriculum.curriculum.once or (final := _timed(state, task)) is None:
+        return
+    evidence, seconds = final
+    smoothed = state.curriculum.smoothed(evidence)
+    scores, trust = judge(state.curriculum.curriculum, smoothed, task.given, task.num_classes)
+    yield RoundDone(state.step, scores, trust, _used(state, task, trust), seconds)
+
+
+def _timed(state: TrainState, task: Task) -> tuple[Scores, float] | None:
+    started = time.perf_counter()
+    evidence = measure(state, task)
+    return None if evidence is None else (evidence, time.perf_counter() - started)
+
+
+def _used(state: TrainState, task: Task, trust: Trust) -> NDArray[np.bool_]:
+    """Return which given labels training uses as they are."""
+    if state.curriculum.treatment in ("none", "select"):
+        return np.ones(len(trust.right), dtype=bool)
+    return trusted(trust.right, task.given)
 
 
 def _scoring_round(state: TrainState, task: Task) -> Iterator[RoundDone]:
-    """Take in a round's scores and remember the weights that made them."""
-    scores = score(state, task)
+    """Take in a round's evidence and remember the weights that made it."""
+    measured = _timed(state, task)
     state.rounds += 1
-    if state.curriculum.curriculum.needs_previous:
+    sampler = state.curriculum
+    if sampler.curriculum.needs_previous:
         state.snapshot = copy.deepcopy(state.ema)
-    if scores is not None:
-        updated = state.curriculum.update(scores)
-        yield RoundDone(state.step, updated, state.curriculum.label_used())
+    if measured is None:
+        return
+    evidence, seconds = measured
+    scores = sampler.update(
+        evidence, lambda found: judge(sampler.curriculum, found, task.given, task.num_classes)
+    )
+    assert sampler.trust is not None
+    used = _used(state, task, sampler.trust)
+    yield RoundDone(state.step, scores, sampler.trust, used, seconds)

@@ -8,8 +8,10 @@ import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -23,13 +25,13 @@ RECIPE = "evaluator-1"
 
 _BATCH_SIZE = 128
 _MIN_EPOCHS = 3
-# Small sets are repeated until this many images have been seen.
 _MIN_IMAGES_SEEN = 80_000
 # Images are shifted at random by up to this share of their size. Without it the features of a small
 # training set are tighter than those of unseen images, and real images fail the density test.
 _MAX_SHIFT = 1 / 8
 _MAX_LEARNING_RATE = 1e-2
 _WEIGHT_DECAY = 1e-2
+_SMALLEST = 1e-9
 _DIGEST_KEY = "tensors_sha256"
 
 
@@ -90,15 +92,21 @@ def train_evaluator(
     num_classes: int,
     *,
     seed: int,
+    transition: NDArray[np.float64] | None = None,
+    images_seen: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluator:
     """Train an evaluator; equal arguments give equal weights on one machine.
 
     Args:
         images: (N, C, H, W) uint8, N >= 2; training runs on their device.
-        labels: (N,) int64 in [0, num_classes), meant to be clean.
+        labels: (N,) int64 in [0, num_classes), meant to be clean, or noisy under `transition`.
         num_classes: K.
         seed: Seed of the initial weights and of the order; the global generators stay untouched.
+        transition: (K, K), T[clean, given]: the softmax then predicts the clean class (forward
+            correction, Patrini et al. 2017).
+        images_seen: Small sets are repeated until this many images have been seen; None for the
+            number that suits clean labels.
         progress: Called with (steps done, steps in all) after each step.
 
     Returns:
@@ -115,17 +123,18 @@ def train_evaluator(
         torch.default_generator.manual_seed(seed)
         evaluator = Evaluator(images.shape[1], num_classes)
     evaluator.to(images.device).to(memory_format=torch.channels_last)
-    epochs = max(_MIN_EPOCHS, -(-_MIN_IMAGES_SEEN // len(images)))
+    epochs = max(_MIN_EPOCHS, -(-(images_seen or _MIN_IMAGES_SEEN) // len(images)))
     batch_size = min(_BATCH_SIZE, len(images))
     total = epochs * (len(images) // batch_size)
     optimiser = torch.optim.AdamW(evaluator.parameters(), weight_decay=_WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _MAX_LEARNING_RATE, total)
+    noise = None if transition is None else torch.from_numpy(transition).float().to(images.device)
     order = torch.Generator().manual_seed(seed)
     shift = torch.Generator().manual_seed(seed)
     for step, batch in enumerate(_batches(len(images), batch_size, epochs, order), start=1):
         where = batch.to(images.device)
         inputs = _shifted(to_float(images[where]), shift)
-        loss = F.cross_entropy(evaluator(inputs)[1], labels[where])
+        loss = _loss(evaluator(inputs)[1], labels[where], noise)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -133,6 +142,13 @@ def train_evaluator(
         if progress is not None:
             progress(step, total)
     return evaluator.to(memory_format=torch.contiguous_format).eval()
+
+
+def _loss(logits: Tensor, labels: Tensor, transition: Tensor | None) -> Tensor:
+    if transition is None:
+        return F.cross_entropy(logits, labels)
+    given = logits.softmax(1) @ transition
+    return F.nll_loss(given.clamp_min(_SMALLEST).log(), labels)
 
 
 def _batches(

@@ -150,7 +150,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(number, code):
     assert all(torch.equal(a[key], b[key]) for key in a)
     histories = [
         [
-            {key: value for key, value in json.loads(line).items() if "per_second" not in key}
+            {key: value for key, value in json.loads(line).items() if "second" not in key}
             for line in Path(f"runs/{name}/metrics.jsonl").read_text().splitlines()
         ]
         for name in ("stopped", "straight")
@@ -232,10 +232,10 @@ BAD = {
     "steps and epochs": (["--steps=3", "--epochs=1"], 2, "exactly one"),
     "negative seed": (["--seed=-1"], 2, "seed must be at least 0, got -1"),
     "impossible treatment": (["--treatment=select"], 2, "has none"),
-    "treatment without a zero": (
-        ["--curriculum=small-loss", "--treatment=null"],
+    "treatment without classes": (
+        ["--curriculum=small-loss", "--treatment=relabel"],
         2,
-        "natural zero",
+        "knows the classes",
     ),
     "absent device": (["--device=cuda"], 2, "available: cpu"),
     "unknown device": (["--device=tpu"], 2, "'cuda'"),

@@ -11,15 +11,18 @@ from sklearn.neural_network import MLPClassifier
 
 from curricula import (
     CURRICULA,
+    TREATMENTS,
     CurriculumSampler,
     Selection,
+    Trust,
     dynamics,
     gumbel_top_k,
     selected_share,
     squared_error,
+    trusted,
 )
 from curricula.draw import draw_order, standardise
-from robustdiff.config import CurriculumName
+from robustdiff.config import CurriculumName, TreatmentName
 
 
 def predictions(seed=0, shape=(6, 1, 4, 4)):
@@ -68,6 +71,7 @@ def test_small_loss_prefers_the_small_loss():
 
 def test_names_of_the_configuration_are_those_of_the_registry():
     assert set(get_args(CurriculumName)) == set(CURRICULA)
+    assert set(get_args(TreatmentName)) == set(TREATMENTS)
 
 
 def test_gumbel_top_k_follows_sequential_weighted_draws():
@@ -118,6 +122,7 @@ def test_order_is_a_function_of_seed_epoch_and_scores_and_survives_saving():
     first.update(np.arange(50.0))
     copy = CurriculumSampler("pmi", 50, seed=4, selection=selection)
     copy.load_state_dict(first.state_dict())
+    assert copy.trust.right.tolist() == first.trust.right.tolist()
     assert (first.order(7) == copy.order(7)).all()
     assert (first.order(7) != first.order(8)).any()
     ranks = [first.order(7)[rank::3] for rank in range(3)]
@@ -131,18 +136,76 @@ def test_scores_are_smoothed_and_the_first_is_taken_whole():
 
 
 def test_suspects_lose_their_label_and_can_win_it_back():
+    given_labels = np.array([0, 0, 0])
     sampler = CurriculumSampler("pmi", 3, seed=0, selection=Selection())
-    assert sampler.label_used().all()
+    assert sampler.labels(given_labels, 5).labels.tolist() == [0, 0, 0]
     sampler.update(np.array([1.0, -1.0, 0.0]))
-    assert sampler.label_used().tolist() == [True, False, True]
+    assert sampler.labels(given_labels, 5).labels.tolist() == [0, 5, 0]
     sampler.update(np.array([1.0, 3.0, 0.0]))
-    assert sampler.label_used().all()
+    assert sampler.labels(given_labels, 5).labels.tolist() == [0, 0, 0]
     assert len(sampler.order(0)) == 3
+
+
+CLASSES = np.array([[0.9, 0.1, 0.0], [0.2, 0.7, 0.1], [0.3, 0.3, 0.4]])
+
+
+def treated(treatment):
+    sampler = CurriculumSampler("crossfit", 3, seed=0, selection=Selection(treatment=treatment))
+    given_labels = np.array([0, 0, 2])
+
+    def judge(evidence):
+        return np.zeros(3), Trust(evidence[np.arange(3), given_labels], 0.3, evidence)
+
+    sampler.update(CLASSES, judge)
+    return sampler.labels(given_labels, 3)
+
+
+def test_treatments_do_what_they_say():
+    assert treated("none").labels.tolist() == [0, 0, 2]
+    # The third label is below one half, but the only one of its class.
+    assert treated("null").labels.tolist() == [0, 3, 2]
+    assert treated("relabel").labels.tolist() == [0, 1, 2]
+    np.testing.assert_array_equal(treated("soft").soft, CLASSES)
+    weights = treated("reweight").weights
+    assert weights.mean() == pytest.approx(1)
+    np.testing.assert_allclose(weights / weights[0], np.array([0.9, 0.2, 0.4]) / 0.9)
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.integers(0, 99), st.integers(2, 5))
+def test_no_class_loses_more_than_nine_labels_in_ten(seed, k):
+    rng = np.random.default_rng(seed)
+    given_labels = rng.integers(0, k, 200)
+    right = rng.random(200) * (given_labels != 0)  # class 0 is wholly distrusted
+    used = trusted(right, given_labels)
+    for label in np.unique(given_labels):
+        members = given_labels == label
+        assert used[members].sum() >= max(1, round(0.1 * members.sum()))
+    assert used[right >= 0.5].all()
+
+
+def test_what_was_not_measured_keeps_its_evidence():
+    sampler = CurriculumSampler("margin", 2, seed=0, selection=Selection(smoothing=0.5))
+
+    def judge(evidence):
+        return evidence[:, 0], Trust(np.ones(2), 0.0)
+
+    sampler.update(np.array([[0.0, 2.0], [0.0, 4.0]]), judge)
+    sampler.update(np.array([[0.0, 4.0], [0.0, np.nan]]), judge)
+    np.testing.assert_array_equal(sampler.evidence, [[0, 3], [0, 4]])
+    with pytest.raises(ValueError, match="finite, got nan for sample 1"):
+        CurriculumSampler("margin", 2, seed=0, selection=Selection()).update(
+            np.array([[0.0, 1.0], [0.0, np.nan]]), judge
+        )
 
 
 @pytest.mark.parametrize(
     ("name", "treatment", "says"),
-    [("uniform", "select", "has none"), ("small-loss", "null", "natural zero")],
+    [
+        ("uniform", "select", "has none"),
+        ("uniform", "null", "has none"),
+        ("pmi", "relabel", "knows the classes"),
+    ],
 )
 def test_impossible_treatments_are_refused(name, treatment, says):
     with pytest.raises(ValueError, match=says):

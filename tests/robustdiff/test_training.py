@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from corruptions import corrupt
-from curricula import CURRICULA
+from curricula import CURRICULA, Labels
 from robustdiff.config import CurriculumConfig, DataConfig, resolve
 from robustdiff.data import LabelledImages, load_images
 from robustdiff.errors import DivergedError
@@ -15,15 +15,18 @@ from robustdiff.model import Model
 from robustdiff.process import PREDICTIONS
 from robustdiff.progress import Silent
 from robustdiff.schedules import cosine
-from robustdiff.scoring import Probing, make_probe, prediction_scores
+from robustdiff.scoring import Probing, class_evidence, make_probe, prediction_scores
 from robustdiff.train import (
     RoundDone,
     StepDone,
     Task,
+    Told,
+    batch_losses,
     new_state,
     rounds_due,
     total_steps,
     train,
+    train_step,
 )
 
 SMALL = {
@@ -33,13 +36,24 @@ SMALL = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _quick_classifiers(monkeypatch):
+    """Judging by classifiers takes seconds; here the posterior is a function of the labels."""
+
+    def posterior(images, given, num_classes, *, seed, progress):
+        rng = np.random.default_rng(seed)
+        return rng.dirichlet(np.ones(num_classes), len(given))
+
+    monkeypatch.setattr("robustdiff.train.crossfit", posterior)
+
+
 def small_task(**layer):
     config = resolve(SMALL, *[{k: v} for k, v in layer.items()])
     images = load_images(DataConfig(), Silent())
     clean = images.train_labels[:64].numpy()
     labels = corrupt(clean, num_classes=10, rate=0.3, seed=config.seed)
     few = dataclasses.replace(images, train=images.train[:64], train_labels=images.train_labels)
-    return make_task(config, few, labels)
+    return make_task(config, few, labels, Silent())
 
 
 def run(task, state=None):
@@ -51,9 +65,19 @@ def same(a, b):
     return all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("name", CURRICULA)
-def test_stopped_and_resumed_equals_uninterrupted(name):
-    task = small_task(curriculum={"name": name})
+COMBINATIONS = [
+    *((name, None) for name in CURRICULA),
+    ("crossfit", "soft"),
+    ("margin", "relabel"),
+    ("margin", "select"),
+    ("small-loss", "reweight"),
+    ("dynamics-uncond", "null"),
+]
+
+
+@pytest.mark.parametrize(("name", "treatment"), COMBINATIONS)
+def test_stopped_and_resumed_equals_uninterrupted(name, treatment):
+    task = small_task(curriculum={"name": name, "treatment": treatment})
     straight, events = run(task)
     for stop in range(1, len(events), 3):
         first = new_state(task)
@@ -69,6 +93,8 @@ def test_stopped_and_resumed_equals_uninterrupted(name):
                 assert a == b
             else:
                 np.testing.assert_array_equal(a.scores, b.scores)
+                np.testing.assert_array_equal(a.trust.right, b.trust.right)
+                np.testing.assert_array_equal(a.label_used, b.label_used)
 
 
 def test_a_grown_run_equals_a_long_one():
@@ -225,3 +251,40 @@ def test_dynamics_have_no_score_before_a_second_round():
     model = shifting(torch.rand(11), [])
     for name in ("dynamics-cond", "dynamics-uncond"):
         assert prediction_scores(CURRICULA[name], probing(), small_data(), model, None, 0) is None
+
+
+def test_class_evidence_is_the_error_of_the_given_label_less_that_of_each_class():
+    shift = torch.tensor([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
+    # The model predicts eps = x_t + shift; at t near 1, x_t is nearly eps.
+    data = small_data(torch.full((20,), 3))
+    setting = probing(probes=2, probe_times=(0.97, 0.99), rivals=2)
+    whole = class_evidence(setting, data, shifting(shift, []), None, 0)
+    expected = 0.3**2 - shift[:10].double().numpy() ** 2
+    np.testing.assert_allclose(whole, np.broadcast_to(expected, (20, 10)), atol=0.12)
+    assert (whole[:, 3] == 0).all()
+    used = []
+    again = class_evidence(setting, data, shifting(shift, used), whole, 0)
+    assert [labels.unique().tolist() for labels in used] == [[3], [0], [1]] * 2
+    tried = ~np.isnan(again)
+    assert (tried == np.isin(np.arange(10), [0, 1, 3])).all()
+    np.testing.assert_allclose(again[tried], whole[tried])
+
+
+def test_soft_labels_are_drawn_anew_with_their_probabilities():
+    classes = np.array([[0.5, 0.3, 0.2], [0.0, 0.0, 1.0]])
+    told = Told.of(Labels(np.array([0, 0]), soft=classes), torch.device("cpu"))
+    drawn = torch.stack([told.draw(torch.tensor([0, 1]), 0, step) for step in range(4000)])
+    shares = [(drawn[:, 0] == k).float().mean().item() for k in range(3)]
+    np.testing.assert_allclose(shares, classes[0], atol=0.03)
+    assert (drawn[:, 1] == 2).all()
+
+
+def test_weights_multiply_the_losses():
+    task = small_task()
+    batch = task.data[torch.arange(16)]
+    plain = train_step(new_state(task), task, batch)
+    doubled = train_step(new_state(task), task, batch, torch.full((16,), 2.0))
+    assert doubled == pytest.approx(2 * plain)
+    first = train_step(new_state(task), task, batch, 16.0 * (torch.arange(16) == 0))
+    expected = batch_losses(task.bind(new_state(task).model), batch, 0, task)[0]
+    assert first == pytest.approx(expected.item(), rel=1e-5)

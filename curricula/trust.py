@@ -1,0 +1,97 @@
+"""From trust in labels to what training does with them: one function per treatment."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+# Least share of every class's labels that stays in use, so that no class is lost to a bad score.
+_LEAST_KEPT = 0.1
+
+
+class Trust(NamedTuple):
+    """What is believed about the labels.
+
+    Attributes:
+        right: (N,) float64 in [0, 1], how likely each given label is right.
+        noise: Estimated share of wrong labels.
+        classes: (N, K) float64, rows sum to 1: how likely each class is; None where the score knows
+            no classes.
+    """
+
+    right: Floats
+    noise: float
+    classes: Floats | None = None
+
+
+class Labels(NamedTuple):
+    """What training is told.
+
+    Attributes:
+        labels: (N,) int64 in [0, K]; K means to train without a label.
+        weights: (N,) float64 of mean 1 for the losses, or None.
+        soft: (N, K) float64 to draw each label from anew at every step, or None.
+    """
+
+    labels: Ints
+    weights: Floats | None = None
+    soft: Floats | None = None
+
+
+def trusted(right: Floats, given: Ints) -> NDArray[np.bool_]:
+    """Return which labels are used: those more likely right than wrong.
+
+    Where that leaves less than a tenth of a class's labels, its likeliest tenth.
+
+    Args:
+        right: (N,) float64 in [0, 1].
+        given: (N,) int64.
+
+    Returns:
+        (N,) bool.
+    """
+    used = right >= 0.5
+    for label in np.unique(given):
+        members = np.flatnonzero(given == label)
+        least = max(1, round(_LEAST_KEPT * len(members)))
+        if used[members].sum() < least:
+            used[members[np.argsort(-right[members], kind="stable")[:least]]] = True
+    return np.asarray(used)
+
+
+def _as_given(trust: Trust, given: Ints, null: int) -> Labels:
+    return Labels(given)
+
+
+def _null(trust: Trust, given: Ints, null: int) -> Labels:
+    return Labels(np.where(trusted(trust.right, given), given, null))
+
+
+def _reweight(trust: Trust, given: Ints, null: int) -> Labels:
+    weights = np.where(trusted(trust.right, given), trust.right, np.minimum(trust.right, 0.5))
+    return Labels(given, weights=weights / weights.mean())
+
+
+def _relabel(trust: Trust, given: Ints, null: int) -> Labels:
+    assert trust.classes is not None
+    likeliest = trust.classes.argmax(axis=1)
+    return Labels(np.where(trusted(trust.right, given), given, likeliest))
+
+
+def _soft(trust: Trust, given: Ints, null: int) -> Labels:
+    return Labels(given, soft=trust.classes)
+
+
+TREATMENTS: dict[str, Callable[[Trust, Ints, int], Labels]] = {
+    "none": _as_given,
+    # Which samples are drawn is the sampler's matter; their labels stay.
+    "select": _as_given,
+    "reweight": _reweight,
+    "null": _null,
+    "relabel": _relabel,
+    "soft": _soft,
+}

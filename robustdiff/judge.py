@@ -1,0 +1,136 @@
+"""From scores to trust in labels, without ever seeing a clean one."""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import expit, log_softmax
+
+from corruptions import confident_joint, mixture_posterior
+from curricula import Curriculum, Trust
+from curricula.draw import standardise
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+_DECONVOLUTION_STEPS = 20
+_TINY = 1e-12
+
+
+def judge(
+    curriculum: Curriculum, evidence: Floats, given: Ints, num_classes: int
+) -> tuple[Floats, Trust]:
+    """Return scores, high = trusted, and trust in the labels.
+
+    Args:
+        curriculum: Entry of `CURRICULA`.
+        evidence: (N,) scores; for source "classes" (N, K) log-likelihoods of the image under each
+            class, up to a factor and a constant per row; for source "classifier" (N, K)
+            posterior probabilities.
+        given: (N,) int64 labels as given.
+        num_classes: K.
+
+    Returns:
+        (N,) float64, and the trust.
+
+    Raises:
+        ValueError: If a class is never given, for source "classes".
+    """
+    if curriculum.source == "classes":
+        noisy = class_probabilities(evidence, given)
+        transition = confident_joint(given, noisy).transition
+        return by_classes(posterior(deconvolve(noisy, transition), transition, given), given)
+    if curriculum.source == "classifier":
+        return by_classes(evidence, given)
+    if curriculum.source == "clean":
+        return evidence, _trust(np.where(evidence > 0, 1.0, 0.0))
+    if curriculum.zero is None:
+        return evidence, _trust(1 - mixture_posterior(evidence))
+    # A logistic about the zero; the scale is the scores' own.
+    centred = standardise(np.array([curriculum.zero, *evidence]))
+    return evidence, _trust(expit(centred[1:] - centred[0]))
+
+
+def _trust(right: Floats) -> Trust:
+    return Trust(right, float((right < 0.5).mean()))
+
+
+def by_classes(classes: Floats, given: Ints) -> tuple[Floats, Trust]:
+    """Score labels by their log-odds against the likeliest other class.
+
+    Args:
+        classes: (N, K) probabilities.
+        given: (N,) int64.
+
+    Returns:
+        (N,) float64, and the trust.
+    """
+    rows = np.arange(len(given))
+    own = classes[rows, given]
+    others = classes.copy()
+    others[rows, given] = 0
+    scores = np.log(own + _TINY) - np.log(others.max(axis=1) + _TINY)
+    # Counting beats the mean of the probabilities, which small errors of T pull towards the prior.
+    return scores, Trust(own, float((scores < 0).mean()), classes)
+
+
+def class_probabilities(evidence: Floats, given: Ints) -> Floats:
+    """Turn log-likelihoods of unknown scale into probabilities of the given label.
+
+    The scale is the one under which the given labels are likeliest; the prior is their share.
+
+    Args:
+        evidence: (N, K).
+        given: (N,) int64.
+
+    Returns:
+        (N, K) float64, rows sum to 1.
+    """
+    rows = np.arange(len(given))
+    counts = np.bincount(given, minlength=evidence.shape[1])
+    prior = np.log(np.maximum(counts, 1) / len(given))
+    unit = np.abs(evidence).mean() or 1.0
+
+    def loss(log_scale: float) -> float:
+        logits = evidence * (np.exp(log_scale) / unit) + prior
+        return -float(log_softmax(logits, axis=1)[rows, given].mean())
+
+    best = minimize_scalar(loss, bounds=(-5, 8), method="bounded", options={"xatol": 1e-3})
+    logits = evidence * (np.exp(best.x) / unit) + prior
+    return np.asarray(np.exp(log_softmax(logits, axis=1)))
+
+
+def deconvolve(noisy: Floats, transition: Floats) -> Floats:
+    """Return clean class probabilities f with f T close to the noisy ones.
+
+    Multiplicative updates (Richardson 1972, Lucy 1974): f stays a distribution, and a singular T
+    does no harm. Few steps, since more would fit the noise of the estimate.
+
+    Args:
+        noisy: (N, K) probabilities of the given label.
+        transition: (K, K), T[clean, given].
+
+    Returns:
+        (N, K) float64, rows sum to 1.
+    """
+    clean = np.full_like(noisy, 1 / noisy.shape[1])
+    for _ in range(_DECONVOLUTION_STEPS):
+        clean = clean * ((noisy / np.maximum(clean @ transition, _TINY)) @ transition.T)
+        clean /= clean.sum(axis=1, keepdims=True)
+    return clean
+
+
+def posterior(clean: Floats, transition: Floats, given: Ints) -> Floats:
+    """Return p(class | image, given label), proportional to T[class, given] p(class | image).
+
+    Args:
+        clean: (N, K) p(class | image).
+        transition: (K, K), T[clean, given].
+        given: (N,) int64.
+
+    Returns:
+        (N, K) float64, rows sum to 1.
+    """
+    joint = clean * transition[:, given].T
+    total = joint.sum(axis=1, keepdims=True)
+    # A label that the estimated matrix rules out leaves the image alone to decide.
+    return np.where(total > _TINY, joint / np.maximum(total, _TINY), clean)
