@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 import typer
 
+from . import compare as compare_command
 from . import corrupt as corrupt_command
 from . import eval as eval_command
 from . import presets as presets_command
 from . import sample as sample_command
+from . import study as study_command
 from . import train as train_command
 
 app = typer.Typer(
@@ -23,6 +25,8 @@ app.command()(train_command.train)
 app.command(name="eval")(eval_command.evaluate)
 app.command()(sample_command.sample)
 app.command()(corrupt_command.corrupt)
+app.command()(study_command.study)
+app.command()(compare_command.compare)
 app.command()(presets_command.presets)
 
 

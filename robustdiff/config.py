@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 DatasetName = Literal["digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "folder"]
 BadImage = Literal["refuse", "skip"]
@@ -31,6 +31,7 @@ TreatmentName = Literal["none", "select", "reweight", "null", "relabel", "soft"]
 NoiseMode = Literal["exact", "exact-overall", "exact-per-class", "bernoulli"]
 SamplerName = Literal["ancestral", "ddim", "dpm-solver++", "heun"]
 
+_Kind = TypeVar("_Kind")
 Layer = Mapping[str, Any]
 """Nested plain data, e.g. {"train": {"steps": 100}}; what a TOML file holds."""
 
@@ -472,14 +473,23 @@ def resolve(*layers: Layer) -> Config:
     Raises:
         ValueError: One line naming the key, what is allowed and what came.
     """
-    from pydantic import TypeAdapter, ValidationError
-
     merged: dict[str, Any] = {}
     for layer in layers:
         _check_keys(layer, _known_keys(Config))
         merged = _merge(merged, layer)
+    return validated(Config, merged)
+
+
+def validated(kind: type[_Kind], plain: Mapping[str, Any]) -> _Kind:
+    """Build a dataclass from plain data.
+
+    Raises:
+        ValueError: One line naming the key, what is allowed and what came.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
     try:
-        return TypeAdapter(Config).validate_python(merged)
+        return TypeAdapter(kind).validate_python(plain)
     except ValidationError as error:
         first = error.errors()[0]
         message = first["msg"].removeprefix("Value error, ")

@@ -67,7 +67,13 @@ def sample_run(
 
 
 def evaluate_run(
-    run: Run, config: Config, report: Report, *, seed: int, inception_weights: Path | None
+    run: Run,
+    config: Config,
+    report: Report,
+    *,
+    seed: int,
+    inception_weights: Path | None,
+    evaluators: Path | None = None,
 ) -> dict[str, Any]:
     """Evaluate a run and write metrics.json and a grid of samples.
 
@@ -77,6 +83,7 @@ def evaluate_run(
         report: Told about progress.
         seed: Seed of the generated images.
         inception_weights: File of Inception weights, for `eval.features = "inception"`.
+        evaluators: Folder that keeps evaluators; None is "evaluators" beside the run.
 
     Returns:
         The content of metrics.json.
@@ -96,7 +103,7 @@ def evaluate_run(
         )
     classes = class_labels(count, images.num_classes)
     evaluator, digest = load_or_train(
-        run.path.resolve().parent / "evaluators",
+        evaluators or run.path.resolve().parent / "evaluators",
         images.name,
         images.train,
         images.train_labels,
@@ -125,6 +132,8 @@ def evaluate_run(
         "seed": config.seed,
         **measured,
         "detection": run.detection(labels),
+        "estimated_noise": run.estimated_noise(),
+        "scoring_share": run.scoring_share(config.train.batch_size),
         "features": config.eval.features,
         "evaluator_sha256": digest,
         "guidance_weight": config.sample.guidance_weight,

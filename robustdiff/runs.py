@@ -142,6 +142,26 @@ class Run:
             scores: NDArray[np.float64] = content["score"]
         return scores
 
+    def estimated_noise(self) -> float | None:
+        """Return the estimated share of wrong labels; None if the run made no scores."""
+        if not self.scores_file.exists():
+            return None
+        with np.load(self.scores_file, allow_pickle=False) as content:
+            return float(content["estimated_noise"])
+
+    def scoring_share(self, batch_size: int) -> float | None:
+        """Return the time of all scoring rounds as a share of that of the training steps."""
+        if not self.history_file.exists():
+            return None
+        entries = [json.loads(line) for line in self.history_file.read_text().splitlines()]
+        logged = [entry for entry in entries if "images_per_second" in entry]
+        before, training = 0, 0.0
+        for entry in logged:
+            training += (entry["step"] - before) * batch_size / entry["images_per_second"]
+            before = entry["step"]
+        scoring = sum(entry.get("scoring_seconds", 0.0) for entry in entries)
+        return scoring / training if training else None
+
     def detection(self, labels: NoisyLabels) -> dict[str, float] | None:
         """Compare the newest scores with the labels' truth; None if there is nothing to tell."""
         scores = self.scores()

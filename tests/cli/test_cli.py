@@ -355,3 +355,47 @@ def test_a_class_without_images_is_named():
             test_labels=labels,
             class_names=("crow", "owl"),
         )
+
+
+def test_study_then_compare(capsys):
+    Path("grid.toml").write_text(
+        """
+        preset = "digits"
+        [base]
+        model = {channels = [8], time_size = 8}
+        train = {steps = 24, precision = "fp32", batch_size = 64}
+        sample.steps = 2
+        eval.num_samples = 40
+        curriculum = {warmup = 0, probes = 1}
+        [noise.clean]
+        methods = ["plain"]
+        [noise.half]
+        rate = 0.5
+        [method.plain]
+        [method.pmi.curriculum]
+        name = "pmi"
+        """
+    )
+    assert call("study", "grid.toml", "--dry-run") == 0
+    assert capsys.readouterr().out.count("to do runs/grid/") == 3
+    assert not Path("runs").exists()
+    assert call("study", "grid.toml", "--part=2/2") == 0
+    assert [path.parent.name for path in Path("runs/grid").rglob("metrics.json")] == ["s0"]
+    assert call("study", "grid.toml") == 0
+    assert sorted(path.name for path in Path("runs/grid").iterdir()) == [
+        "clean",
+        "evaluators",
+        "half",
+    ]
+    capsys.readouterr()
+    assert call("compare", "runs/grid", "--out=table") == 0
+    printed = capsys.readouterr().out
+    assert "symmetric 0.5" in printed
+    assert "AUROC" in printed
+    assert {path.name for path in Path("table").iterdir()} == {
+        f"compare.{kind}" for kind in ("md", "csv", "json", "png")
+    }
+    assert call("study", "grid.toml", "--part=3/2") == 2
+    assert "--part takes I/N" in capsys.readouterr().err
+    assert call("compare", "runs/grid/evaluators") == 2
+    assert "holds no evaluated run" in capsys.readouterr().err

@@ -1,0 +1,43 @@
+"""`robustdiff study`: a grid of runs from one file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import make_report
+
+
+def study(
+    file: Annotated[Path, typer.Argument(help="TOML file: seeds, noise.NAME, method.NAME.")],
+    out: Annotated[Path | None, typer.Option(help="Folder; runs/<name of the file>.")] = None,
+    part: Annotated[
+        str,
+        typer.Option(metavar="I/N", help="Do every N-th run only, from the I-th on; for arrays."),
+    ] = "1/1",
+    data_dir: Annotated[Path | None, typer.Option(help="Where the dataset lies.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be done.")] = False,
+) -> None:
+    """Train and evaluate a grid of noise x method x seed; resumes, and skips what is done."""
+    first, count = _part(part)
+    from robustdiff.study import read_study, run_study
+
+    folder = out or Path("runs") / file.stem
+    cells = read_study(file, data_dir)[first - 1 :: count]
+    if dry_run:
+        for cell in cells:
+            done = (folder / cell.path / "metrics.json").exists()
+            print(f"{'done ' if done else 'to do'} {folder / cell.path}")
+        return
+    with make_report() as report:
+        failed = run_study(cells, folder, report)
+    if failed:
+        raise OSError(f"{len(failed)} of {len(cells)} runs failed, the first is {failed[0]}")
+    print(f"done: compare with: robustdiff compare {folder}")
+
+
+def _part(text: str) -> tuple[int, int]:
+    first, slash, count = text.partition("/")
+    if not (slash and first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
+        raise ValueError(f"--part takes I/N with 1 <= I <= N, such as 2/8, got {text!r}")
+    return int(first), int(count)

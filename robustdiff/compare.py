@@ -1,0 +1,242 @@
+"""Runs side by side: means and 95 % intervals over seeds, and how much of the loss was won back."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.stats import t as student
+
+from robustdiff.config import Config, to_plain
+from robustdiff.files import write_text
+from robustdiff.plots import write_figure
+from robustdiff.runs import Run
+
+Metrics = dict[str, Any]
+
+# Column -> figure of one run, None where it has none.
+COLUMNS: dict[str, Callable[[Metrics], float | None]] = {
+    "label accuracy": lambda m: m["label_accuracy"],
+    "NLL": lambda m: m["nll"],
+    "class-wise FID": lambda m: m["class_fid"],
+    "FID": lambda m: m["fid"],
+    "AUROC": lambda m: m["detection"] and m["detection"]["auroc"],
+    "precision at rate": lambda m: m["detection"] and m["detection"]["precision_at_rate"],
+    "noise error": lambda m: (
+        None if m.get("estimated_noise") is None else abs(m["estimated_noise"] - m["noise"])
+    ),
+    "scoring / training time": lambda m: m.get("scoring_share"),
+}
+GAP = "gap closed"
+_CLEAN = "clean"
+# What may differ between runs that are repetitions of each other.
+_FREE = ("seed", "data.data_dir", "data.download", "train.device")
+
+
+class Row(NamedTuple):
+    """Repetitions of one method under one noise.
+
+    Attributes:
+        noise: What was done to the labels.
+        method: What was done about it.
+        seeds: Seeds of the repetitions.
+        values: Column -> one figure per seed; empty where the method has none.
+    """
+
+    noise: str
+    method: str
+    seeds: list[int]
+    values: dict[str, list[float]]
+
+
+def find_runs(paths: Sequence[Path]) -> list[Run]:
+    """Return the evaluated runs at or under some folders.
+
+    Raises:
+        ValueError: If a folder holds none.
+    """
+    found = []
+    for path in paths:
+        files = [path / "metrics.json"] if (path / "metrics.json").exists() else []
+        files = files or sorted(path.rglob("metrics.json"))
+        if not files:
+            raise ValueError(f"{path} holds no evaluated run; make one with: robustdiff eval")
+        found += [Run(file.parent) for file in files]
+    return list(dict.fromkeys(found))
+
+
+def compare_runs(runs: Sequence[Run]) -> list[Row]:
+    """Group runs that differ in their seed alone.
+
+    The gap closed is (uniform - method) / (uniform - clean) in class-wise FID, seed by seed: 1 is
+    as good as clean labels. It needs runs with curriculum "uniform" on noisy and on clean labels.
+
+    Args:
+        runs: Evaluated runs.
+
+    Returns:
+        Rows, by noise, in the order in which they came.
+
+    Raises:
+        ValueError: If a run's metrics cannot be read.
+    """
+    entries = [(run.config(), _metrics(run)) for run in runs]
+    groups: dict[str, list[tuple[Config, Metrics]]] = {}
+    for config, metrics in entries:
+        groups.setdefault(json.dumps(_settings(config)), []).append((config, metrics))
+    plain = {
+        (_noise(config, metrics), _setup(config), config.seed): metrics["class_fid"]
+        for config, metrics in entries
+        if config.curriculum.name == "uniform"
+    }
+    names = _method_names([group[0][0] for group in groups.values()])
+    rows = []
+    for group, method in zip(groups.values(), names, strict=True):
+        group.sort(key=lambda entry: entry[0].seed)
+        values = {
+            name: [float(v) for _, m in group if (v := column(m)) is not None]
+            for name, column in COLUMNS.items()
+        }
+        noise = _noise(*group[0])
+        values[GAP] = [
+            (noisy - metrics["class_fid"]) / (noisy - clean)
+            for config, metrics in group
+            if (noisy := plain.get((noise, _setup(config), config.seed))) is not None
+            and (clean := plain.get((_CLEAN, _setup(config), config.seed))) is not None
+            and noise != _CLEAN
+        ]
+        rows.append(Row(noise, method, [config.seed for config, _ in group], values))
+    order = list(dict.fromkeys(row.noise for row in rows))
+    return sorted(rows, key=lambda row: order.index(row.noise))
+
+
+def _metrics(run: Run) -> Metrics:
+    try:
+        metrics: Metrics = json.loads(run.metrics_file.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot read {run.metrics_file}: {error}") from error
+    return metrics
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """Return what repetitions have in common, dotted key -> value."""
+    flat: dict[str, Any] = {}
+    for key, value in to_plain(config).items():
+        nested = value if isinstance(value, dict) else {}
+        flat |= {f"{key}.{name}": entry for name, entry in nested.items()} or {key: value}
+    return {key: value for key, value in flat.items() if key not in _FREE}
+
+
+def _setup(config: Config) -> str:
+    """Return what a run has in common with those it is measured against."""
+    apart = ("noise.", "curriculum.")
+    return json.dumps([s for s in _settings(config).items() if not s[0].startswith(apart)])
+
+
+def _noise(config: Config, metrics: Metrics) -> str:
+    if config.noise.labels is not None:
+        return f"labels of {Path(config.noise.labels).name} {config.noise.labels_key or ''}".strip()
+    return f"{config.noise.type} {config.noise.rate:g}" if metrics["noise"] else _CLEAN
+
+
+def _method_names(configs: Sequence[Config]) -> list[str]:
+    """Name methods by their curriculum, and by every setting in which runs differ besides."""
+    settings = [_settings(config) for config in configs]
+    names = []
+    for mine in settings:
+        name, treatment = mine["curriculum.name"], mine["curriculum.treatment"]
+        parts = [name] if treatment is None else [name, treatment]
+        for key, value in mine.items():
+            if key.startswith("noise.") or key in ("curriculum.name", "curriculum.treatment"):
+                continue
+            # Settings of a curriculum say nothing about another one.
+            own = key.startswith("curriculum.")
+            others = [s for s in settings if not own or s["curriculum.name"] == name]
+            if any(other[key] != value for other in others):
+                parts.append(f"{key.rpartition('.')[2]}={json.dumps(value)}")
+        names.append(" ".join(parts))
+    return names
+
+
+def interval(values: Sequence[float]) -> tuple[float, float | None]:
+    """Return mean and half-width of the 95 % interval (Student's t); None for one value."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return mean, None
+    width = student.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+    return mean, float(width)
+
+
+def cell(values: Sequence[float]) -> str:
+    """Format values as mean ± half-width."""
+    if not values:
+        return "-"
+    mean, half = interval(values)
+    return f"{mean:.3f}" if half is None else f"{mean:.3f} ± {half:.3f}"
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Return the comparison as a Markdown table."""
+    names = [*COLUMNS, GAP]
+    lines = [
+        "| labels | method | seeds | " + " | ".join(names) + " |",
+        "|---" * (len(names) + 3) + "|",
+    ]
+    for row in rows:
+        cells = " | ".join(cell(row.values[name]) for name in names)
+        lines.append(f"| {row.noise} | {row.method} | {len(row.seeds)} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def write_comparison(rows: Sequence[Row], folder: Path) -> None:
+    """Write compare.md, .csv, .json and .png.
+
+    Args:
+        rows: See `compare_runs`.
+        folder: Made if missing; files of the same names are replaced.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "compare.md", markdown(rows))
+    write_text(
+        folder / "compare.json", json.dumps([row._asdict() for row in rows], indent=2) + "\n"
+    )
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = [*COLUMNS, GAP]
+    heads = [f"{name} {part}" for name in names for part in ("mean", "half-width")]
+    writer.writerow(["noise", "method", "seeds", *heads])
+    for row in rows:
+        figures = [interval(v) if (v := row.values[name]) else (None, None) for name in names]
+        writer.writerow(
+            [row.noise, row.method, len(row.seeds), *(f for pair in figures for f in pair)]
+        )
+    write_text(folder / "compare.csv", text.getvalue())
+    write_figure(comparison_figure(rows), folder / "compare.png")
+
+
+def comparison_figure(rows: Sequence[Row]) -> Figure:
+    """Draw class-wise FID and AUROC of every method, one panel row per noise."""
+    noises = list(dict.fromkeys(row.noise for row in rows))
+    heights = [0.6 + 0.26 * sum(row.noise == noise for row in rows) for noise in noises]
+    figure = Figure(figsize=(9, 1 + sum(heights)), dpi=110, layout="constrained")
+    grid = figure.subplots(len(noises), 2, squeeze=False, height_ratios=heights)
+    for panels, noise in zip(grid, noises, strict=True):
+        chosen = [row for row in rows if row.noise == noise][::-1]
+        for axes, column in zip(panels, ("class-wise FID", "AUROC"), strict=True):
+            for place, row in enumerate(chosen):
+                if values := row.values[column]:
+                    mean, half = interval(values)
+                    axes.errorbar(mean, place, xerr=half or 0, fmt="o", color="tab:blue", ms=4)
+                    axes.plot(values, [place] * len(values), "|", color="grey", ms=6)
+            axes.set_ylim(-0.6, len(chosen) - 0.4)
+            names = [row.method for row in chosen] if axes is panels[0] else [""] * len(chosen)
+            axes.set_yticks(range(len(chosen)), names, fontsize=8, parse_math=False)
+            axes.grid(axis="x", alpha=0.3)
+            axes.set_title(f"{noise}: {column}", fontsize=9, loc="left", parse_math=False)
+        panels[0].set_xscale("log")
+        panels[1].set_xlim(0, 1.02)
+    return figure

@@ -1,0 +1,101 @@
+import csv
+import json
+import math
+
+import pytest
+
+from robustdiff.compare import cell, compare_runs, find_runs, interval, markdown, write_comparison
+from robustdiff.config import resolve, to_plain
+
+
+def make_run(folder, *, rate, class_fid, seed, **layer):
+    config = resolve({"noise": {"rate": rate}, "seed": seed}, layer)
+    metrics = {
+        "label_accuracy": 0.9,
+        "nll": 0.1,
+        "class_fid": class_fid,
+        "fid": 0.5,
+        "noise": rate,
+        "detection": None,
+    }
+    if layer:
+        metrics |= {
+            "detection": {"auroc": 0.75, "average_precision": 0.5, "precision_at_rate": 0.6},
+            "estimated_noise": 0.25,
+            "scoring_share": 0.5,
+        }
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(to_plain(config)))
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+
+
+@pytest.fixture
+def study(tmp_path):
+    for seed in range(3):
+        make_run(tmp_path / f"clean/{seed}", rate=0, class_fid=1, seed=seed)
+        make_run(tmp_path / f"uniform/{seed}", rate=0.3, class_fid=5, seed=seed)
+        pmi = {"curriculum": {"name": "pmi"}}
+        make_run(tmp_path / f"pmi/{seed}", rate=0.3, class_fid=2 + seed, seed=seed, **pmi)
+    return tmp_path
+
+
+def test_the_gap_is_that_between_clean_and_plain_training_of_the_same_seed(study):
+    rows = compare_runs(find_runs([study]))
+    assert [(row.noise, row.method) for row in rows] == [
+        ("clean", "uniform"),
+        ("symmetric 0.3", "pmi"),
+        ("symmetric 0.3", "uniform"),
+    ]
+    assert rows[0].values["gap closed"] == []
+    assert rows[1].seeds == [0, 1, 2]
+    assert rows[1].values["gap closed"] == [0.75, 0.5, 0.25]
+    assert rows[1].values["noise error"] == pytest.approx([0.05] * 3)
+    assert rows[2].values["gap closed"] == [0, 0, 0]
+    assert rows[2].values["AUROC"] == []
+
+
+def test_another_setup_is_another_row_and_closes_no_gap_of_the_first(study):
+    longer = {"curriculum": {"name": "pmi"}, "train": {"steps": 7}}
+    make_run(study / "longer", rate=0.3, class_fid=1, seed=0, **longer)
+    probes = {"curriculum": {"name": "pmi", "probes": 9, "treatment": "reweight"}}
+    make_run(study / "probes", rate=0.3, class_fid=1, seed=0, **probes)
+    rows = {row.method: row for row in compare_runs(find_runs([study])) if row.noise != "clean"}
+    assert sorted(rows) == [
+        "pmi reweight steps=1000 probes=9",
+        "pmi steps=1000 probes=4",
+        "pmi steps=7 probes=4",
+        "uniform steps=1000",
+    ]
+    assert rows["pmi steps=7 probes=4"].values["gap closed"] == []
+
+
+def test_interval_is_students():
+    mean, half = interval([1.0, 2.0, 3.0])
+    assert (mean, half) == (2.0, pytest.approx(4.3026527 / math.sqrt(3)))
+    assert interval([2.5]) == (2.5, None)
+    assert cell([]) == "-"
+    assert cell([0.5]) == "0.500"
+
+
+def test_files_say_the_same(study, tmp_path):
+    rows = compare_runs(find_runs([study]))
+    write_comparison(rows, tmp_path / "out")
+    made = tmp_path / "out"
+    assert (made / "compare.md").read_text() == markdown(rows)
+    stored = json.loads((made / "compare.json").read_text())
+    assert [row["method"] for row in stored] == [row.method for row in rows]
+    with (made / "compare.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert float(table[1]["gap closed mean"]) == 0.5
+    assert table[0]["gap closed mean"] == ""
+    assert (made / "compare.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_folders_without_runs_are_named(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty holds no evaluated run"):
+        find_runs([tmp_path / "empty"])
+
+
+def test_a_run_found_twice_counts_once(study):
+    assert len(find_runs([study, study / "pmi"])) == 9
