@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import typer
 
+from . import audit as audit_command
 from . import compare as compare_command
 from . import corrupt as corrupt_command
 from . import eval as eval_command
@@ -24,6 +25,7 @@ app = typer.Typer(
 app.command()(train_command.train)
 app.command(name="eval")(eval_command.evaluate)
 app.command()(sample_command.sample)
+app.command()(audit_command.audit)
 app.command()(corrupt_command.corrupt)
 app.command()(study_command.study)
 app.command()(compare_command.compare)

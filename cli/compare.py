@@ -22,19 +22,18 @@ def compare(
 
     rows = compare_runs(find_runs(runs))
     columns = ("label accuracy", "class-wise FID", GAP, "AUROC")
-    table = Table(box=SIMPLE)
-    for name in ("labels", "method", "seeds"):
-        table.add_column(name, no_wrap=True)
-    for name in columns:
-        table.add_column(name, justify="right")
-    last = None
-    for row in rows:
-        cells = [cell(row.values[name]) for name in columns]
-        shown = "" if row.noise == last else escape(row.noise)
-        table.add_row(shown, escape(row.method), str(len(row.seeds)), *cells)
-        last = row.noise
     console = Console()
-    console.print(table)
+    for noise in dict.fromkeys(row.noise for row in rows):
+        table = Table(box=SIMPLE, title=escape(noise), title_justify="left", title_style="bold")
+        table.add_column("method", min_width=16)
+        table.add_column("seeds")
+        for name in columns:
+            table.add_column(name, justify="right", min_width=12)
+        for row in rows:
+            if row.noise == noise:
+                cells = [cell(row.values[name]) for name in columns]
+                table.add_row(escape(row.method), str(len(row.seeds)), *cells)
+        console.print(table)
     if out is not None:
         write_comparison(rows, out)
         console.print(

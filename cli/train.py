@@ -12,6 +12,7 @@ from robustdiff.config import (
     CurriculumName,
     DatasetName,
     Layer,
+    ObjectiveName,
     TreatmentName,
     parse_setting,
     preset,
@@ -39,6 +40,7 @@ _FLAGS = {
     "labels_key": "noise.labels_key",
     "curriculum": "curriculum.name",
     "treatment": "curriculum.treatment",
+    "objective": "objective.name",
     "cen": "model.cen",
     "epochs": "train.epochs",
     "steps": "train.steps",
@@ -116,6 +118,13 @@ def train(
         TreatmentName | None,
         typer.Option(
             help="What the score does: draw samples by it, drop suspects' labels, or nothing.",
+            rich_help_panel=_NOISE,
+        ),
+    ] = None,
+    objective: Annotated[
+        ObjectiveName | None,
+        typer.Option(
+            help="What the network is fitted to: the labels, or the classes behind them.",
             rich_help_panel=_NOISE,
         ),
     ] = None,

@@ -27,7 +27,7 @@ class Selection:
     """
 
     treatment: Treatment | None = None
-    smoothing: float = 0.5
+    smoothing: float = 0.7
     temperature: float = 1.0
     k: float = 1.0
     dk: float = 0.1
@@ -140,18 +140,18 @@ class CurriculumSampler:
             "rounds": self.rounds,
             "evidence": self.evidence,
             "scores": self.scores,
-            "right": None if trust is None else trust.right,
-            "noise": None if trust is None else trust.noise,
-            "classes": None if trust is None else trust.classes,
+            "trust": None if trust is None else trust._asdict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        arrays = {
-            name: None if state[name] is None else np.asarray(state[name], dtype=np.float64)
-            for name in ("evidence", "scores", "right", "classes")
-        }
+        """Restore what `state_dict` returned; tensors will do for arrays."""
+
+        def array(value: Any) -> Floats | None:  # noqa: ANN401 an array of any library
+            return None if value is None else np.asarray(value, dtype=np.float64)
+
         self.rounds = int(state["rounds"])
-        self.evidence, self.scores = arrays["evidence"], arrays["scores"]
-        right = arrays["right"]
-        self.trust = None if right is None else Trust(right, state["noise"], arrays["classes"])
+        self.evidence, self.scores = array(state["evidence"]), array(state["scores"])
+        trust = state["trust"]
+        if trust is not None:
+            fields = {name: array(value) for name, value in trust.items() if name != "noise"}
+            self.trust = Trust(noise=trust["noise"], **fields)  # type: ignore[arg-type]

@@ -19,13 +19,17 @@ class Trust(NamedTuple):
     Attributes:
         right: (N,) float64 in [0, 1], how likely each given label is right.
         noise: Estimated share of wrong labels.
-        classes: (N, K) float64, rows sum to 1: how likely each class is; None where the score knows
-            no classes.
+        classes: (N, K) float64, rows sum to 1: how likely each class is, given image and label;
+            None, like the rest, where the score knows no classes.
+        image_classes: (N, K) float64, rows sum to 1: the same by the image alone.
+        transition: (K, K) float64: how likely label j is given to class i.
     """
 
     right: Floats
     noise: float
     classes: Floats | None = None
+    image_classes: Floats | None = None
+    transition: Floats | None = None
 
 
 class Labels(NamedTuple):

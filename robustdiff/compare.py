@@ -91,7 +91,7 @@ def compare_runs(runs: Sequence[Run]) -> list[Row]:
     plain = {
         (_noise(config, metrics), _setup(config), config.seed): metrics["class_fid"]
         for config, metrics in entries
-        if config.curriculum.name == "uniform"
+        if config.curriculum.name == "uniform" and config.objective.name == "plain"
     }
     names = _method_names([group[0][0] for group in groups.values()])
     rows = []
@@ -133,7 +133,7 @@ def _settings(config: Config) -> dict[str, Any]:
 
 def _setup(config: Config) -> str:
     """Return what a run has in common with those it is measured against."""
-    apart = ("noise.", "curriculum.")
+    apart = ("noise.", "objective.", "curriculum.")
     return json.dumps([s for s in _settings(config).items() if not s[0].startswith(apart)])
 
 
@@ -144,20 +144,23 @@ def _noise(config: Config, metrics: Metrics) -> str:
 
 
 def _method_names(configs: Sequence[Config]) -> list[str]:
-    """Name methods by their curriculum, and by every setting in which runs differ besides."""
+    """Name methods by objective or curriculum, and every setting in which runs differ besides."""
     settings = [_settings(config) for config in configs]
+    named = ("objective.name", "curriculum.name", "curriculum.treatment")
     names = []
-    for mine in settings:
-        name, treatment = mine["curriculum.name"], mine["curriculum.treatment"]
-        parts = [name] if treatment is None else [name, treatment]
+    for config, mine in zip(configs, settings, strict=True):
+        curriculum, objective = config.curriculum, config.objective
+        parts: list[str] = [curriculum.name if objective.name == "plain" else objective.name]
+        parts += [] if curriculum.treatment is None else [curriculum.treatment]
         for key, value in mine.items():
-            if key.startswith("noise.") or key in ("curriculum.name", "curriculum.treatment"):
+            section, _, setting = key.rpartition(".")
+            if section == "noise" or key in named:
                 continue
-            # Settings of a curriculum say nothing about another one.
-            own = key.startswith("curriculum.")
-            others = [s for s in settings if not own or s["curriculum.name"] == name]
+            # Settings of one objective or curriculum say nothing about another.
+            own = f"{section}.name"
+            others = [s for s in settings if own not in mine or s[own] == mine[own]]
             if any(other[key] != value for other in others):
-                parts.append(f"{key.rpartition('.')[2]}={json.dumps(value)}")
+                parts.append(f"{setting}={value if isinstance(value, str) else json.dumps(value)}")
         names.append(" ".join(parts))
     return names
 

@@ -27,6 +27,7 @@ CurriculumName = Literal[
     "random",
     "oracle",
 ]
+ObjectiveName = Literal["plain", "tdsm", "tdsm-class"]
 TreatmentName = Literal["none", "select", "reweight", "null", "relabel", "soft"]
 NoiseMode = Literal["exact", "exact-overall", "exact-per-class", "bernoulli"]
 SamplerName = Literal["ancestral", "ddim", "dpm-solver++", "heun"]
@@ -210,6 +211,31 @@ class TrainConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """What the network is fitted to; see `robustdiff.objective`.
+
+    Attributes:
+        name: "plain" trusts the labels; "tdsm" mixes the classes that may be behind a label, by
+            image and label; "tdsm-class" by the label alone.
+        matrix: T[clean, given]: path of a (K, K) matrix (.npy, or .csv), or "true" for the one that
+            made the labels wrong; None estimates it.
+        gradient: "all" differentiates the outputs of all mixed classes, "given" that of the given
+            class alone, as the authors' code does.
+    """
+
+    name: ObjectiveName = "plain"
+    matrix: str | None = None
+    gradient: Literal["all", "given"] = "all"
+
+    def __post_init__(self) -> None:
+        _require(
+            self.matrix is None or self.name != "plain",
+            f"objective.matrix goes with objective.name = 'tdsm' or 'tdsm-class', "
+            f"got {self.name!r}",
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class CurriculumConfig:
     """Which samples are preferred, and what is done about the others.
 
@@ -236,10 +262,10 @@ class CurriculumConfig:
     warmup: int = 1
     score_every: int = 1
     probes: int = 4
-    probe_times: tuple[float, float] = (0.3, 0.9)
+    probe_times: tuple[float, float] = (0.5, 0.95)
     rivals: int | None = 2
     pairing: Literal["paired", "redrawn"] = "paired"
-    smoothing: float = 0.5
+    smoothing: float = 0.7
     temperature: float = 1.0
     k: float = 1.0
     dk: float = 0.1
@@ -343,12 +369,18 @@ class Config:
     model: ModelConfig = ModelConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
     train: TrainConfig = TrainConfig(steps=1000)
+    objective: ObjectiveConfig = ObjectiveConfig()
     curriculum: CurriculumConfig = CurriculumConfig()
     sample: SampleConfig = SampleConfig()
     eval: EvalConfig = EvalConfig()
 
     def __post_init__(self) -> None:
         _require(self.seed >= 0, f"seed must be at least 0, got {self.seed}")
+        _require(
+            self.objective.name == "plain" or self.curriculum.name == "uniform",
+            f"objective {self.objective.name!r} models the labels as given, so it goes with "
+            f"curriculum 'uniform' alone, got {self.curriculum.name!r}",
+        )
 
 
 DEFAULT_PRESETS: dict[str, str] = {

@@ -2,10 +2,11 @@
 
 Round one trains on the labels as given; its predictions give the transition matrix (confident
 joint). Round two trains anew under that matrix (forward correction, Patrini et al. 2017), so that
-it predicts clean classes. A sample's class follows by Bayes from both and its given label.
+it predicts clean classes. A label's trust follows by Bayes from both (`robustdiff.judge`).
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from corruptions import confident_joint
-from robustdiff.judge import posterior
 from robustdiff.metrics.evaluator import embed, train_evaluator
 from robustdiff.rng import Stream, stream_seed
 
@@ -26,6 +26,24 @@ _PASSES, _LEAST_SEEN, _MOST_SEEN = 14, 12_000, 80_000
 _ROUNDS = 2
 
 
+class Judgement(NamedTuple):
+    """What classifiers say about images.
+
+    Attributes:
+        classes: (N, K) float64, rows sum to 1: how likely each class is for the image, whatever its
+            label.
+        transition: (K, K) float64, T[clean, given].
+    """
+
+    classes: Floats
+    transition: Floats
+
+
+def images_to_see(count: int) -> int:
+    """Return how many images a classifier of `count` noisily labelled ones trains on."""
+    return min(max(_PASSES * count, _LEAST_SEEN), _MOST_SEEN)
+
+
 def crossfit(
     images: Tensor,
     given: Tensor,
@@ -33,8 +51,8 @@ def crossfit(
     *,
     seed: int,
     progress: Callable[[int, int], None],
-) -> Floats:
-    """Return how likely each class is for each image, given its label.
+) -> Judgement:
+    """Judge images by classifiers that were not trained on them.
 
     Args:
         images: (N, C, H, W) uint8.
@@ -44,38 +62,65 @@ def crossfit(
         progress: Called with (steps done, steps in all).
 
     Returns:
-        (N, K) float64, rows sum to 1.
+        The judgement.
 
     Raises:
         ValueError: If a class is never given.
     """
-    # Every class is spread over the folds alike, so that each learns all classes.
-    order = np.random.default_rng(stream_seed(seed, Stream.CROSSFIT)).permutation(len(given))
     labels = given.cpu().numpy()
+    first = _round(images, given, num_classes, 0, None, seed, progress)
+    transition = confident_joint(labels, first).transition
+    return Judgement(_round(images, given, num_classes, 1, transition, seed, progress), transition)
+
+
+def estimate_transition(
+    images: Tensor,
+    given: Tensor,
+    num_classes: int,
+    *,
+    seed: int,
+    progress: Callable[[int, int], None],
+) -> Floats:
+    """Return the transition matrix that `crossfit` finds, (K, K), in half its time."""
+    first = _round(images, given, num_classes, 0, None, seed, progress)
+    return confident_joint(given.cpu().numpy(), first).transition
+
+
+def _round(
+    images: Tensor,
+    given: Tensor,
+    num_classes: int,
+    number: int,
+    transition: Floats | None,
+    seed: int,
+    progress: Callable[[int, int], None],
+) -> Floats:
+    """Return (N, K) probabilities by the classifiers of the other folds."""
+    fold = _folds(given.cpu().numpy(), seed)
+    predicted = np.empty((len(given), num_classes))
+    for part in range(FOLDS):
+        train, test = (torch.from_numpy(np.flatnonzero(w)) for w in (fold != part, fold == part))
+        classifier = train_evaluator(
+            images[train],
+            given[train],
+            num_classes,
+            seed=stream_seed(seed, Stream.CROSSFIT) % 2**32 + number * FOLDS + part,
+            transition=transition,
+            images_seen=images_to_see(len(train)),
+            progress=_shifted_progress(progress, number * FOLDS + part),
+        )
+        _, logits = embed(classifier, images[test])
+        predicted[test.numpy()] = logits.softmax(1).numpy()
+    return predicted
+
+
+def _folds(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """Spread every class over the folds alike, so that each learns all classes."""
+    order = np.random.default_rng(stream_seed(seed, Stream.CROSSFIT)).permutation(len(labels))
     by_class = order[np.argsort(labels[order], kind="stable")]
-    fold = np.empty(len(given), dtype=np.int64)
-    fold[by_class] = np.arange(len(given)) % FOLDS
-
-    def predict(round_number: int, transition: Floats | None) -> Floats:
-        predicted = np.empty((len(given), num_classes))
-        for part in range(FOLDS):
-            train, test = (np.flatnonzero(which) for which in (fold != part, fold == part))
-            number = round_number * FOLDS + part
-            classifier = train_evaluator(
-                images[torch.from_numpy(train)],
-                given[torch.from_numpy(train)],
-                num_classes,
-                seed=stream_seed(seed, Stream.CROSSFIT) % 2**32 + number,
-                transition=transition,
-                images_seen=min(max(_PASSES * len(train), _LEAST_SEEN), _MOST_SEEN),
-                progress=_shifted_progress(progress, number),
-            )
-            _, logits = embed(classifier, images[torch.from_numpy(test)])
-            predicted[test] = logits.softmax(1).numpy()
-        return predicted
-
-    transition = confident_joint(labels, predict(0, None)).transition
-    return posterior(predict(1, transition), transition, labels)
+    fold = np.empty(len(labels), dtype=np.int64)
+    fold[by_class] = np.arange(len(labels)) % FOLDS
+    return fold
 
 
 def _shifted_progress(

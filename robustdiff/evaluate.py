@@ -20,7 +20,7 @@ from robustdiff.metrics.report import evaluate
 from robustdiff.model import bind
 from robustdiff.progress import Report
 from robustdiff.runs import Run
-from robustdiff.train import build_network
+from robustdiff.task import build_network
 
 # One evaluator judges all runs on a dataset, so its seed is not the run's.
 _EVALUATOR_SEED = 0
@@ -123,16 +123,18 @@ def evaluate_run(
         seed=seed,
         embed_images=_embedding(config, inception_weights),
     )
+    trust = run.trust()
     result = {
         "run": str(run.path),
         "dataset": images.name,
         "noise": labels.realised_rate,
         "noise_type": labels.noise_type,
         "curriculum": config.curriculum.name,
+        "objective": config.objective.name,
         "seed": config.seed,
         **measured,
         "detection": run.detection(labels),
-        "estimated_noise": run.estimated_noise(),
+        "estimated_noise": None if trust is None else trust.noise,
         "scoring_share": run.scoring_share(config.train.batch_size),
         "features": config.eval.features,
         "evaluator_sha256": digest,

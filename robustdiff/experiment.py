@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from corruptions import NoisyLabels, corrupt, labels_from, load_matrix, read_labels
+from robustdiff.audit import PAGE_NAME, stored_findings, write_audit
 from robustdiff.card import write_card
 from robustdiff.checkpoint import load_checkpoint, save_checkpoint
 from robustdiff.config import Config
@@ -21,17 +22,12 @@ from robustdiff.files import write_text
 from robustdiff.generate import class_labels, generate
 from robustdiff.images import image_grid, write_png
 from robustdiff.progress import Report
+from robustdiff.rounds import RoundDone
 from robustdiff.runs import Run, create_run, detect
+from robustdiff.state import TrainState, new_state
+from robustdiff.task import Task, total_steps
 from robustdiff.tensorboard import TensorBoard
-from robustdiff.train import (
-    RoundDone,
-    StepDone,
-    Task,
-    TrainState,
-    new_state,
-    total_steps,
-    train,
-)
+from robustdiff.train import StepDone, train
 
 _GRID_ROWS = 8
 
@@ -99,12 +95,22 @@ def make_task(config: Config, images: Images, labels: NoisyLabels, report: Repor
     """Put together what training works on; only the oracle curriculum learns which are right."""
     device = pick_device(config.train.device)
     oracle = ~labels.flipped if config.curriculum.name == "oracle" else None
+    matrix = config.objective.matrix
+    transition = labels.nominal if matrix == "true" else None
+    if matrix is not None and matrix != "true":
+        transition = load_matrix(Path(matrix))
+        if len(transition) != images.num_classes:
+            raise ValueError(
+                f"{images.name} has {images.num_classes} classes, but objective.matrix {matrix} "
+                f"is {len(transition)} x {len(transition)}"
+            )
     return Task(
         config=config,
         data=LabelledImages(images.train, torch.from_numpy(labels.given)).to(device),
         num_classes=images.num_classes,
         dtype=pick_dtype(config.train.precision, device),
         oracle=oracle,
+        transition=transition,
         progress=report.progress,
     )
 
@@ -241,10 +247,16 @@ def _summary(loop: _Loop) -> str:
         noise = f"{loop.labels.realised_rate:.1%} {loop.labels.noise_type} label noise"
     precision = str(loop.task.dtype).removeprefix("torch.")
     return (
-        f"{loop.run.path}: {len(loop.task.data)} {loop.images.name} images, {noise}, curriculum "
-        f"{loop.config.curriculum.name}, {_size(loop.state)}, "
+        f"{loop.run.path}: {len(loop.task.data)} {loop.images.name} images, {noise}, "
+        f"{_method(loop.config)}, {_size(loop.state)}, "
         f"{loop.task.data.images.device.type} {precision}"
     )
+
+
+def _method(config: Config) -> str:
+    if config.objective.name != "plain":
+        return f"objective {config.objective.name}"
+    return f"curriculum {config.curriculum.name}"
 
 
 def _size(state: TrainState) -> str:
@@ -273,7 +285,7 @@ def _on_step(loop: _Loop, event: StepDone) -> None:
 
 
 def _on_round(loop: _Loop, event: RoundDone) -> None:
-    labels = loop.labels
+    started, labels = time.perf_counter(), loop.labels
     loop.detected = detected = detect(event.scores, labels)
     loop.board.scores(event.step, event.scores, labels.flipped, detected)
     loop.board.extremes(event.step, loop.images.train, event.scores, labels.given, labels.clean)
@@ -293,10 +305,12 @@ def _on_round(loop: _Loop, event: RoundDone) -> None:
             f"step {event.step}: scores separate wrong labels with AUROC {detected['auroc']:.3f}, "
             f"estimated noise {estimated:.1%}"
         )
-    loop.logged_at = time.perf_counter()
+    # The clock of training stands still meanwhile.
+    loop.logged_at += event.seconds + time.perf_counter() - started
 
 
 def _log_samples(loop: _Loop, step: int) -> None:
+    started = time.perf_counter()
     classes = class_labels(_GRID_ROWS * loop.images.num_classes, loop.images.num_classes)
     device = loop.task.data.images.device
     pictures = generate(
@@ -309,7 +323,7 @@ def _log_samples(loop: _Loop, step: int) -> None:
     grid = image_grid(pictures, loop.images.num_classes)
     write_png(loop.run.samples / f"step-{step:08d}.png", grid)
     loop.board.samples(step, grid)
-    loop.logged_at = time.perf_counter()
+    loop.logged_at += time.perf_counter() - started
 
 
 def _checkpoint(loop: _Loop) -> None:
@@ -333,6 +347,13 @@ def _finish(loop: _Loop) -> None:
         {"result/auroc": detected["auroc"] if detected else float("nan")},
     )
     write_card(loop.run, config, loop.labels, detected, loop.state.step)
+    findings = stored_findings(loop.run, config, loop.labels)
+    if findings is not None:
+        summary = write_audit(loop.run, loop.images, loop.labels, findings)
+        loop.report.message(
+            f"{summary['issues']} of {len(loop.labels.given)} labels look wrong: "
+            f"{loop.run.path / PAGE_NAME}"
+        )
 
 
 def _append(path: Path, entry: dict[str, float]) -> None:

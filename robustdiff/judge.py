@@ -24,8 +24,7 @@ def judge(
     Args:
         curriculum: Entry of `CURRICULA`.
         evidence: (N,) scores; for source "classes" (N, K) log-likelihoods of the image under each
-            class, up to a factor and a constant per row; for source "classifier" (N, K)
-            posterior probabilities.
+            class, up to a factor and a constant per row.
         given: (N,) int64 labels as given.
         num_classes: K.
 
@@ -38,9 +37,7 @@ def judge(
     if curriculum.source == "classes":
         noisy = class_probabilities(evidence, given)
         transition = confident_joint(given, noisy).transition
-        return by_classes(posterior(deconvolve(noisy, transition), transition, given), given)
-    if curriculum.source == "classifier":
-        return by_classes(evidence, given)
+        return by_classes(deconvolve(noisy, transition), transition, given)
     if curriculum.source == "clean":
         return evidence, _trust(np.where(evidence > 0, 1.0, 0.0))
     if curriculum.zero is None:
@@ -54,23 +51,25 @@ def _trust(right: Floats) -> Trust:
     return Trust(right, float((right < 0.5).mean()))
 
 
-def by_classes(classes: Floats, given: Ints) -> tuple[Floats, Trust]:
+def by_classes(image_classes: Floats, transition: Floats, given: Ints) -> tuple[Floats, Trust]:
     """Score labels by their log-odds against the likeliest other class.
 
     Args:
-        classes: (N, K) probabilities.
+        image_classes: (N, K) p(class | image).
+        transition: (K, K), T[clean, given].
         given: (N,) int64.
 
     Returns:
         (N,) float64, and the trust.
     """
+    classes = posterior(image_classes, transition, given)
     rows = np.arange(len(given))
     own = classes[rows, given]
     others = classes.copy()
     others[rows, given] = 0
     scores = np.log(own + _TINY) - np.log(others.max(axis=1) + _TINY)
     # Counting beats the mean of the probabilities, which small errors of T pull towards the prior.
-    return scores, Trust(own, float((scores < 0).mean()), classes)
+    return scores, Trust(own, float((scores < 0).mean()), classes, image_classes, transition)
 
 
 def class_probabilities(evidence: Floats, given: Ints) -> Floats:
@@ -99,7 +98,7 @@ def class_probabilities(evidence: Floats, given: Ints) -> Floats:
     return np.asarray(np.exp(log_softmax(logits, axis=1)))
 
 
-def deconvolve(noisy: Floats, transition: Floats) -> Floats:
+def deconvolve(noisy: Floats, transition: Floats, steps: int = _DECONVOLUTION_STEPS) -> Floats:
     """Return clean class probabilities f with f T close to the noisy ones.
 
     Multiplicative updates (Richardson 1972, Lucy 1974): f stays a distribution, and a singular T
@@ -108,12 +107,13 @@ def deconvolve(noisy: Floats, transition: Floats) -> Floats:
     Args:
         noisy: (N, K) probabilities of the given label.
         transition: (K, K), T[clean, given].
+        steps: Updates.
 
     Returns:
         (N, K) float64, rows sum to 1.
     """
     clean = np.full_like(noisy, 1 / noisy.shape[1])
-    for _ in range(_DECONVOLUTION_STEPS):
+    for _ in range(steps):
         clean = clean * ((noisy / np.maximum(clean @ transition, _TINY)) @ transition.T)
         clean /= clean.sum(axis=1, keepdims=True)
     return clean

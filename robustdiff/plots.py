@@ -1,5 +1,6 @@
 """Plots for reports, written as PNG."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,6 +50,42 @@ def matrix_figure(
     return figure
 
 
+def score_figure(
+    scores: NDArray[np.float64], issue: NDArray[np.bool_], wrong: NDArray[np.bool_] | None
+) -> Figure:
+    """Draw the distribution of the scores of labels, 80 bins on a logarithmic axis of counts.
+
+    Args:
+        scores: (N,), high = trusted.
+        issue: (N,), which labels count as wrong.
+        wrong: (N,), which labels are wrong; None if nobody knows, then `issue` splits the bars.
+
+    Returns:
+        The figure.
+    """
+    figure = Figure(figsize=(6, 4), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    low, high = np.quantile(scores, [0.001, 0.999])
+    bins = np.linspace(low, max(high, low + 1e-9), 81).tolist()
+    split = issue if wrong is None else wrong
+    names = ("suspect", "trusted") if wrong is None else ("wrong label", "right label")
+    parts = [np.clip(scores[split], low, high), np.clip(scores[~split], low, high)]
+    axes.hist(parts, bins=bins, stacked=True, label=names, color=["#c8553d", "#588b8b"])
+    axes.set_yscale("log")
+    axes.set_xlabel("score, high is trusted")
+    axes.set_ylabel("labels")
+    axes.legend(frameon=False)
+    return figure
+
+
+def figure_png(figure: Figure) -> bytes:
+    """Return a figure as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
 def write_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, atomically."""
-    write_atomic(path, lambda file: figure.savefig(file, format="png"))
+    png = figure_png(figure)
+    write_atomic(path, lambda file: file.write(png))

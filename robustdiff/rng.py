@@ -30,6 +30,7 @@ class Stream(IntEnum):
     SAMPLE_STEP = 7
     CROSSFIT = 8
     SOFT_LABEL = 9
+    TIME_CLASSIFIER = 10
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> list[Tensor]:

@@ -20,6 +20,8 @@ from robustdiff.files import write_atomic, write_text
 from robustdiff.metrics.detection import detection
 
 DEFAULT_ROOT = Path("runs")
+# Fields of Trust that scores.npz holds where the score knows the classes.
+_CLASS_PARTS = ("classes", "image_classes", "transition")
 
 
 @dataclass(frozen=True)
@@ -130,8 +132,10 @@ class Run:
             "estimated_noise": np.float64(trust.noise),
             "label_used": label_used,
         }
-        if trust.classes is not None:
-            content["classes"] = trust.classes.astype(np.float32)
+        for name in _CLASS_PARTS:
+            value = getattr(trust, name)
+            if value is not None:
+                content[name] = value.astype(np.float32)
         write_atomic(self.scores_file, lambda file: np.savez(file, **content))  # type: ignore[arg-type]
 
     def scores(self) -> NDArray[np.float64] | None:
@@ -142,12 +146,13 @@ class Run:
             scores: NDArray[np.float64] = content["score"]
         return scores
 
-    def estimated_noise(self) -> float | None:
-        """Return the estimated share of wrong labels; None if the run made no scores."""
+    def trust(self) -> Trust | None:
+        """Read what the newest scores say about the labels; None if the run made none."""
         if not self.scores_file.exists():
             return None
         with np.load(self.scores_file, allow_pickle=False) as content:
-            return float(content["estimated_noise"])
+            known = {name: content[name] for name in _CLASS_PARTS if name in content}
+            return Trust(content["label_right"], float(content["estimated_noise"]), **known)
 
     def scoring_share(self, batch_size: int) -> float | None:
         """Return the time of all scoring rounds as a share of that of the training steps."""

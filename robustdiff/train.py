@@ -4,45 +4,25 @@ Nothing random is carried from step to step: every draw is keyed by (seed, strea
 so a resumed run equals an uninterrupted one.
 """
 
-import copy
 import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from curricula import (
-    CURRICULA,
-    CurriculumSampler,
-    Labels,
-    Selection,
-    Trust,
-    random_scores,
-    trusted,
-)
-from robustdiff.config import Config, CurriculumConfig, ModelConfig
-from robustdiff.crossfit import crossfit
-from robustdiff.data import LabelledImages
+from curricula import Labels
 from robustdiff.ema import ema_decay, update_ema
 from robustdiff.errors import DivergedError
 from robustdiff.guidance import drop_labels
-from robustdiff.judge import judge
-from robustdiff.model import Model, bind
-from robustdiff.nets.unet import UNet, smallest_image
+from robustdiff.model import Model
+from robustdiff.objective import ClassMixture, make_mixture, mixed_output
 from robustdiff.process import diffuse, per_image
-from robustdiff.rng import Stream, normal, stream_seed, uniform
-from robustdiff.scoring import Probing, class_evidence, prediction_scores
-
-Scores = NDArray[np.float64]
-
-
-def _silent(what: str, done: int, total: int) -> None:
-    """Show nothing."""
+from robustdiff.rng import Stream, normal, uniform
+from robustdiff.rounds import RoundDone, last_round, rounds_due, scoring_round
+from robustdiff.state import TrainState
+from robustdiff.task import Task, total_steps
 
 
 @dataclass(frozen=True)
@@ -56,114 +36,6 @@ class StepDone:
 
     step: int
     loss: float
-
-
-@dataclass(frozen=True)
-class RoundDone:
-    """One scoring round.
-
-    Attributes:
-        step: Steps so far.
-        scores: (N,) float64 smoothed scores, high = trusted.
-        trust: What they say about the labels.
-        label_used: (N,) bool, whether training uses the given label.
-        seconds: Time that the round took.
-    """
-
-    step: int
-    scores: Scores
-    trust: Trust
-    label_used: NDArray[np.bool_]
-    seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """What training works on; nothing in it changes.
-
-    Attributes:
-        config: Configuration of the run.
-        data: Images and given labels; nothing here knows the clean ones.
-        num_classes: K, also the null class.
-        dtype: Compute precision.
-        oracle: (N,) bool, whether each given label is right; None unless the curriculum is the
-            upper bound that may know.
-        progress: Called with (what, done, in all) during long work besides the steps.
-    """
-
-    config: Config
-    data: LabelledImages
-    num_classes: int
-    dtype: torch.dtype
-    oracle: NDArray[np.bool_] | None = None
-    progress: Callable[[str, int, int], None] = _silent
-
-    @property
-    def given(self) -> NDArray[np.int64]:
-        """Given labels, (N,) int64."""
-        given: NDArray[np.int64] = self.data.given.cpu().numpy()
-        return given
-
-    def bind(self, network: nn.Module) -> Model:
-        """Return a network as this task's denoiser."""
-        return bind(network, self.config.diffusion, self.num_classes, self.dtype)
-
-
-@dataclass
-class TrainState:
-    """Everything that training changes; its state dicts make a checkpoint.
-
-    Attributes:
-        model: The trained network.
-        ema: Its averaged weights, in evaluation mode.
-        optimizer: AdamW over `model`.
-        curriculum: Scores and draws.
-        snapshot: EMA weights at the previous scoring round, None before the first.
-        step: Optimiser steps so far.
-        epoch: Current epoch of the curriculum.
-        cursor: Batches of the epoch already used.
-        rounds: Scoring rounds done, whether or not they gave scores.
-    """
-
-    model: nn.Module
-    ema: nn.Module
-    optimizer: torch.optim.Optimizer
-    curriculum: CurriculumSampler
-    snapshot: nn.Module | None = None
-    step: int = 0
-    epoch: int = 0
-    cursor: int = 0
-    rounds: int = 0
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return tensors and plain numbers only."""
-        curriculum = self.curriculum.state_dict()
-        for name, value in curriculum.items():
-            if isinstance(value, np.ndarray):
-                curriculum[name] = torch.from_numpy(value)
-        return {
-            "model": self.model.state_dict(),
-            "ema": self.ema.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "curriculum": curriculum,
-            "snapshot": None if self.snapshot is None else self.snapshot.state_dict(),
-            "step": self.step,
-            "epoch": self.epoch,
-            "cursor": self.cursor,
-            "rounds": self.rounds,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        self.model.load_state_dict(state["model"])
-        self.ema.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.curriculum.load_state_dict(state["curriculum"])
-        if state["snapshot"] is not None:
-            self.snapshot = copy.deepcopy(self.ema)
-            self.snapshot.load_state_dict(state["snapshot"])
-        self.step, self.rounds = state["step"], state["rounds"]
-        self.epoch, self.cursor = state["epoch"], state["cursor"]
 
 
 @dataclass(frozen=True)
@@ -200,75 +72,12 @@ class Told:
         return drawn.clamp_max(self.soft.shape[1] - 1)
 
 
-def build_network(
-    model: ModelConfig, image_shape: tuple[int, ...], num_classes: int, seed: int
-) -> UNet:
-    """Build the network with weights that depend on the seed alone.
-
-    Args:
-        model: Sizes.
-        image_shape: (C, H, W).
-        num_classes: K.
-        seed: Seed of the run.
-
-    Returns:
-        The network on the CPU.
-
-    Raises:
-        ValueError: If the images are too small for the network's poolings.
-    """
-    smallest, patch = smallest_image(model), model.patch_size
-    if min(image_shape[1:]) < smallest or any(side % patch for side in image_shape[1:]):
-        raise ValueError(
-            f"model.channels {list(model.channels)} with model.patch_size {patch} needs images of "
-            f"at least {smallest} pixels a side, a multiple of the patch size, "
-            f"got {image_shape[1]} x {image_shape[2]}"
-        )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_seed(seed, Stream.INIT))
-        return UNet(model, image_channels=image_shape[0], num_classes=num_classes)
-
-
-def new_state(task: Task) -> TrainState:
-    """Return the state before the first step, on the device of the data."""
-    config, data = task.config, task.data
-    shape = tuple(data.images.shape[1:])
-    model = build_network(config.model, shape, task.num_classes, config.seed)
-    model = model.to(device=data.images.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    ema = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.train.lr, fused=True)
-    curriculum = CurriculumSampler(
-        config.curriculum.name,
-        len(data),
-        seed=config.seed,
-        selection=_selection(config.curriculum),
-    )
-    return TrainState(model, ema, optimizer, curriculum)
-
-
-def _selection(setting: CurriculumConfig) -> Selection:
-    return Selection(
-        treatment=setting.treatment,
-        smoothing=setting.smoothing,
-        temperature=setting.temperature,
-        k=setting.k,
-        dk=setting.dk,
-        mk=setting.mk,
-    )
-
-
-def steps_per_pass(config: Config, num_samples: int) -> int:
-    """Return the optimiser steps of one pass over the dataset; a last short batch is left out."""
-    return max(1, num_samples // config.train.batch_size)
-
-
-def total_steps(config: Config, num_samples: int) -> int:
-    """Return the length of the run in optimiser steps."""
-    return config.train.steps or steps_per_pass(config, num_samples) * (config.train.epochs or 1)
-
-
 def batch_losses(
-    model: Model, batch: tuple[Tensor, Tensor, Tensor], step: int, task: Task
+    model: Model,
+    batch: tuple[Tensor, Tensor, Tensor],
+    step: int,
+    task: Task,
+    mixture: ClassMixture | None = None,
 ) -> Tensor:
     """Return the denoising loss of each example (algorithm 1 of the paper, lines 3 to 7).
 
@@ -278,6 +87,7 @@ def batch_losses(
             label must not be used; sample indices (B,) int64, which key the draws.
         step: Number of the step.
         task: See `Task`.
+        mixture: Classes behind the labels; None trusts the labels.
 
     Returns:
         (B,) float32, unreduced.
@@ -290,7 +100,17 @@ def batch_losses(
     labels = drop_labels(labels, drop, p_uncond, model.null_class)
     alpha, sigma = (per_image(part, x_0) for part in model.schedule(t))
     x_t = diffuse(x_0, eps, alpha, sigma)
-    output = model.network(x_t, t, labels)
+    if mixture is None:
+        output = model.network(x_t, t, labels)
+    else:
+        output = mixed_output(
+            model.network,
+            x_t,
+            t,
+            labels,
+            mixture.weights(x_t, t, labels),
+            gradient=task.config.objective.gradient,
+        )
     target = model.prediction.target(x_0, eps, alpha, sigma)
     return (output - target).square().flatten(1).mean(1)
 
@@ -316,7 +136,7 @@ def train_step(
         DivergedError: If the loss is not finite; the state is left as it was.
     """
     setting = task.config.train
-    losses = batch_losses(task.bind(state.model), batch, state.step, task)
+    losses = batch_losses(task.bind(state.model), batch, state.step, task, state.mixture)
     loss = (losses if weights is None else losses * weights).mean()
     value = float(loss.detach())
     if not math.isfinite(value):
@@ -337,66 +157,6 @@ def train_step(
     return value
 
 
-def rounds_due(task: Task, step: int) -> int:
-    """Return how many scoring rounds should be done by a step.
-
-    Counted in passes over the dataset, not in epochs of the curriculum: those shrink with the
-    selection, and the cost of scoring should not grow by that.
-    """
-    setting = task.config.curriculum
-    if CURRICULA[setting.name].once:
-        return 1
-    passes = step // steps_per_pass(task.config, len(task.data))
-    if passes < setting.warmup:
-        return 0
-    return (passes - setting.warmup) // setting.score_every + 1
-
-
-def measure(state: TrainState, task: Task) -> Scores | None:
-    """Measure evidence about the labels from the state as it is.
-
-    Args:
-        state: Not changed.
-        task: See `Task`.
-
-    Returns:
-        (N,) or (N, K) float64, see `robustdiff.judge.judge`; None where there is no score, or no
-        previous round to compare with.
-
-    Raises:
-        ValueError: If the curriculum needs the clean labels and they are not known.
-    """
-    curriculum, config = state.curriculum.curriculum, task.config
-    match curriculum.source:
-        case "none":
-            return None
-        case "random":
-            return random_scores(config.seed, state.rounds, len(task.data))
-        case "clean":
-            if task.oracle is None:
-                raise ValueError(
-                    "curriculum 'oracle' needs the clean labels, and they are not known"
-                )
-            return np.where(task.oracle, 1.0, -1.0)
-        case "classifier":
-            return crossfit(
-                task.data.images,
-                task.data.given,
-                task.num_classes,
-                seed=config.seed,
-                progress=lambda done, total: task.progress("judging the labels", done, total),
-            )
-    probing = Probing(
-        seed=config.seed, p_uncond=config.diffusion.p_uncond, settings=config.curriculum
-    )
-    model = task.bind(state.ema)
-    if curriculum.source == "classes":
-        evidence = state.curriculum.evidence
-        return class_evidence(probing, task.data, model, evidence, state.rounds)
-    old = None if state.snapshot is None else task.bind(state.snapshot)
-    return prediction_scores(curriculum, probing, task.data, model, old, state.rounds)
-
-
 def train(state: TrainState, task: Task) -> Iterator[StepDone | RoundDone]:
     """Train to the configured number of steps.
 
@@ -411,9 +171,11 @@ def train(state: TrainState, task: Task) -> Iterator[StepDone | RoundDone]:
     setting = task.config
     steps = total_steps(setting, len(task.data))
     batch_size = min(setting.train.batch_size, len(task.data))
+    if state.mixture is None:
+        state.mixture = make_mixture(task)
     while state.step < steps:
         if state.rounds < rounds_due(task, state.step):
-            yield from _scoring_round(state, task)
+            yield from scoring_round(state, task)
         order = torch.from_numpy(state.curriculum.order(state.epoch))
         told = Told.of(
             state.curriculum.labels(task.given, task.num_classes), task.data.given.device
@@ -430,40 +192,4 @@ def train(state: TrainState, task: Task) -> Iterator[StepDone | RoundDone]:
             yield StepDone(state.step, loss)
         if state.cursor >= batches:
             state.epoch, state.cursor = state.epoch + 1, 0
-    if state.curriculum.curriculum.once or (final := _timed(state, task)) is None:
-        return
-    evidence, seconds = final
-    smoothed = state.curriculum.smoothed(evidence)
-    scores, trust = judge(state.curriculum.curriculum, smoothed, task.given, task.num_classes)
-    yield RoundDone(state.step, scores, trust, _used(state, task, trust), seconds)
-
-
-def _timed(state: TrainState, task: Task) -> tuple[Scores, float] | None:
-    started = time.perf_counter()
-    evidence = measure(state, task)
-    return None if evidence is None else (evidence, time.perf_counter() - started)
-
-
-def _used(state: TrainState, task: Task, trust: Trust) -> NDArray[np.bool_]:
-    """Return which given labels training uses as they are."""
-    if state.curriculum.treatment in ("none", "select"):
-        return np.ones(len(trust.right), dtype=bool)
-    return trusted(trust.right, task.given)
-
-
-def _scoring_round(state: TrainState, task: Task) -> Iterator[RoundDone]:
-    """Take in a round's evidence and remember the weights that made it."""
-    measured = _timed(state, task)
-    state.rounds += 1
-    sampler = state.curriculum
-    if sampler.curriculum.needs_previous:
-        state.snapshot = copy.deepcopy(state.ema)
-    if measured is None:
-        return
-    evidence, seconds = measured
-    scores = sampler.update(
-        evidence, lambda found: judge(sampler.curriculum, found, task.given, task.num_classes)
-    )
-    assert sampler.trust is not None
-    used = _used(state, task, sampler.trust)
-    yield RoundDone(state.step, scores, sampler.trust, used, seconds)
+    yield from last_round(state, task)

@@ -399,3 +399,32 @@ def test_study_then_compare(capsys):
     assert "--part takes I/N" in capsys.readouterr().err
     assert call("compare", "runs/grid/evaluators") == 2
     assert "holds no evaluated run" in capsys.readouterr().err
+
+
+def test_audit_of_any_run(capsys, monkeypatch):
+    monkeypatch.setattr("robustdiff.crossfit._LEAST_SEEN", 2000)
+    assert train("runs/pmi", "--curriculum=pmi") == 0
+    assert {"audit.html", "label_issues.csv"} <= {p.name for p in Path("runs/pmi").iterdir()}
+    assert train("runs/plain") == 0
+    assert not Path("runs/plain/audit.html").exists()
+    capsys.readouterr()
+    assert call("audit", "runs/pmi") == 0
+    assert "judged by: curriculum pmi" in capsys.readouterr().out
+    for words in (["runs/plain"], ["runs/pmi", "--by=crossfit"]):
+        assert call("audit", *words) == 0
+        assert "judged by: two classifiers" in capsys.readouterr().out
+    assert call("audit", "runs/none") == 2
+    assert "runs/none is not a run" in capsys.readouterr().err
+
+
+def test_training_on_a_mixture_of_classes(capsys, monkeypatch):
+    monkeypatch.setattr("robustdiff.crossfit._LEAST_SEEN", 2000)
+    assert train("runs/tdsm", "--objective=tdsm") == 0
+    assert "objective tdsm" in capsys.readouterr().err
+    assert train("runs/class", "--objective=tdsm-class", "--set=objective.matrix=true") == 0
+    assert train("runs/bad", "--objective=tdsm", "--curriculum=pmi") == 2
+    assert "goes with curriculum 'uniform' alone" in capsys.readouterr().err
+    np.save("small.npy", np.eye(3))
+    assert train("runs/bad", "--objective=tdsm", "--set=objective.matrix=small.npy") == 2
+    assert "objective.matrix small.npy is 3 x 3" in capsys.readouterr().err
+    assert not Path("runs/bad").exists()

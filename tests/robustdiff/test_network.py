@@ -7,7 +7,7 @@ from robustdiff.config import ModelConfig, preset, resolve
 from robustdiff.ema import ema_decay, update_ema
 from robustdiff.nets.embeddings import class_embedding_sizes
 from robustdiff.nets.unet import UNet
-from robustdiff.train import build_network
+from robustdiff.task import build_network
 
 
 def small(**changes):

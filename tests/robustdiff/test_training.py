@@ -8,26 +8,20 @@ import torch
 from corruptions import corrupt
 from curricula import CURRICULA, Labels
 from robustdiff.config import CurriculumConfig, DataConfig, resolve
+from robustdiff.crossfit import Judgement
 from robustdiff.data import LabelledImages, load_images
 from robustdiff.errors import DivergedError
 from robustdiff.experiment import make_task
 from robustdiff.model import Model
+from robustdiff.nets.time_classifier import TimeClassifier
 from robustdiff.process import PREDICTIONS
 from robustdiff.progress import Silent
+from robustdiff.rounds import RoundDone, rounds_due
 from robustdiff.schedules import cosine
 from robustdiff.scoring import Probing, class_evidence, make_probe, prediction_scores
-from robustdiff.train import (
-    RoundDone,
-    StepDone,
-    Task,
-    Told,
-    batch_losses,
-    new_state,
-    rounds_due,
-    total_steps,
-    train,
-    train_step,
-)
+from robustdiff.state import new_state
+from robustdiff.task import Task, total_steps
+from robustdiff.train import StepDone, Told, batch_losses, train, train_step
 
 SMALL = {
     "model": {"channels": [8], "cen_hidden": 8, "time_size": 8},
@@ -42,9 +36,19 @@ def _quick_classifiers(monkeypatch):
 
     def posterior(images, given, num_classes, *, seed, progress):
         rng = np.random.default_rng(seed)
-        return rng.dirichlet(np.ones(num_classes), len(given))
+        classes = rng.dirichlet(np.ones(num_classes), len(given))
+        return Judgement(classes, np.full((num_classes, num_classes), 1 / num_classes))
 
-    monkeypatch.setattr("robustdiff.train.crossfit", posterior)
+    def transition(images, given, num_classes, *, seed, progress):
+        return np.full((num_classes, num_classes), 0.05) + 0.5 * np.eye(num_classes)
+
+    def classifier(data, num_classes, *, transition, schedule, seed, progress):
+        torch.manual_seed(seed)
+        return TimeClassifier(1, num_classes).eval()
+
+    monkeypatch.setattr("robustdiff.rounds.crossfit", posterior)
+    monkeypatch.setattr("robustdiff.objective.estimate_transition", transition)
+    monkeypatch.setattr("robustdiff.objective.train_time_classifier", classifier)
 
 
 def small_task(**layer):
@@ -75,9 +79,16 @@ COMBINATIONS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "treatment"), COMBINATIONS)
-def test_stopped_and_resumed_equals_uninterrupted(name, treatment):
-    task = small_task(curriculum={"name": name, "treatment": treatment})
+LAYERS = [
+    *({"curriculum": {"name": name, "treatment": how}} for name, how in COMBINATIONS),
+    {"objective": {"name": "tdsm"}},
+    {"objective": {"name": "tdsm-class", "gradient": "given", "matrix": "true"}},
+]
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=str)
+def test_stopped_and_resumed_equals_uninterrupted(layer):
+    task = small_task(**layer)
     straight, events = run(task)
     for stop in range(1, len(events), 3):
         first = new_state(task)
@@ -110,13 +121,44 @@ def test_two_runs_are_equal_and_seeds_matter():
     assert not same(run(small_task())[0].ema, run(small_task(seed=1))[0].ema)
 
 
-@pytest.mark.parametrize("name", sorted(set(CURRICULA) - {"oracle"}))
-def test_no_curriculum_but_the_oracle_can_see_the_clean_labels(name):
-    task = small_task(curriculum={"name": name})
-    assert task.oracle is None
-    held = vars(task.data).values()
-    given = task.data.given
-    assert [value for value in held if value.dtype == torch.int64] == [given]
+class Blind:
+    """Stands for an object of which some attributes must not be read."""
+
+    def __init__(self, original, hidden):
+        self._original, self._hidden = original, hidden
+
+    def __getattr__(self, name):
+        assert name not in self._hidden, f"{name} was read"
+        return getattr(self._original, name)
+
+
+BLIND = [
+    *({"curriculum": {"name": name}} for name in sorted(set(CURRICULA) - {"oracle"})),
+    {"objective": {"name": "tdsm"}},
+    {"objective": {"name": "tdsm-class"}},
+]
+
+
+@pytest.mark.parametrize("layer", BLIND, ids=str)
+def test_nothing_but_the_oracle_can_see_the_clean_labels(layer):
+    config, images = resolve(SMALL, layer), load_images(DataConfig(), Silent())
+    few = dataclasses.replace(
+        images, train=images.train[:64], train_labels=images.train_labels[:64]
+    )
+    labels = corrupt(few.train_labels.numpy(), num_classes=10, rate=0.3, seed=0)
+    hidden = {"clean", "flipped", "nominal", "realised", "realised_rate", "rate"}
+    task = make_task(config, Blind(few, {"train_labels"}), Blind(labels, hidden), Silent())
+    state, events = run(task)
+    assert state.step == 12
+    assert len(events) >= 12
+
+
+def test_the_oracle_does_read_them():
+    config = resolve(SMALL, {"curriculum": {"name": "oracle"}})
+    images = load_images(DataConfig(), Silent())
+    labels = corrupt(images.train_labels.numpy(), num_classes=10, rate=0.3, seed=0)
+    with pytest.raises(AssertionError, match="flipped was read"):
+        make_task(config, images, Blind(labels, {"flipped"}), Silent())
 
 
 def test_the_oracle_drops_exactly_the_wrong_labels():

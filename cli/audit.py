@@ -1,0 +1,39 @@
+"""`robustdiff audit`: which labels look wrong."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from .console import make_report
+from .sampling import DataDirOption, RunArgument, open_with
+
+
+def audit(
+    run: RunArgument = None,
+    by: Annotated[
+        Literal["run", "crossfit"],
+        typer.Option(help="Judge by the run's own scores, if it made any, or by classifiers."),
+    ] = "run",
+    cleanlab: Annotated[
+        bool, typer.Option("--cleanlab", help="Add cleanlab's verdict on the same probabilities.")
+    ] = False,
+    data_dir: DataDirOption = None,
+) -> None:
+    """Report wrong labels: label_issues.csv and audit.html in the run's folder."""
+    opened, config = open_with(run, {"data_dir": data_dir})
+    from robustdiff.audit import CSV_NAME, PAGE_NAME, judge_now, stored_findings, write_audit
+    from robustdiff.data import load_images
+
+    with make_report() as report:
+        images, labels = load_images(config.data, report), opened.labels()
+        findings = stored_findings(opened, config, labels) if by == "run" else None
+        findings = findings or judge_now(images, labels, config, report)
+        summary = write_audit(opened, images, labels, findings, use_cleanlab=cleanlab)
+    print(f"judged by: {findings.source}")
+    print(
+        f"{summary['issues']} of {len(labels.given)} labels look wrong, "
+        f"estimated noise {summary['estimated_noise']:.1%}"
+    )
+    if cleanlab:
+        print(f"cleanlab finds {summary['cleanlab_issues']}")
+    print(f"{opened.path / CSV_NAME}\n{opened.path / PAGE_NAME}")

@@ -1,0 +1,139 @@
+"""Scoring rounds: when they are due, what they measure, and what follows from it."""
+
+import copy
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curricula import CURRICULA, Trust, random_scores, trusted
+from curricula.sampler import Judge
+from robustdiff.crossfit import crossfit
+from robustdiff.judge import by_classes, judge
+from robustdiff.scoring import Probing, class_evidence, prediction_scores
+from robustdiff.state import TrainState
+from robustdiff.task import Task, steps_per_pass
+
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class RoundDone:
+    """One scoring round.
+
+    Attributes:
+        step: Steps so far.
+        scores: (N,) float64 smoothed scores, high = trusted.
+        trust: What they say about the labels.
+        label_used: (N,) bool, whether training uses the given label.
+        seconds: Time that the round took.
+    """
+
+    step: int
+    scores: Scores
+    trust: Trust
+    label_used: NDArray[np.bool_]
+    seconds: float
+
+
+def rounds_due(task: Task, step: int) -> int:
+    """Return how many scoring rounds should be done by a step.
+
+    Counted in passes over the dataset, not in epochs of the curriculum: those shrink with the
+    selection, and the cost of scoring should not grow by that.
+    """
+    setting = task.config.curriculum
+    if CURRICULA[setting.name].once:
+        return 1
+    passes = step // steps_per_pass(task.config, len(task.data))
+    if passes < setting.warmup:
+        return 0
+    return (passes - setting.warmup) // setting.score_every + 1
+
+
+def measure(state: TrainState, task: Task) -> tuple[Scores, Judge] | None:
+    """Measure evidence about the labels from the state as it is.
+
+    Args:
+        state: Not changed.
+        task: See `Task`.
+
+    Returns:
+        Evidence, (N,) or (N, K) float64, and what makes scores and trust of it; None where there is
+        no score, or no previous round to compare with.
+
+    Raises:
+        ValueError: If the curriculum needs the clean labels and they are not known.
+    """
+    config, given = task.config, task.given
+    if state.curriculum.curriculum.source == "classifier":
+        found = crossfit(
+            task.data.images,
+            task.data.given,
+            task.num_classes,
+            seed=config.seed,
+            progress=lambda done, total: task.progress("judging the labels", done, total),
+        )
+        return found.classes, lambda f: by_classes(f, found.transition, given)
+    evidence = _evidence(state, task)
+    if evidence is None:
+        return None
+    curriculum, num_classes = state.curriculum.curriculum, task.num_classes
+    return evidence, lambda smoothed: judge(curriculum, smoothed, given, num_classes)
+
+
+def _evidence(state: TrainState, task: Task) -> Scores | None:
+    curriculum, config = state.curriculum.curriculum, task.config
+    match curriculum.source:
+        case "none":
+            return None
+        case "random":
+            return random_scores(config.seed, state.rounds, len(task.data))
+        case "clean":
+            if task.oracle is None:
+                raise ValueError(
+                    "curriculum 'oracle' needs the clean labels, and they are not known"
+                )
+            return np.where(task.oracle, 1.0, -1.0)
+    probing = Probing(
+        seed=config.seed, p_uncond=config.diffusion.p_uncond, settings=config.curriculum
+    )
+    model = task.bind(state.ema)
+    if curriculum.source == "classes":
+        evidence = state.curriculum.evidence
+        return class_evidence(probing, task.data, model, evidence, state.rounds)
+    old = None if state.snapshot is None else task.bind(state.snapshot)
+    return prediction_scores(curriculum, probing, task.data, model, old, state.rounds)
+
+
+def scoring_round(state: TrainState, task: Task) -> Iterator[RoundDone]:
+    """Take in a round's evidence and remember the weights that made it."""
+    started = time.perf_counter()
+    measured = measure(state, task)
+    state.rounds += 1
+    sampler = state.curriculum
+    if sampler.curriculum.needs_previous:
+        state.snapshot = copy.deepcopy(state.ema)
+    if measured is None:
+        return
+    scores = sampler.update(*measured)
+    assert sampler.trust is not None
+    yield _done(state, task, scores, sampler.trust, started)
+
+
+def last_round(state: TrainState, task: Task) -> Iterator[RoundDone]:
+    """Judge the final weights; the state stays as it is."""
+    started = time.perf_counter()
+    if state.curriculum.curriculum.once or (measured := measure(state, task)) is None:
+        return
+    evidence, judged = measured
+    yield _done(state, task, *judged(state.curriculum.smoothed(evidence)), started)
+
+
+def _done(state: TrainState, task: Task, scores: Scores, trust: Trust, started: float) -> RoundDone:
+    used = np.ones(len(scores), dtype=bool)
+    if state.curriculum.treatment not in ("none", "select"):
+        used = trusted(trust.right, task.given)
+    return RoundDone(state.step, scores, trust, used, time.perf_counter() - started)
