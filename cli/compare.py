@@ -13,7 +13,7 @@ def compare(
     ] = None,
 ) -> None:
     """Compare evaluated runs: mean and 95 % interval over seeds, and the gap that was closed."""
-    from rich.box import SIMPLE
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -24,15 +24,18 @@ def compare(
     columns = ("label accuracy", "class-wise FID", GAP, "AUROC")
     console = Console()
     for noise in dict.fromkeys(row.noise for row in rows):
-        table = Table(box=SIMPLE, title=escape(noise), title_justify="left", title_style="bold")
-        table.add_column("method", min_width=16)
-        table.add_column("seeds")
+        table = Table(
+            title=escape(noise), title_justify="left", title_style="bold",
+            box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0),
+        )  # fmt: skip
+        table.add_column("method (seeds)", min_width=19)
         for name in columns:
-            table.add_column(name, justify="right", min_width=12)
+            table.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
         for row in rows:
             if row.noise == noise:
-                cells = [cell(row.values[name]) for name in columns]
-                table.add_row(escape(row.method), str(len(row.seeds)), *cells)
+                # Narrow enough for a terminal of 80 columns.
+                cells = [cell(row.values[name]).replace(" ", "") for name in columns]
+                table.add_row(f"{escape(row.method)} ({len(row.seeds)})", *cells)
         console.print(table)
     if out is not None:
         write_comparison(rows, out)

@@ -43,8 +43,8 @@ class CurriculumSampler:
     Attributes:
         curriculum: The entry of `CURRICULA`.
         treatment: Key of `TREATMENTS`.
-        evidence: (N,) float64 smoothed scores, or (N, K) for a curriculum that knows the classes;
-            None before the first update.
+        evidence: (N,) float64 smoothed scores, (N, K) for a curriculum that knows the classes, or
+            the state of a running statistic; None before the first update.
         trust: What follows from the evidence, None before the first update.
         scores: (N,) float64, high = prefer; None before the first update.
         rounds: Number of updates so far.
@@ -61,51 +61,54 @@ class CurriculumSampler:
         self.scores: Floats | None = None
         self.rounds = 0
 
-    def smoothed(self, evidence: Floats) -> Floats:
+    def updated(self, new: Floats) -> Floats:
         """Return what the evidence would be after an update; the state stays as it is.
 
         Args:
-            evidence: (N,) new scores, or (N, K); NaN where nothing new was measured.
+            new: (N,) scores, or (N, K); NaN where nothing new was measured.
 
         Returns:
-            The same shape, float64.
+            Evidence, float64.
 
         Raises:
             ValueError: If the shape is wrong or a score is infinite, or not measured at all.
         """
-        new = np.asarray(evidence, dtype=np.float64)
-        wanted = (
-            (self.num_samples, *new.shape[1:]) if self.evidence is None else self.evidence.shape
-        )
+        new, old = np.asarray(new, dtype=np.float64), self.evidence
+        running = self.curriculum.running
+        wanted = (self.num_samples, *new.shape[1:]) if old is None else old.shape
+        wanted = (self.num_samples,) if running else wanted
         if new.shape != wanted:
             raise ValueError(f"scores must have shape {wanted}, got {new.shape}")
-        bad = np.isinf(new) if self.evidence is not None else ~np.isfinite(new)
+        bad = np.isinf(new) if old is not None else ~np.isfinite(new)
         if bad.any():
             worst = int(np.argwhere(bad)[0, 0])
             raise ValueError(f"scores must be finite, got {new[bad][0]} for sample {worst}")
-        if self.evidence is None:
+        if running is not None:
+            return running.add(old, new)
+        if old is None:
             return new.copy()
         keep = self.selection.smoothing
-        return np.where(np.isnan(new), self.evidence, keep * self.evidence + (1 - keep) * new)
+        return np.where(np.isnan(new), old, keep * old + (1 - keep) * new)
 
     def update(self, evidence: Floats, judge: Judge | None = None) -> Floats:
         """Take in a round of scores, and return the smoothed ones.
 
         Args:
-            evidence: See `smoothed`.
-            judge: From smoothed evidence to (N,) scores and trust in the labels. Without one the
+            evidence: See `updated`.
+            judge: From updated evidence to (N,) scores and trust in the labels. Without one the
                 scores are the evidence, and labels above the curriculum's zero are right.
 
         Returns:
             (N,) float64.
         """
-        self.evidence = self.smoothed(evidence)
+        self.evidence = self.updated(evidence)
         self.scores, self.trust = (judge or self._by_zero)(self.evidence)
         self.rounds += 1
         return self.scores
 
     def _by_zero(self, evidence: Floats) -> tuple[Floats, Trust]:
-        zero = self.curriculum.zero
+        zero, running = self.curriculum.zero, self.curriculum.running
+        evidence = evidence if running is None else running.score(evidence)
         right = np.ones(len(evidence)) if zero is None else (evidence >= zero).astype(np.float64)
         return evidence, Trust(right, float(1 - right.mean()))
 
@@ -153,5 +156,6 @@ class CurriculumSampler:
         self.evidence, self.scores = array(state["evidence"]), array(state["scores"])
         trust = state["trust"]
         if trust is not None:
-            fields = {name: array(value) for name, value in trust.items() if name != "noise"}
-            self.trust = Trust(noise=trust["noise"], **fields)  # type: ignore[arg-type]
+            numbers = {name: trust[name] for name in ("noise", "temperature")}
+            arrays = {name: array(trust[name]) for name in trust if name not in numbers}
+            self.trust = Trust(**arrays, **numbers)  # type: ignore[arg-type]

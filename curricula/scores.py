@@ -13,11 +13,17 @@ a score needs, each evaluated at the same probe of a sample:
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
+
+from curricula.running import AREA_UNDER_MARGIN, FORGETTING, Running
 
 Forward = Literal["given", "null", "dropped", "old_given", "old_null", "old_dropped"]
 Treatment = Literal["none", "select", "reweight", "null", "relabel", "soft"]
 Source = Literal["none", "predictions", "classes", "classifier", "random", "clean"]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 Compute = Callable[[Tensor, Mapping[Forward, Tensor]], Tensor]
 
 
@@ -49,6 +55,35 @@ def squared_error(target: Tensor, prediction: Tensor) -> Tensor:
     return inner(target - prediction, target - prediction)
 
 
+def class_margin(gains: Floats, given: Ints) -> Floats:
+    """Return by how much the given label beats every other class.
+
+    Args:
+        gains: (N, K), error under the given label less that under each class.
+        given: (N,) int64.
+
+    Returns:
+        (N,) float64.
+    """
+    others = gains.copy()
+    others[np.arange(len(given)), given] = -np.inf
+    return np.asarray(-others.max(axis=1))
+
+
+def sieve(gains: Floats, given: Ints) -> Floats:
+    """Return by how much the given label beats a label drawn at random (Cheng et al. 2021).
+
+    Args:
+        gains: (N, K), error under the given label less that under each class.
+        given: (N,) int64; their shares are the prior.
+
+    Returns:
+        (N,) float64.
+    """
+    prior = np.bincount(given, minlength=gains.shape[1]) / len(given)
+    return np.asarray(-(gains @ prior))
+
+
 class Curriculum(NamedTuple):
     """A named way to prefer samples.
 
@@ -60,6 +95,9 @@ class Curriculum(NamedTuple):
         forwards: Predictions that `compute` reads.
         compute: (target, predictions) -> (B,) scores.
         zero: Score of a label that is as likely right as wrong, where the score has such a point.
+        reduce: (gains (N, K), given (N,)) -> (N,) scores, for source "classes"; None keeps the
+            classes apart, and Bayes' rule judges them.
+        running: Statistic over all rounds, in place of smoothing.
     """
 
     source: Source
@@ -67,6 +105,8 @@ class Curriculum(NamedTuple):
     forwards: tuple[Forward, ...] = ()
     compute: Compute | None = None
     zero: float | None = None
+    reduce: Callable[[Floats, Ints], Floats] | None = None
+    running: Running | None = None
 
     @property
     def needs_previous(self) -> bool:
@@ -76,7 +116,7 @@ class Curriculum(NamedTuple):
     @property
     def knows_classes(self) -> bool:
         """Whether the score says which class a sample is of."""
-        return self.source in ("classes", "classifier")
+        return self.source == "classifier" or (self.source == "classes" and self.reduce is None)
 
     @property
     def once(self) -> bool:
@@ -120,6 +160,9 @@ CURRICULA: dict[str, Curriculum] = {
     ),
     # Diffusion classifier: is the given label the one under which the image is denoised best?
     "margin": Curriculum("classes", "null"),
+    "sieve": Curriculum("classes", "null", zero=0.0, reduce=sieve),
+    "aum": Curriculum("classes", "null", zero=0.0, reduce=class_margin, running=AREA_UNDER_MARGIN),
+    "forgetting": Curriculum("classes", "null", reduce=class_margin, running=FORGETTING),
     # Two small classifiers, each judging the half of the samples that it was not trained on.
     "crossfit": Curriculum("classifier", "relabel"),
     "random": Curriculum("random", "select"),

@@ -23,6 +23,8 @@ class Trust(NamedTuple):
             None, like the rest, where the score knows no classes.
         image_classes: (N, K) float64, rows sum to 1: the same by the image alone.
         transition: (K, K) float64: how likely label j is given to class i.
+        temperature: What differences of error were divided by to make log-probabilities of them;
+            None where the score does not come from errors under every class.
     """
 
     right: Floats
@@ -30,6 +32,7 @@ class Trust(NamedTuple):
     classes: Floats | None = None
     image_classes: Floats | None = None
     transition: Floats | None = None
+    temperature: float | None = None
 
 
 class Labels(NamedTuple):

@@ -23,6 +23,9 @@ CurriculumName = Literal[
     "small-loss",
     "pmi",
     "margin",
+    "sieve",
+    "aum",
+    "forgetting",
     "crossfit",
     "random",
     "oracle",
@@ -217,8 +220,8 @@ class ObjectiveConfig:
     Attributes:
         name: "plain" trusts the labels; "tdsm" mixes the classes that may be behind a label, by
             image and label; "tdsm-class" by the label alone.
-        matrix: T[clean, given]: path of a (K, K) matrix (.npy, or .csv), or "true" for the one that
-            made the labels wrong; None estimates it.
+        matrix: T[clean, given]: path of a (K, K) matrix (.npy, or .csv), or "nominal" for the one
+            that made the labels wrong; None estimates it.
         gradient: "all" differentiates the outputs of all mixed classes, "given" that of the given
             class alone, as the authors' code does.
     """
@@ -248,6 +251,8 @@ class CurriculumConfig:
         probe_times: (low, high) range of the probes' times, stratified within.
         rivals: Classes that curriculum "margin" tries besides the given one, the likeliest by what
             earlier rounds found; None for all. The first round tries all.
+        rotate: Rounds over which the samples take turns: each round after the first probes one in
+            so many.
         pairing: "paired" evaluates old and new weights on the same probes; "redrawn" the old ones
             on those of their own round, as the released code of the paper does.
         smoothing: Share of the old score kept at an update, in [0, 1).
@@ -264,6 +269,7 @@ class CurriculumConfig:
     probes: int = 4
     probe_times: tuple[float, float] = (0.5, 0.95)
     rivals: int | None = 2
+    rotate: int = 1
     pairing: Literal["paired", "redrawn"] = "paired"
     smoothing: float = 0.7
     temperature: float = 1.0
@@ -277,7 +283,7 @@ class CurriculumConfig:
             0 < low < high <= 1,
             f"curriculum.probe_times must be 0 < low < high <= 1, got {[low, high]}",
         )
-        for name in ("score_every", "probes", "rivals"):
+        for name in ("score_every", "probes", "rivals", "rotate"):
             value = getattr(self, name)
             _require(
                 value is None or value >= 1, f"curriculum.{name} must be at least 1, got {value}"

@@ -96,8 +96,8 @@ def make_task(config: Config, images: Images, labels: NoisyLabels, report: Repor
     device = pick_device(config.train.device)
     oracle = ~labels.flipped if config.curriculum.name == "oracle" else None
     matrix = config.objective.matrix
-    transition = labels.nominal if matrix == "true" else None
-    if matrix is not None and matrix != "true":
+    transition = labels.nominal if matrix == "nominal" else None
+    if matrix is not None and matrix != "nominal":
         transition = load_matrix(Path(matrix))
         if len(transition) != images.num_classes:
             raise ValueError(
@@ -299,6 +299,8 @@ def _on_round(loop: _Loop, event: RoundDone) -> None:
         "scoring_seconds": event.seconds,
         **(detected or {}),
     }
+    if event.trust.temperature is not None:
+        entry["temperature"] = event.trust.temperature
     _append(loop.run.history_file, entry)
     if detected:
         loop.report.message(

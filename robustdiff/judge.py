@@ -16,17 +16,15 @@ _DECONVOLUTION_STEPS = 20
 _TINY = 1e-12
 
 
-def judge(
-    curriculum: Curriculum, evidence: Floats, given: Ints, num_classes: int
-) -> tuple[Floats, Trust]:
+def judge(curriculum: Curriculum, evidence: Floats, given: Ints) -> tuple[Floats, Trust]:
     """Return scores, high = trusted, and trust in the labels.
 
     Args:
         curriculum: Entry of `CURRICULA`.
-        evidence: (N,) scores; for source "classes" (N, K) log-likelihoods of the image under each
-            class, up to a factor and a constant per row.
+        evidence: (N,) scores, or the state of a running statistic; for a curriculum that knows the
+            classes (N, K) log-likelihoods of the image under each, up to a factor and a constant
+            per row.
         given: (N,) int64 labels as given.
-        num_classes: K.
 
     Returns:
         (N,) float64, and the trust.
@@ -34,10 +32,13 @@ def judge(
     Raises:
         ValueError: If a class is never given, for source "classes".
     """
-    if curriculum.source == "classes":
-        noisy = class_probabilities(evidence, given)
+    if curriculum.source == "classes" and curriculum.reduce is None:
+        noisy, temperature = class_probabilities(evidence, given)
         transition = confident_joint(given, noisy).transition
-        return by_classes(deconvolve(noisy, transition), transition, given)
+        scores, trust = by_classes(deconvolve(noisy, transition), transition, given)
+        return scores, trust._replace(temperature=temperature)
+    if curriculum.running is not None:
+        evidence = curriculum.running.score(evidence)
     if curriculum.source == "clean":
         return evidence, _trust(np.where(evidence > 0, 1.0, 0.0))
     if curriculum.zero is None:
@@ -72,7 +73,7 @@ def by_classes(image_classes: Floats, transition: Floats, given: Ints) -> tuple[
     return scores, Trust(own, float((scores < 0).mean()), classes, image_classes, transition)
 
 
-def class_probabilities(evidence: Floats, given: Ints) -> Floats:
+def class_probabilities(evidence: Floats, given: Ints) -> tuple[Floats, float]:
     """Turn log-likelihoods of unknown scale into probabilities of the given label.
 
     The scale is the one under which the given labels are likeliest; the prior is their share.
@@ -82,7 +83,7 @@ def class_probabilities(evidence: Floats, given: Ints) -> Floats:
         given: (N,) int64.
 
     Returns:
-        (N, K) float64, rows sum to 1.
+        (N, K) float64, rows sum to 1, and the temperature that the evidence was divided by.
     """
     rows = np.arange(len(given))
     counts = np.bincount(given, minlength=evidence.shape[1])
@@ -95,7 +96,7 @@ def class_probabilities(evidence: Floats, given: Ints) -> Floats:
 
     best = minimize_scalar(loss, bounds=(-5, 8), method="bounded", options={"xatol": 1e-3})
     logits = evidence * (np.exp(best.x) / unit) + prior
-    return np.asarray(np.exp(log_softmax(logits, axis=1)))
+    return np.exp(log_softmax(logits, axis=1)), float(unit / np.exp(best.x))
 
 
 def deconvolve(noisy: Floats, transition: Floats, steps: int = _DECONVOLUTION_STEPS) -> Floats:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from curricula import CURRICULA, Trust, random_scores, trusted
@@ -80,8 +81,8 @@ def measure(state: TrainState, task: Task) -> tuple[Scores, Judge] | None:
     evidence = _evidence(state, task)
     if evidence is None:
         return None
-    curriculum, num_classes = state.curriculum.curriculum, task.num_classes
-    return evidence, lambda smoothed: judge(curriculum, smoothed, given, num_classes)
+    curriculum = state.curriculum.curriculum
+    return evidence, lambda updated: judge(curriculum, updated, given)
 
 
 def _evidence(state: TrainState, task: Task) -> Scores | None:
@@ -101,11 +102,16 @@ def _evidence(state: TrainState, task: Task) -> Scores | None:
         seed=config.seed, p_uncond=config.diffusion.p_uncond, settings=config.curriculum
     )
     model = task.bind(state.ema)
+    rows = torch.arange(len(task.data))
+    if state.curriculum.evidence is not None:
+        rotate = config.curriculum.rotate
+        rows = rows[rows % rotate == state.rounds % rotate]
     if curriculum.source == "classes":
-        evidence = state.curriculum.evidence
-        return class_evidence(probing, task.data, model, evidence, state.rounds)
+        previous = state.curriculum.evidence if curriculum.reduce is None else None
+        gains = class_evidence(probing, task.data, model, previous, rows, state.rounds)
+        return gains if curriculum.reduce is None else curriculum.reduce(gains, task.given)
     old = None if state.snapshot is None else task.bind(state.snapshot)
-    return prediction_scores(curriculum, probing, task.data, model, old, state.rounds)
+    return prediction_scores(curriculum, probing, task.data, model, old, rows, state.rounds)
 
 
 def scoring_round(state: TrainState, task: Task) -> Iterator[RoundDone]:
@@ -129,7 +135,7 @@ def last_round(state: TrainState, task: Task) -> Iterator[RoundDone]:
     if state.curriculum.curriculum.once or (measured := measure(state, task)) is None:
         return
     evidence, judged = measured
-    yield _done(state, task, *judged(state.curriculum.smoothed(evidence)), started)
+    yield _done(state, task, *judged(state.curriculum.updated(evidence)), started)
 
 
 def _done(state: TrainState, task: Task, scores: Scores, trust: Trust, started: float) -> RoundDone:

@@ -90,6 +90,7 @@ def prediction_scores(
     data: LabelledImages,
     model: Model,
     old_model: Model | None,
+    rows: Tensor,
     round_number: int,
 ) -> NDArray[np.float64] | None:
     """Score every sample by its predictions, averaged over its probes.
@@ -100,18 +101,21 @@ def prediction_scores(
         data: Images and given labels.
         model: Current weights, in evaluation mode.
         old_model: Weights of the previous round, None if there was none.
+        rows: (M,) int64 samples to score.
         round_number: Number of this round, keys the probes.
 
     Returns:
-        (N,) float64, or None if the score compares with a previous round and there is none.
+        (N,) float64, NaN for other samples; None if the score compares with a previous round and
+        there is none.
     """
     compute = curriculum.compute
     if compute is None or (curriculum.needs_previous and old_model is None):
         return None
     redrawn = curriculum.needs_previous and probing.settings.pairing == "redrawn"
-    scores = torch.zeros(len(data), dtype=torch.float64)
-    for where in torch.split(torch.arange(len(data)), _BATCH):
+    scores = torch.full((len(data),), float("nan"), dtype=torch.float64)
+    for where in torch.split(rows, _BATCH):
         batch = data[where]
+        total = torch.zeros(len(where), dtype=torch.float64)
         for k in range(probing.settings.probes):
             probe = make_probe(model, probing, batch, round_number, k)
             old_probe = make_probe(model, probing, batch, round_number - 1, k) if redrawn else probe
@@ -121,8 +125,9 @@ def prediction_scores(
                     outputs[name] = _predict(name, old_model, old_probe, batch[1])
                 else:
                     outputs[name] = _predict(name, model, probe, batch[1])
-            scores[where] += compute(probe.eps, outputs).double().cpu()
-    return (scores / probing.settings.probes).numpy()
+            total += compute(probe.eps, outputs).double().cpu()
+        scores[where] = total / probing.settings.probes
+    return scores.numpy()
 
 
 def _predict(name: Forward, model: Model, probe: Probe, given: Tensor) -> Tensor:
@@ -140,6 +145,7 @@ def class_evidence(
     data: LabelledImages,
     model: Model,
     previous: NDArray[np.float64] | None,
+    rows: Tensor,
     round_number: int,
 ) -> NDArray[np.float64]:
     """Compare how well each class denoises each sample (diffusion classifier, Li et al. 2023).
@@ -150,17 +156,18 @@ def class_evidence(
         data: Images and given labels.
         model: Current weights, in evaluation mode.
         previous: (N, K) evidence so far, None to try every class.
+        rows: (M,) int64 samples to score.
         round_number: Number of this round, keys the probes.
 
     Returns:
         (N, K) float64, the error under the given label less that under each class, mean over
-        pixels and probes; NaN for classes that were not tried.
+        pixels and probes; NaN for what was not tried.
     """
     num_classes = model.null_class
     evidence = torch.full((len(data), num_classes), float("nan"), dtype=torch.float64)
     given = data.given.cpu()
     tried = _classes_to_try(given, num_classes, previous, probing.settings.rivals)
-    for where in torch.split(torch.arange(len(data)), _BATCH):
+    for where in torch.split(rows, _BATCH):
         batch = data[where]
         total = torch.zeros(len(where), tried.shape[1], dtype=torch.float64)
         for k in range(probing.settings.probes):

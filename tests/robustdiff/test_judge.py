@@ -46,14 +46,14 @@ def test_the_scale_of_likelihoods_is_found_from_the_given_labels():
     chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     given = (rng.random((20_000, 1)) > chances.cumsum(axis=1)).sum(axis=1)
     for scale in (1e-4, 1.0, 50.0):
-        found = class_probabilities(logits * scale, given)
+        found = class_probabilities(logits * scale, given)[0]
         assert np.abs(found - chances).mean() < 0.01
 
 
 def test_evidence_without_information_suspects_nobody_under_little_noise():
     given = noisy(np.eye(3) * 0.7 + 0.1)
     evidence = np.random.default_rng(0).normal(size=(6000, 3))
-    probabilities = class_probabilities(evidence, given)
+    probabilities = class_probabilities(evidence, given)[0]
     np.testing.assert_allclose(probabilities, 1 / 3, atol=0.05)
 
 
@@ -62,7 +62,7 @@ def test_margin_finds_labels_that_a_third_of_another_class_carries():
     given = noisy()
     rng = np.random.default_rng(0)
     likelihood = np.log(np.eye(3)[CLEAN] @ T + 0.01) + 0.05 * rng.normal(size=(6000, 3))
-    scores, trust = judge(CURRICULA["margin"], likelihood * 1e-3, given, 3)
+    scores, trust = judge(CURRICULA["margin"], likelihood * 1e-3, given)
     wrong = given != CLEAN
     assert roc_auc_score(~wrong, scores) > 0.99
     assert trust.noise == pytest.approx(wrong.mean(), abs=0.03)
@@ -82,7 +82,7 @@ def test_scores_without_a_zero_are_split_by_their_own_distribution(name):
     rng = np.random.default_rng(0)
     wrong = rng.random(5000) < 0.3
     _, trust = judge(
-        CURRICULA[name], rng.normal(np.where(wrong, 5.0, 9.0), 0.8), np.zeros(5000, int), 3
+        CURRICULA[name], rng.normal(np.where(wrong, 5.0, 9.0), 0.8), np.zeros(5000, int)
     )
     assert trust.noise == pytest.approx(0.3, abs=0.03)
     assert ((trust.right < 0.5) == wrong).mean() > 0.97
@@ -90,7 +90,7 @@ def test_scores_without_a_zero_are_split_by_their_own_distribution(name):
 
 def test_scores_with_a_zero_are_split_there():
     scores = np.array([-3.0, -1e-9, 0.0, 1e-9, 20.0])
-    trust = judge(CURRICULA["pmi"], scores, np.zeros(5, int), 3)[1]
+    trust = judge(CURRICULA["pmi"], scores, np.zeros(5, int))[1]
     assert (trust.right >= 0.5).tolist() == [False, False, True, True, True]
 
 

@@ -1,5 +1,5 @@
 import dataclasses
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
@@ -23,6 +23,7 @@ from robustdiff.state import new_state
 from robustdiff.task import Task, total_steps
 from robustdiff.train import StepDone, Told, batch_losses, train, train_step
 
+ROWS = torch.arange(20)
 SMALL = {
     "model": {"channels": [8], "cen_hidden": 8, "time_size": 8},
     "train": {"steps": 12, "batch_size": 16, "precision": "fp32", "warmup_steps": 2},
@@ -77,12 +78,17 @@ COMBINATIONS = [
     ("small-loss", "reweight"),
     ("dynamics-uncond", "null"),
 ]
+ROTATED = [
+    {"curriculum": {"name": name, "rotate": 2}}
+    for name in ("pmi", "margin", "aum", "forgetting", "dynamics-cond")
+]
 
 
 LAYERS = [
     *({"curriculum": {"name": name, "treatment": how}} for name, how in COMBINATIONS),
+    *ROTATED,
     {"objective": {"name": "tdsm"}},
-    {"objective": {"name": "tdsm-class", "gradient": "given", "matrix": "true"}},
+    {"objective": {"name": "tdsm-class", "gradient": "given", "matrix": "nominal"}},
 ]
 
 
@@ -254,7 +260,7 @@ def test_probes_are_the_same_for_every_label_and_stratified_in_time():
 def test_a_snapshot_equal_to_the_model_gives_dynamics_of_0():
     model = shifting(torch.rand(11), [])
     for name in ("dynamics-cond", "dynamics-uncond", "dynamics-dropout"):
-        scores = prediction_scores(CURRICULA[name], probing(), small_data(), model, model, 1)
+        scores = prediction_scores(CURRICULA[name], probing(), small_data(), model, model, ROWS, 1)
         if name == "dynamics-dropout":  # old and new share the dropped labels too
             assert (scores == 0).all()
         assert abs(scores).max() == 0
@@ -263,7 +269,9 @@ def test_a_snapshot_equal_to_the_model_gives_dynamics_of_0():
 def test_redrawn_probes_make_dynamics_of_an_unmoved_model_noise():
     model = shifting(torch.rand(11), [])
     setting = probing(pairing="redrawn")
-    scores = prediction_scores(CURRICULA["dynamics-cond"], setting, small_data(), model, model, 1)
+    scores = prediction_scores(
+        CURRICULA["dynamics-cond"], setting, small_data(), model, model, ROWS, 1
+    )
     assert (scores != 0).all()
 
 
@@ -274,9 +282,9 @@ def test_dynamics_uncond_motion_does_not_depend_on_the_label():
     moved[10] = 0.3
     old, new = shifting(shift, []), shifting(moved, [])
     entry = CURRICULA["dynamics-uncond"]
-    one = prediction_scores(entry, probing(), small_data(), new, old, 1)
+    one = prediction_scores(entry, probing(), small_data(), new, old, ROWS, 1)
     labels = small_data().given.flip(0)
-    other = prediction_scores(entry, probing(), small_data(labels), new, old, 1)
+    other = prediction_scores(entry, probing(), small_data(labels), new, old, ROWS, 1)
     np.testing.assert_array_equal(one, other)
 
 
@@ -284,7 +292,7 @@ def test_scores_call_each_forward_with_the_right_labels():
     used = []
     model = shifting(torch.rand(11), used)
     data = small_data()
-    prediction_scores(CURRICULA["pmi"], probing(probes=1), data, model, None, 0)
+    prediction_scores(CURRICULA["pmi"], probing(probes=1), data, model, None, ROWS, 0)
     assert torch.equal(used[0], data.given)
     assert (used[1] == 10).all()
 
@@ -292,7 +300,10 @@ def test_scores_call_each_forward_with_the_right_labels():
 def test_dynamics_have_no_score_before_a_second_round():
     model = shifting(torch.rand(11), [])
     for name in ("dynamics-cond", "dynamics-uncond"):
-        assert prediction_scores(CURRICULA[name], probing(), small_data(), model, None, 0) is None
+        assert (
+            prediction_scores(CURRICULA[name], probing(), small_data(), model, None, ROWS, 0)
+            is None
+        )
 
 
 def test_class_evidence_is_the_error_of_the_given_label_less_that_of_each_class():
@@ -300,16 +311,33 @@ def test_class_evidence_is_the_error_of_the_given_label_less_that_of_each_class(
     # The model predicts eps = x_t + shift; at t near 1, x_t is nearly eps.
     data = small_data(torch.full((20,), 3))
     setting = probing(probes=2, probe_times=(0.97, 0.99), rivals=2)
-    whole = class_evidence(setting, data, shifting(shift, []), None, 0)
+    whole = class_evidence(setting, data, shifting(shift, []), None, ROWS, 0)
     expected = 0.3**2 - shift[:10].double().numpy() ** 2
     np.testing.assert_allclose(whole, np.broadcast_to(expected, (20, 10)), atol=0.12)
     assert (whole[:, 3] == 0).all()
     used = []
-    again = class_evidence(setting, data, shifting(shift, used), whole, 0)
+    again = class_evidence(setting, data, shifting(shift, used), whole, ROWS, 0)
     assert [labels.unique().tolist() for labels in used] == [[3], [0], [1]] * 2
     tried = ~np.isnan(again)
     assert (tried == np.isin(np.arange(10), [0, 1, 3])).all()
     np.testing.assert_allclose(again[tried], whole[tried])
+
+
+def test_samples_take_turns():
+    """After the first round, which scores everybody, each round scores one sample in `rotate`."""
+    task = small_task(curriculum={"name": "pmi", "warmup": 0, "rotate": 4, "smoothing": 0.0})
+    rounds = [event.scores for event in run(task)[1] if isinstance(event, RoundDone)]
+    for number, (before, after) in enumerate(pairwise(rounds), start=1):
+        changed = np.flatnonzero(before != after)
+        np.testing.assert_array_equal(changed, np.arange(number % 4, 64, 4))
+
+
+def test_only_the_rows_that_are_asked_for_are_scored():
+    rows, model = torch.tensor([3, 7]), shifting(torch.rand(11), [])
+    scores = prediction_scores(CURRICULA["pmi"], probing(), small_data(), model, None, rows, 0)
+    gains = class_evidence(probing(), small_data(), model, None, rows, 0)
+    assert np.flatnonzero(~np.isnan(scores)).tolist() == [3, 7]
+    assert np.flatnonzero(~np.isnan(gains).any(axis=1)).tolist() == [3, 7]
 
 
 def test_soft_labels_are_drawn_anew_with_their_probabilities():
