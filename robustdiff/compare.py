@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 from scipy.stats import t as student
 
 from robustdiff.config import Config, to_plain
@@ -29,10 +30,20 @@ COLUMNS: dict[str, Callable[[Metrics], float | None]] = {
     "noise error": lambda m: (
         None if m.get("estimated_noise") is None else abs(m["estimated_noise"] - m["noise"])
     ),
-    "scoring / training time": lambda m: m.get("scoring_share"),
+    "training seconds": lambda m: m.get("training_seconds"),
+    "scoring seconds": lambda m: m.get("scoring_seconds"),
 }
 GAP = "gap closed"
 _CLEAN = "clean"
+_MAIN = (
+    "label accuracy",
+    "NLL",
+    "class-wise FID",
+    GAP,
+    "AUROC",
+    "precision at rate",
+    "noise error",
+)
 # What may differ between runs that are repetitions of each other.
 _FREE = ("seed", "data.data_dir", "data.download", "train.device")
 
@@ -79,7 +90,7 @@ def compare_runs(runs: Sequence[Run]) -> list[Row]:
         runs: Evaluated runs.
 
     Returns:
-        Rows, by noise, in the order in which they came.
+        Rows, by noise, clean labels first, and the lowest class-wise FID first.
 
     Raises:
         ValueError: If a run's metrics cannot be read.
@@ -110,8 +121,11 @@ def compare_runs(runs: Sequence[Run]) -> list[Row]:
             and noise != _CLEAN
         ]
         rows.append(Row(noise, method, [config.seed for config, _ in group], values))
-    order = list(dict.fromkeys(row.noise for row in rows))
-    return sorted(rows, key=lambda row: order.index(row.noise))
+    return sorted(rows, key=lambda row: (row.noise != _CLEAN, row.noise, _quality(row)))
+
+
+def _quality(row: Row) -> float:
+    return float(np.mean(row.values["class-wise FID"]))
 
 
 def _metrics(run: Run) -> Metrics:
@@ -128,6 +142,10 @@ def _settings(config: Config) -> dict[str, Any]:
     for key, value in to_plain(config).items():
         nested = value if isinstance(value, dict) else {}
         flat |= {f"{key}.{name}": entry for name, entry in nested.items()} or {key: value}
+    if config.curriculum.name == "uniform":
+        # Settings of scores say nothing where there are none.
+        named = ("curriculum.name", "curriculum.treatment")
+        flat = {k: v for k, v in flat.items() if k in named or not k.startswith("curriculum.")}
     return {key: value for key, value in flat.items() if key not in _FREE}
 
 
@@ -159,7 +177,7 @@ def _method_names(configs: Sequence[Config]) -> list[str]:
             # Settings of one objective or curriculum say nothing about another.
             own = f"{section}.name"
             others = [s for s in settings if own not in mine or s[own] == mine[own]]
-            if any(other[key] != value for other in others):
+            if any(other.get(key) != value for other in others):
                 parts.append(f"{setting}={value if isinstance(value, str) else json.dumps(value)}")
         names.append(" ".join(parts))
     return names
@@ -183,16 +201,17 @@ def cell(values: Sequence[float]) -> str:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """Return the comparison as a Markdown table."""
-    names = [*COLUMNS, GAP]
-    lines = [
-        "| labels | method | seeds | " + " | ".join(names) + " |",
-        "|---" * (len(names) + 3) + "|",
-    ]
-    for row in rows:
-        cells = " | ".join(cell(row.values[name]) for name in names)
-        lines.append(f"| {row.noise} | {row.method} | {len(row.seeds)} | {cells} |")
-    return "\n".join(lines) + "\n"
+    """Return the comparison's main columns as one Markdown table for each noise."""
+    lines = []
+    for noise in dict.fromkeys(row.noise for row in rows):
+        lines += [f"### {noise}", "", "| method | seeds | " + " | ".join(_MAIN) + " |"]
+        lines.append("|---" * (len(_MAIN) + 2) + "|")
+        for row in rows:
+            if row.noise == noise:
+                cells = " | ".join(cell(row.values[name]) for name in _MAIN)
+                lines.append(f"| {row.method} | {len(row.seeds)} | {cells} |")
+        lines.append("")
+    return "\n".join(lines)
 
 
 def write_comparison(rows: Sequence[Row], folder: Path) -> None:
@@ -241,5 +260,8 @@ def comparison_figure(rows: Sequence[Row]) -> Figure:
             axes.grid(axis="x", alpha=0.3)
             axes.set_title(f"{noise}: {column}", fontsize=9, loc="left", parse_math=False)
         panels[0].set_xscale("log")
+        panels[0].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panels[0].xaxis.set_major_formatter("{x:g}")
+        panels[0].xaxis.set_minor_locator(NullLocator())
         panels[1].set_xlim(0, 1.02)
     return figure

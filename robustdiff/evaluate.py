@@ -124,6 +124,7 @@ def evaluate_run(
         embed_images=_embedding(config, inception_weights),
     )
     trust = run.trust()
+    training_seconds, scoring_seconds = run.seconds(config.train.batch_size)
     result = {
         "run": str(run.path),
         "dataset": images.name,
@@ -135,7 +136,8 @@ def evaluate_run(
         **measured,
         "detection": run.detection(labels),
         "estimated_noise": None if trust is None else trust.noise,
-        "scoring_share": run.scoring_share(config.train.batch_size),
+        "training_seconds": training_seconds,
+        "scoring_seconds": scoring_seconds,
         "features": config.eval.features,
         "evaluator_sha256": digest,
         "guidance_weight": config.sample.guidance_weight,

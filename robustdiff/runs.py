@@ -154,18 +154,17 @@ class Run:
             known = {name: content[name] for name in _CLASS_PARTS if name in content}
             return Trust(content["label_right"], float(content["estimated_noise"]), **known)
 
-    def scoring_share(self, batch_size: int) -> float | None:
-        """Return the time of all scoring rounds as a share of that of the training steps."""
+    def seconds(self, batch_size: int) -> tuple[float, float]:
+        """Return the time of all training steps and that of all scoring rounds."""
         if not self.history_file.exists():
-            return None
+            return 0.0, 0.0
         entries = [json.loads(line) for line in self.history_file.read_text().splitlines()]
-        logged = [entry for entry in entries if "images_per_second" in entry]
         before, training = 0, 0.0
-        for entry in logged:
-            training += (entry["step"] - before) * batch_size / entry["images_per_second"]
-            before = entry["step"]
-        scoring = sum(entry.get("scoring_seconds", 0.0) for entry in entries)
-        return scoring / training if training else None
+        for entry in entries:
+            if "images_per_second" in entry:
+                training += (entry["step"] - before) * batch_size / entry["images_per_second"]
+                before = entry["step"]
+        return training, sum(entry.get("scoring_seconds", 0.0) for entry in entries)
 
     def detection(self, labels: NoisyLabels) -> dict[str, float] | None:
         """Compare the newest scores with the labels' truth; None if there is nothing to tell."""

@@ -22,7 +22,8 @@ def make_run(folder, *, rate, class_fid, seed, **layer):
         metrics |= {
             "detection": {"auroc": 0.75, "average_precision": 0.5, "precision_at_rate": 0.6},
             "estimated_noise": 0.25,
-            "scoring_share": 0.5,
+            "training_seconds": 60.0,
+            "scoring_seconds": 30.0,
         }
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(to_plain(config)))
@@ -67,6 +68,14 @@ def test_another_setup_is_another_row_and_closes_no_gap_of_the_first(study):
         "uniform steps=1000",
     ]
     assert rows["pmi steps=7 probes=4"].values["gap closed"] == []
+
+
+def test_settings_of_scores_do_not_part_runs_without_scores(tmp_path):
+    for seed, probes in enumerate((1, 4)):
+        make_run(
+            tmp_path / str(seed), rate=0, class_fid=1, seed=seed, curriculum={"probes": probes}
+        )
+    assert [row.method for row in compare_runs(find_runs([tmp_path]))] == ["uniform"]
 
 
 def test_interval_is_students():
