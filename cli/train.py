@@ -45,11 +45,13 @@ _FLAGS = {
     "epochs": "train.epochs",
     "steps": "train.steps",
     "seed": "seed",
+    "checkpoint_every": "train.checkpoint_every",
+    "checkpoint_minutes": "train.checkpoint_minutes",
     "device": "train.device",
     "precision": "train.precision",
 }
-# What a resumed run may change: its length, and where it runs.
-_RESUMABLE = {"epochs", "steps", "data_dir", "device"}
+# What a resumed run may change: its length, where it runs, and when it is saved.
+_RESUMABLE = {"epochs", "steps", "data_dir", "device", "checkpoint_every", "checkpoint_minutes"}
 
 
 def train(
@@ -170,6 +172,13 @@ def train(
     precision: Annotated[
         str | None, typer.Option(help="auto, fp32 or bf16.", rich_help_panel=_RUN)
     ] = None,
+    checkpoint_every: Annotated[
+        int | None, typer.Option(help="Steps between checkpoints.", rich_help_panel=_RUN)
+    ] = None,
+    checkpoint_minutes: Annotated[
+        float | None,
+        typer.Option(help="Most minutes between checkpoints.", rich_help_panel=_RUN),
+    ] = None,
     resume: Annotated[
         Path | None,
         typer.Option(
@@ -232,7 +241,8 @@ def _resume(path: Path, flags: dict[str, Any], others: list[str], *, dry_run: bo
             "--" + n.removesuffix("_name").strip("_").replace("_", "-") for n in refused
         )
         raise ValueError(
-            f"--resume continues a run as it was; only --steps, --epochs, --data-dir and --device "
+            f"--resume continues a run as it was; only "
+            f"{', '.join('--' + n.replace('_', '-') for n in sorted(_RESUMABLE))} "
             f"may be given with it, got {names}"
         )
     run = open_run(path)

@@ -175,6 +175,7 @@ class TrainConfig:
         log_every: Steps between logged losses.
         sample_every: Steps between sample grids.
         checkpoint_every: Steps between checkpoints.
+        checkpoint_minutes: Most minutes between checkpoints; None for no such limit.
         device: "auto" is CUDA where there is one, else the CPU.
         precision: "auto" is bf16 where the hardware computes in it, else fp32.
     """
@@ -189,6 +190,7 @@ class TrainConfig:
     log_every: int = 20
     sample_every: int = 500
     checkpoint_every: int = 500
+    checkpoint_minutes: float | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
@@ -207,9 +209,9 @@ class TrainConfig:
         _require(
             self.warmup_steps >= 0, f"train.warmup_steps must be >= 0, got {self.warmup_steps}"
         )
-        for name in ("lr", "grad_clip"):
+        for name in ("lr", "grad_clip", "checkpoint_minutes"):
             value = getattr(self, name)
-            _require(value > 0, f"train.{name} must be positive, got {value}")
+            _require(value is None or value > 0, f"train.{name} must be positive, got {value}")
         _require(0 <= self.ema < 1, f"train.ema must be in [0, 1), got {self.ema}")
 
 

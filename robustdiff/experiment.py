@@ -45,6 +45,7 @@ class _Loop:
     board: TensorBoard
     losses: list[float] = field(default_factory=list)
     logged_at: float = field(default_factory=time.perf_counter)
+    saved_at: float = field(default_factory=time.monotonic)
     note: str = ""
     detected: dict[str, float] | None = None
 
@@ -136,7 +137,8 @@ def start_run(config: Config, path: Path, report: Report) -> Run:
     task = make_task(config, images, labels, report)
     state = new_state(task)
     run = create_run(path, config, labels)
-    _train_to_end(run, images, labels, task, state, report)
+    with run.locked():
+        _train_to_end(run, images, labels, task, state, report)
     return run
 
 
@@ -178,17 +180,19 @@ def resume_run(run: Run, config: Config, report: Report) -> None:
     labels = run.labels()
     task = make_task(config, images, labels, report)
     state = new_state(task)
-    if run.checkpoints.exists():
+    with run.locked():
         saved = load_checkpoint(run.checkpoints)
-        try:
-            state.load_state_dict(saved)
-        except (RuntimeError, KeyError) as error:
-            raise DamagedError(
-                f"the checkpoint in {run.checkpoints} is of another network"
-            ) from error
-    report.message(f"resumed at step {state.step} of {total_steps(config, len(task.data))}")
-    _forget_after(run.history_file, state.step)
-    _train_to_end(run, images, labels, task, state, report)
+        if saved is not None:
+            try:
+                state.load_state_dict(saved)
+            except (RuntimeError, KeyError) as error:
+                raise DamagedError(
+                    f"the checkpoint in {run.checkpoints} is of another network"
+                ) from error
+        run.save_config(config)
+        report.message(f"resumed at step {state.step} of {total_steps(config, len(task.data))}")
+        _forget_after(run.history_file, state.step)
+        _train_to_end(run, images, labels, task, state, report)
 
 
 def _train_to_end(
@@ -280,7 +284,9 @@ def _on_step(loop: _Loop, event: StepDone) -> None:
     loop.report.progress("training", event.step, steps, loop.note)
     if event.step % setting.sample_every == 0 or event.step == steps:
         _log_samples(loop, event.step)
-    if event.step % setting.checkpoint_every == 0 or event.step == steps:
+    minutes = (time.monotonic() - loop.saved_at) / 60
+    due = setting.checkpoint_minutes is not None and minutes >= setting.checkpoint_minutes
+    if due or event.step % setting.checkpoint_every == 0 or event.step == steps:
         _checkpoint(loop)
 
 
@@ -332,6 +338,7 @@ def _checkpoint(loop: _Loop) -> None:
     save_checkpoint(loop.run.checkpoints, loop.state.state_dict(), loop.state.step)
     loop.run.save_weights(loop.state.ema)
     loop.board.flush()
+    loop.saved_at = time.monotonic()
 
 
 def _finish(loop: _Loop) -> None:

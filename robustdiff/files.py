@@ -7,12 +7,18 @@ from pathlib import Path
 from typing import BinaryIO
 
 
-def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_atomic(
+    path: Path,
+    write: Callable[[BinaryIO], object],
+    *,
+    written: Callable[[Path], object] | None = None,
+) -> None:
     """Write through a temporary name, fsync, then rename.
 
     Args:
         path: Final name; its folder must exist.
         write: Receives the open temporary file.
+        written: Called with the temporary name once it holds everything, before the renaming.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -20,6 +26,8 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
+        if written is not None:
+            written(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,7 +1,10 @@
 """Run folders: where each file lies, how one is made, found and read back."""
 
 import datetime
+import fcntl
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,6 +103,24 @@ class Run:
             return NoisyLabels.load(self.labels_file)
         except (ValueError, OSError) as error:
             raise DamagedError(f"labels of run {self.path}: {error}") from error
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training this run meanwhile; ends with the process, too.
+
+        Raises:
+            OSError: If another process trains it.
+        """
+        with (self.path / ".lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise OSError(f"run {self.path} is being trained by another process") from None
+            yield
+
+    def save_config(self, config: Config) -> None:
+        """Write config.json atomically."""
+        write_text(self.config_file, json.dumps(to_plain(config), indent=2) + "\n")
 
     def load_weights(self, network: nn.Module) -> None:
         """Load the averaged weights into a network of the run's architecture.
@@ -209,7 +230,7 @@ def create_run(path: Path, config: Config, labels: NoisyLabels) -> Run:
         folder.mkdir(parents=True, exist_ok=True)
     labels.save(run.labels_file)
     # Last, because a folder with a configuration counts as a run.
-    write_text(run.config_file, json.dumps(to_plain(config), indent=2) + "\n")
+    run.save_config(config)
     return run
 
 

@@ -1,0 +1,93 @@
+"""A run that is killed over and over ends as if it had never been."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+
+import numpy as np
+import pytest
+from robustdiff.cli.app import main
+from safetensors.torch import load_file
+
+WORDS = [
+    "--noise=0.3", "--steps=40", "--precision=fp32", "--set=model.channels=[8]",
+    "--set=model.time_size=8", "--set=train.batch_size=128", "--set=train.log_every=3",
+    "--set=train.sample_every=20", "--set=curriculum.warmup=1", "--set=curriculum.probes=1",
+    "--set=sample.steps=2", "--checkpoint-every=4",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def processes():
+    os.environ["OMP_NUM_THREADS"] = "1"
+    # The server imports everything once, so that kills meet the work and not the imports.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["robustdiff.experiment", "robustdiff.cli.app"])
+    return context
+
+
+def attempt(processes, words, seconds=None):
+    """Run a command, and kill it after some seconds; return its exit code."""
+    process = processes.Process(target=main, args=(words,))
+    process.start()
+    process.join(seconds)
+    if process.is_alive():
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    return process.exitcode
+
+
+def outcome(run):
+    """What must not depend on interruptions."""
+    timing = ("images_per_second", "scoring_seconds")
+    history = [
+        {key: value for key, value in json.loads(line).items() if key not in timing}
+        for line in (run / "metrics.jsonl").read_text().splitlines()
+    ]
+    with np.load(run / "scores.npz", allow_pickle=False) as content:
+        scores = {name: content[name] for name in content}
+    return load_file(run / "model.safetensors"), history, scores
+
+
+def kill_until_done(processes, run, words, kills, seed):
+    """Start a run, kill it at random moments, resume it; return the kills that met it running."""
+    rng, met = random.Random(seed), 0
+    while True:
+        resume = (run / "config.json").exists()
+        command = ["train", f"--resume={run}"] if resume else [*words, f"--out={run}"]
+        patience = None if met >= kills else 0.3 + 2.5 * rng.random() ** 2
+        code = attempt(processes, command, patience)
+        if code == 0:
+            return met
+        assert code == -signal.SIGKILL, code
+        met += 1
+        if not (run / "config.json").exists() and run.exists():
+            # Killed while the folder was being made: nothing was trained yet.
+            for path in sorted(run.rglob("*"), reverse=True):
+                path.rmdir() if path.is_dir() else path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("curriculum", "kills"),
+    [
+        ("pmi", 4),
+        pytest.param("dynamics-uncond", 50, marks=pytest.mark.slow),
+        pytest.param("crossfit", 50, marks=pytest.mark.slow),
+    ],
+)
+def test_killed_and_resumed_equals_never_killed(processes, tmp_path, curriculum, kills):
+    words = ["train", *WORDS, f"--curriculum={curriculum}"]
+    assert attempt(processes, [*words, f"--out={tmp_path / 'straight'}"]) == 0
+    weights, history, scores = outcome(tmp_path / "straight")
+    survived = seed = 0
+    while survived < kills:
+        # A run may be done before it was killed often enough; then the next one goes on.
+        run, seed = tmp_path / f"killed-{seed}", seed + 1
+        survived += kill_until_done(processes, run, words, kills - survived, seed)
+        again, history_again, scores_again = outcome(run)
+        assert all((again[name] == weights[name]).all() for name in weights)
+        assert history_again == history
+        for name in scores:
+            np.testing.assert_array_equal(scores_again[name], scores[name])
