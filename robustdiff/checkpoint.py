@@ -41,11 +41,14 @@ def save_checkpoint(folder: Path, state: dict[str, Any], step: int) -> None:
     content = {"format": _FORMAT, "state": state}
     try:
         write_atomic(path, lambda file: torch.save(content, file), written=record)
-    except RuntimeError as error:
+    except (OSError, RuntimeError) as error:
         # On a full disk torch fails once more while it closes the archive, and hides the cause.
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None
-        raise
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        raise OSError(
+            f"cannot write checkpoint {path}: {cause.strerror}; the earlier ones are whole"
+        ) from error
     # Later ones are of a history that a resumed run has left, or damaged.
     kept = [old for old in _files(folder) if old <= path][:_KEPT]
     for old in folder.glob("step-*"):

@@ -451,7 +451,7 @@ def read_layer(path: Path) -> Layer:
         layer = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise ValueError(f"cannot read config file {path}: {error.strerror}") from error
-    except ValueError as error:  # the parent of both parsers' errors and of bad UTF-8
+    except (ValueError, RecursionError) as error:  # of parsers, of bad UTF-8, of deep nesting
         raise ValueError(f"config file {path} is not valid: {error}") from error
     if not isinstance(layer, dict):
         raise ValueError(f"config file {path} must hold sections, got {type(layer).__name__}")

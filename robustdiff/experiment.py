@@ -43,7 +43,9 @@ class _Loop:
     state: TrainState
     report: Report
     board: TensorBoard
-    losses: list[float] = field(default_factory=list)
+    # Since the last logged step; a checkpoint keeps them.
+    losses: list[float]
+    timed_from: int
     logged_at: float = field(default_factory=time.perf_counter)
     saved_at: float = field(default_factory=time.monotonic)
     note: str = ""
@@ -138,7 +140,7 @@ def start_run(config: Config, path: Path, report: Report) -> Run:
     state = new_state(task)
     run = create_run(path, config, labels)
     with run.locked():
-        _train_to_end(run, images, labels, task, state, report)
+        _train_to_end(run, images, labels, task, state, report, [])
     return run
 
 
@@ -182,9 +184,11 @@ def resume_run(run: Run, config: Config, report: Report) -> None:
     state = new_state(task)
     with run.locked():
         saved = load_checkpoint(run.checkpoints)
+        losses: list[float] = []
         if saved is not None:
             try:
                 state.load_state_dict(saved)
+                losses = saved["losses"]
             except (RuntimeError, KeyError) as error:
                 raise DamagedError(
                     f"the checkpoint in {run.checkpoints} is of another network"
@@ -192,14 +196,20 @@ def resume_run(run: Run, config: Config, report: Report) -> None:
         run.save_config(config)
         report.message(f"resumed at step {state.step} of {total_steps(config, len(task.data))}")
         _forget_after(run.history_file, state.step)
-        _train_to_end(run, images, labels, task, state, report)
+        _train_to_end(run, images, labels, task, state, report, losses)
 
 
 def _train_to_end(
-    run: Run, images: Images, labels: NoisyLabels, task: Task, state: TrainState, report: Report
+    run: Run,
+    images: Images,
+    labels: NoisyLabels,
+    task: Task,
+    state: TrainState,
+    report: Report,
+    losses: list[float],
 ) -> None:
     board = TensorBoard(run.tensorboard, start=state.step)
-    loop = _Loop(run, images, labels, task, state, report, board)
+    loop = _Loop(run, images, labels, task, state, report, board, losses, timed_from=state.step)
     report.message(_summary(loop))
     try:
         with _stop_requested() as stop:
@@ -274,12 +284,13 @@ def _on_step(loop: _Loop, event: StepDone) -> None:
     if event.step % setting.log_every == 0 or event.step == steps:
         elapsed = time.perf_counter() - loop.logged_at
         loss = float(np.mean(loop.losses))
-        rate = len(loop.losses) * min(setting.batch_size, len(loop.task.data)) / elapsed
+        steps_timed = event.step - loop.timed_from
+        rate = steps_timed * min(setting.batch_size, len(loop.task.data)) / elapsed
         loop.board.training(event.step, loss, rate)
         _append(
             loop.run.history_file, {"step": event.step, "loss": loss, "images_per_second": rate}
         )
-        loop.losses, loop.logged_at = [], time.perf_counter()
+        loop.losses, loop.timed_from, loop.logged_at = [], event.step, time.perf_counter()
         loop.note = f"loss {loss:.4f}, {rate:.0f} img/s"
     loop.report.progress("training", event.step, steps, loop.note)
     if event.step % setting.sample_every == 0 or event.step == steps:
@@ -335,7 +346,8 @@ def _log_samples(loop: _Loop, step: int) -> None:
 
 
 def _checkpoint(loop: _Loop) -> None:
-    save_checkpoint(loop.run.checkpoints, loop.state.state_dict(), loop.state.step)
+    content = loop.state.state_dict() | {"losses": loop.losses}
+    save_checkpoint(loop.run.checkpoints, content, loop.state.step)
     loop.run.save_weights(loop.state.ema)
     loop.board.flush()
     loop.saved_at = time.monotonic()

@@ -7,6 +7,8 @@ import os
 import numpy as np
 import pytest
 import torch
+from robustdiff.cli.app import main
+from safetensors.torch import load_file
 
 from robustdiff.checkpoint import load_checkpoint, save_checkpoint
 from robustdiff.config import resolve
@@ -127,6 +129,36 @@ def test_a_full_disk_leaves_the_earlier_checkpoints(tmp_path, monkeypatch, left)
         save_checkpoint(tmp_path, state(12), 12)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert load_checkpoint(tmp_path)["step"] == 8
+
+
+def test_a_run_on_a_full_disk_says_so_and_goes_on_later(tmp_path, monkeypatch, capsys):
+    def train(*words):
+        try:
+            main(["train", *words])
+        except SystemExit as left:
+            return left.code
+        return 0
+
+    words = ["--steps=8", "--set=model.channels=[8]", "--set=model.time_size=8"]
+    words += ["--checkpoint-every=2", "--set=sample.steps=2", "--precision=fp32"]
+    assert train(*words, f"--out={tmp_path / 'straight'}") == 0
+    written = []
+
+    def full(path, write, **rest):
+        if path.suffix == ".pt":
+            written.append(path)
+        left = 100 if len(written) == 3 else 10**9
+        write_atomic(path, lambda file: write(FullDisk(file, left)), **rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("robustdiff.checkpoint.write_atomic", full)
+        assert train(*words, f"--out={tmp_path / 'full'}") == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("robustdiff: cannot write checkpoint")
+    assert "No space left on device; the earlier ones are whole" in said
+    assert train(f"--resume={tmp_path / 'full'}") == 0
+    one, other = (load_file(tmp_path / n / "model.safetensors") for n in ("straight", "full"))
+    assert all((one[name] == other[name]).all() for name in one)
 
 
 def test_two_processes_do_not_train_one_run(tmp_path):
