@@ -18,12 +18,20 @@ def compare(
     from rich.markup import escape
     from rich.table import Table
 
-    from robustdiff.compare import COLUMNS, GAP, cell, compare_runs, find_runs, write_comparison
+    from robustdiff.compare import (
+        COLUMNS,
+        GAP,
+        by_noise,
+        cell,
+        compare_runs,
+        find_runs,
+        write_comparison,
+    )
 
     rows = compare_runs(find_runs(runs))
     columns = ("label accuracy", "class-wise FID", GAP, "AUROC")
     console = Console()
-    for noise in dict.fromkeys(row.noise for row in rows):
+    for noise, part in by_noise(rows).items():
         table = Table(
             title=escape(noise), title_justify="left", title_style="bold",
             box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0),
@@ -31,11 +39,10 @@ def compare(
         table.add_column("method (seeds)", min_width=19)
         for name in columns:
             table.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
-        for row in rows:
-            if row.noise == noise:
-                # Narrow enough for a terminal of 80 columns.
-                cells = [cell(row.values[name]).replace(" ", "") for name in columns]
-                table.add_row(f"{escape(row.method)} ({len(row.seeds)})", *cells)
+        for row in part:
+            # Narrow enough for a terminal of 80 columns.
+            cells = [cell(row.values[name]).replace(" ", "") for name in columns]
+            table.add_row(f"{escape(row.method)} ({len(row.seeds)})", *cells)
         console.print(table)
     if out is not None:
         write_comparison(rows, out)

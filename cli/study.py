@@ -20,14 +20,15 @@ def study(
 ) -> None:
     """Train and evaluate a grid of noise x method x seed; resumes, and skips what is done."""
     first, count = _part(part)
+    from robustdiff.runs import Run
     from robustdiff.study import read_study, run_study
 
     folder = out or Path("runs") / file.stem
     cells = read_study(file, data_dir)[first - 1 :: count]
     if dry_run:
         for cell in cells:
-            done = (folder / cell.path / "metrics.json").exists()
-            print(f"{'done ' if done else 'to do'} {folder / cell.path}")
+            run = Run(folder / cell.path)
+            print(f"{'done ' if run.metrics_file.exists() else 'to do'} {run.path}")
         return
     with make_report() as report:
         failed = run_study(cells, folder, report)

@@ -90,25 +90,34 @@ class CurriculumSampler:
         keep = self.selection.smoothing
         return np.where(np.isnan(new), old, keep * old + (1 - keep) * new)
 
-    def update(self, evidence: Floats, judge: Judge | None = None) -> Floats:
+    def judged(self, evidence: Floats, judge: Judge | None = None) -> tuple[Floats, Trust]:
+        """Return scores and trust that follow from evidence; the state stays as it is.
+
+        Args:
+            evidence: What `updated` returned.
+            judge: From (N,) or (N, K) evidence to (N,) scores and trust in the labels. Without one
+                the scores are the evidence, and labels above the curriculum's zero are right.
+        """
+        running = self.curriculum.running
+        return (judge or self._by_zero)(evidence if running is None else running.score(evidence))
+
+    def update(self, new: Floats, judge: Judge | None = None) -> Floats:
         """Take in a round of scores, and return the smoothed ones.
 
         Args:
-            evidence: See `updated`.
-            judge: From updated evidence to (N,) scores and trust in the labels. Without one the
-                scores are the evidence, and labels above the curriculum's zero are right.
+            new: See `updated`.
+            judge: See `judged`.
 
         Returns:
             (N,) float64.
         """
-        self.evidence = self.updated(evidence)
-        self.scores, self.trust = (judge or self._by_zero)(self.evidence)
+        self.evidence = self.updated(new)
+        self.scores, self.trust = self.judged(self.evidence, judge)
         self.rounds += 1
         return self.scores
 
     def _by_zero(self, evidence: Floats) -> tuple[Floats, Trust]:
-        zero, running = self.curriculum.zero, self.curriculum.running
-        evidence = evidence if running is None else running.score(evidence)
+        zero = self.curriculum.zero
         right = np.ones(len(evidence)) if zero is None else (evidence >= zero).astype(np.float64)
         return evidence, Trust(right, float(1 - right.mean()))
 

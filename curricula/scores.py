@@ -59,7 +59,8 @@ def class_margin(gains: Floats, given: Ints) -> Floats:
     """Return by how much the given label beats every other class.
 
     Args:
-        gains: (N, K), error under the given label less that under each class.
+        gains: (N, K), error under the given label less that under each class, or any other measure
+            of how much better each class fits.
         given: (N,) int64.
 
     Returns:

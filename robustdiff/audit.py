@@ -3,12 +3,13 @@
 import base64
 import csv
 import io
+from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -20,10 +21,8 @@ from robustdiff.crossfit import crossfit
 from robustdiff.data import Images
 from robustdiff.files import write_text
 from robustdiff.judge import by_classes
-from robustdiff.metrics.detection import detection
-from robustdiff.plots import figure_png, matrix_figure, score_figure
 from robustdiff.progress import Report
-from robustdiff.runs import Run
+from robustdiff.runs import Run, detect
 
 Ints = NDArray[np.int64]
 
@@ -31,7 +30,8 @@ CSV_NAME, PAGE_NAME = "label_issues.csv", "audit.html"
 _SHOWN = 64
 
 
-class Findings(NamedTuple):
+@dataclass(frozen=True)
+class Findings:
     """What is said about a run's labels.
 
     Attributes:
@@ -46,13 +46,13 @@ class Findings(NamedTuple):
     trust: Trust
     source: str
 
-    @property
+    @cached_property
     def issue(self) -> NDArray[np.bool_]:
         """Which labels are likely wrong, (N,) bool: another class is likelier, where one knows."""
         predicted = self.predicted
         return self.trust.right < 0.5 if predicted is None else predicted != self.given
 
-    @property
+    @cached_property
     def predicted(self) -> Ints | None:
         """Likeliest class of each image, (N,) int64; None where no class is known."""
         return None if self.trust.classes is None else self.trust.classes.argmax(axis=1)
@@ -173,7 +173,10 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 whatever a column holds
 
 def audit_page(run: Run, images: Images, labels: NoisyLabels, findings: Findings) -> str:
     """Return one self-contained HTML page; names are escaped, and it loads nothing."""
+    # Not at the top: every training imports this module, and these take a third of a second.
     from jinja2 import Environment
+
+    from robustdiff.plots import figure_png, matrix_figure, score_figure
 
     known = bool(labels.flipped.any())
     transition, suspects = findings.trust.transition, _suspects(images, labels, findings)
@@ -183,9 +186,6 @@ def audit_page(run: Run, images: Images, labels: NoisyLabels, findings: Findings
         figures.append(matrix_figure(transition, images.class_names, title))
     if known:
         figures.append(matrix_figure(labels.realised, images.class_names, "true, for comparison"))
-    detected = None
-    if known:
-        detected = detection(torch.from_numpy(findings.scores), torch.from_numpy(labels.flipped))
     template = (resources.files("robustdiff") / "audit.html.j2").read_text()
     return (
         Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -197,11 +197,11 @@ def audit_page(run: Run, images: Images, labels: NoisyLabels, findings: Findings
             source=findings.source,
             noise=findings.trust.noise,
             true_noise=labels.realised_rate if known else None,
-            detected=detected,
+            detected=detect(findings.scores, labels),
             issues=int(findings.issue.sum()),
             suspects=suspects,
             classes=_class_table(images, labels, findings),
-            figures=[_figure_uri(figure) for figure in figures],
+            figures=[_uri(figure_png(figure)) for figure in figures],
             csv_name=CSV_NAME,
         )
     )
@@ -209,7 +209,7 @@ def audit_page(run: Run, images: Images, labels: NoisyLabels, findings: Findings
 
 def _suspects(images: Images, labels: NoisyLabels, findings: Findings) -> list[dict[str, Any]]:
     """Describe the least trusted images, worst first."""
-    predicted, names = findings.predicted, images.class_names
+    predicted, names, known = findings.predicted, images.class_names, bool(labels.flipped.any())
     worst = np.argsort(findings.scores, kind="stable")[: min(_SHOWN, int(findings.issue.sum()))]
     return [
         {
@@ -218,9 +218,8 @@ def _suspects(images: Images, labels: NoisyLabels, findings: Findings) -> list[d
             "file": None if images.paths is None else images.paths[i],
             "given": names[labels.given[i]],
             "predicted": None if predicted is None else names[predicted[i]],
-            "true": names[labels.clean[i]] if labels.flipped.any() else None,
+            "true": names[labels.clean[i]] if known else None,
             "wrong": bool(labels.flipped[i]),
-            "quality": float(findings.trust.right[i]),
         }
         for i in worst
     ]
@@ -228,7 +227,8 @@ def _suspects(images: Images, labels: NoisyLabels, findings: Findings) -> list[d
 
 def _class_table(images: Images, labels: NoisyLabels, findings: Findings) -> list[dict[str, Any]]:
     """Describe every class as given: how many labels look wrong, and what they look like."""
-    issue, predicted = findings.issue, findings.predicted
+    issue, predicted, flipped = findings.issue, findings.predicted, labels.flipped
+    known = bool(flipped.any())
     rows = []
     for label, name in enumerate(images.class_names):
         here = labels.given == label
@@ -236,7 +236,7 @@ def _class_table(images: Images, labels: NoisyLabels, findings: Findings) -> lis
             "name": name,
             "count": int(here.sum()),
             "issues": int((here & issue).sum()),
-            "wrong": int((here & labels.flipped).sum()) if labels.flipped.any() else None,
+            "wrong": int((here & flipped).sum()) if known else None,
             "instead": [],
         }
         if predicted is not None:
@@ -252,10 +252,6 @@ def _image_uri(image: Tensor) -> str:
     buffer = io.BytesIO()
     Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(buffer, format="PNG")
     return _uri(buffer.getvalue())
-
-
-def _figure_uri(figure: Figure) -> str:
-    return _uri(figure_png(figure))
 
 
 def _uri(png: bytes) -> str:

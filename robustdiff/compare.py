@@ -72,8 +72,8 @@ def find_runs(paths: Sequence[Path]) -> list[Run]:
     """
     found = []
     for path in paths:
-        files = [path / "metrics.json"] if (path / "metrics.json").exists() else []
-        files = files or sorted(path.rglob("metrics.json"))
+        own = Run(path).metrics_file
+        files = [own] if own.exists() else sorted(path.rglob(own.name))
         if not files:
             raise ValueError(f"{path} holds no evaluated run; make one with: robustdiff eval")
         found += [Run(file.parent) for file in files]
@@ -200,16 +200,23 @@ def cell(values: Sequence[float]) -> str:
     return f"{mean:.3f}" if half is None else f"{mean:.3f} ± {half:.3f}"
 
 
+def by_noise(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Return the rows of each noise, in their order."""
+    parts: dict[str, list[Row]] = {}
+    for row in rows:
+        parts.setdefault(row.noise, []).append(row)
+    return parts
+
+
 def markdown(rows: Sequence[Row]) -> str:
     """Return the comparison's main columns as one Markdown table for each noise."""
     lines = []
-    for noise in dict.fromkeys(row.noise for row in rows):
+    for noise, part in by_noise(rows).items():
         lines += [f"### {noise}", "", "| method | seeds | " + " | ".join(_MAIN) + " |"]
         lines.append("|---" * (len(_MAIN) + 2) + "|")
-        for row in rows:
-            if row.noise == noise:
-                cells = " | ".join(cell(row.values[name]) for name in _MAIN)
-                lines.append(f"| {row.method} | {len(row.seeds)} | {cells} |")
+        for row in part:
+            cells = " | ".join(cell(row.values[name]) for name in _MAIN)
+            lines.append(f"| {row.method} | {len(row.seeds)} | {cells} |")
         lines.append("")
     return "\n".join(lines)
 
@@ -242,12 +249,12 @@ def write_comparison(rows: Sequence[Row], folder: Path) -> None:
 
 def comparison_figure(rows: Sequence[Row]) -> Figure:
     """Draw class-wise FID and AUROC of every method, one panel row per noise."""
-    noises = list(dict.fromkeys(row.noise for row in rows))
-    heights = [0.6 + 0.26 * sum(row.noise == noise for row in rows) for noise in noises]
+    parts = by_noise(rows)
+    heights = [0.6 + 0.26 * len(part) for part in parts.values()]
     figure = Figure(figsize=(9, 1 + sum(heights)), dpi=110, layout="constrained")
-    grid = figure.subplots(len(noises), 2, squeeze=False, height_ratios=heights)
-    for panels, noise in zip(grid, noises, strict=True):
-        chosen = [row for row in rows if row.noise == noise][::-1]
+    grid = figure.subplots(len(parts), 2, squeeze=False, height_ratios=heights)
+    for panels, (noise, part) in zip(grid, parts.items(), strict=True):
+        chosen = part[::-1]
         for axes, column in zip(panels, ("class-wise FID", "AUROC"), strict=True):
             for place, row in enumerate(chosen):
                 if values := row.values[column]:

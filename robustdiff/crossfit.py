@@ -19,11 +19,10 @@ from robustdiff.rng import Stream, stream_seed
 
 Floats = NDArray[np.float64]
 
-FOLDS = 2
+_FOLDS = 2
 # Enough to learn the classes, not enough to learn the wrong labels by heart. Measured on the digits
 # and on 12,000 MNIST images under 30 to 70 % noise.
 _PASSES, _LEAST_SEEN, _MOST_SEEN = 14, 12_000, 80_000
-_ROUNDS = 2
 
 
 class Judgement(NamedTuple):
@@ -67,10 +66,18 @@ def crossfit(
     Raises:
         ValueError: If a class is never given.
     """
-    labels = given.cpu().numpy()
-    first = _round(images, given, num_classes, 0, None, seed, progress)
-    transition = confident_joint(labels, first).transition
-    return Judgement(_round(images, given, num_classes, 1, transition, seed, progress), transition)
+    transition = estimate_transition(
+        images,
+        given,
+        num_classes,
+        seed=seed,
+        progress=lambda done, total: progress(done, 2 * total),
+    )
+
+    def second(done: int, total: int) -> None:
+        progress(total + done, 2 * total)
+
+    return Judgement(_round(images, given, num_classes, 1, transition, seed, second), transition)
 
 
 def estimate_transition(
@@ -95,19 +102,19 @@ def _round(
     seed: int,
     progress: Callable[[int, int], None],
 ) -> Floats:
-    """Return (N, K) probabilities by the classifiers of the other folds."""
+    """Return (N, K) probabilities by the classifiers of the other folds; see `crossfit`."""
     fold = _folds(given.cpu().numpy(), seed)
     predicted = np.empty((len(given), num_classes))
-    for part in range(FOLDS):
+    for part in range(_FOLDS):
         train, test = (torch.from_numpy(np.flatnonzero(w)) for w in (fold != part, fold == part))
         classifier = train_evaluator(
             images[train],
             given[train],
             num_classes,
-            seed=stream_seed(seed, Stream.CROSSFIT) % 2**32 + number * FOLDS + part,
+            seed=stream_seed(seed, Stream.CROSSFIT) % 2**32 + number * _FOLDS + part,
             transition=transition,
             images_seen=images_to_see(len(train)),
-            progress=_shifted_progress(progress, number * FOLDS + part),
+            progress=_shifted_progress(progress, part),
         )
         _, logits = embed(classifier, images[test])
         predicted[test.numpy()] = logits.softmax(1).numpy()
@@ -119,12 +126,12 @@ def _folds(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     order = np.random.default_rng(stream_seed(seed, Stream.CROSSFIT)).permutation(len(labels))
     by_class = order[np.argsort(labels[order], kind="stable")]
     fold = np.empty(len(labels), dtype=np.int64)
-    fold[by_class] = np.arange(len(labels)) % FOLDS
+    fold[by_class] = np.arange(len(labels)) % _FOLDS
     return fold
 
 
 def _shifted_progress(
-    progress: Callable[[int, int], None], number: int
+    progress: Callable[[int, int], None], part: int
 ) -> Callable[[int, int], None]:
-    """Report the steps of one classifier as part of those of all."""
-    return lambda step, steps: progress(number * steps + step, _ROUNDS * FOLDS * steps)
+    """Report the steps of one fold's classifier as part of those of all folds."""
+    return lambda step, steps: progress(part * steps + step, _FOLDS * steps)

@@ -8,6 +8,7 @@ from scipy.special import expit, log_softmax
 from corruptions import confident_joint, mixture_posterior
 from curricula import Curriculum, Trust
 from curricula.draw import standardise
+from curricula.scores import class_margin
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -21,9 +22,8 @@ def judge(curriculum: Curriculum, evidence: Floats, given: Ints) -> tuple[Floats
 
     Args:
         curriculum: Entry of `CURRICULA`.
-        evidence: (N,) scores, or the state of a running statistic; for a curriculum that knows the
-            classes (N, K) log-likelihoods of the image under each, up to a factor and a constant
-            per row.
+        evidence: (N,) scores; for a curriculum that knows the classes (N, K) log-likelihoods of the
+            image under each, up to a factor and a constant per row.
         given: (N,) int64 labels as given.
 
     Returns:
@@ -37,8 +37,6 @@ def judge(curriculum: Curriculum, evidence: Floats, given: Ints) -> tuple[Floats
         transition = confident_joint(given, noisy).transition
         scores, trust = by_classes(deconvolve(noisy, transition), transition, given)
         return scores, trust._replace(temperature=temperature)
-    if curriculum.running is not None:
-        evidence = curriculum.running.score(evidence)
     if curriculum.source == "clean":
         return evidence, _trust(np.where(evidence > 0, 1.0, 0.0))
     if curriculum.zero is None:
@@ -66,9 +64,7 @@ def by_classes(image_classes: Floats, transition: Floats, given: Ints) -> tuple[
     classes = posterior(image_classes, transition, given)
     rows = np.arange(len(given))
     own = classes[rows, given]
-    others = classes.copy()
-    others[rows, given] = 0
-    scores = np.log(own + _TINY) - np.log(others.max(axis=1) + _TINY)
+    scores = class_margin(np.log(classes + _TINY) - np.log(own + _TINY)[:, None], given)
     # Counting beats the mean of the probabilities, which small errors of T pull towards the prior.
     return scores, Trust(own, float((scores < 0).mean()), classes, image_classes, transition)
 

@@ -134,8 +134,9 @@ def last_round(state: TrainState, task: Task) -> Iterator[RoundDone]:
     started = time.perf_counter()
     if state.curriculum.curriculum.once or (measured := measure(state, task)) is None:
         return
-    evidence, judged = measured
-    yield _done(state, task, *judged(state.curriculum.updated(evidence)), started)
+    new, judged = measured
+    sampler = state.curriculum
+    yield _done(state, task, *sampler.judged(sampler.updated(new), judged), started)
 
 
 def _done(state: TrainState, task: Task, scores: Scores, trust: Trust, started: float) -> RoundDone:
