@@ -48,11 +48,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _leave(error, 2)
     except (RuntimeError, OSError) as error:
         # A stopped run and a damaged file are expected; anything else keeps its traceback.
-        from robustdiff.errors import DamagedError, DivergedError, InterruptedRunError
+        from robustdiff.errors import (
+            DamagedError,
+            DivergedError,
+            InterruptedRunError,
+            LeaderError,
+            PeerError,
+        )
 
+        if isinstance(error, LeaderError):
+            raise SystemExit(1) from None  # the leader has said it
         if isinstance(error, InterruptedRunError):
             _leave(error, 128 + error.signal)
-        if isinstance(error, DamagedError | DivergedError | OSError):
+        if isinstance(error, DamagedError | DivergedError | PeerError | OSError):
             _leave(error, 1)
         raise
 

@@ -76,7 +76,16 @@ class RichReport:
         self._progress.update(self._tasks[task], completed=done, total=total, note=note)
 
 
-def make_report() -> PlainReport | RichReport:
-    """Return the report that suits stderr."""
+class QuietReport(PlainReport):
+    """Shows nothing; for processes beside the one that speaks."""
+
+    def message(self, text: str) -> None:
+        """Drop the line."""
+
+
+def make_report(*, leader: bool = True) -> PlainReport | RichReport:
+    """Return the report that suits stderr; only the leader of several processes speaks."""
+    if not leader:
+        return QuietReport()
     console = Console(stderr=True)
     return RichReport(console) if console.is_terminal else PlainReport()

@@ -48,11 +48,22 @@ def evaluate(
     """Measure a run: FID, IS, NLL, label accuracy, coverage, and what the scores found."""
     opened, config = open_with(run, locals())
     from robustdiff.evaluate import evaluate_run
+    from robustdiff.parallel import joined
 
-    with make_report() as report:
+    with (
+        joined(config.train.device) as workers,
+        make_report(leader=workers.leader) as report,
+    ):
         result = evaluate_run(
-            opened, config, report, seed=seed, inception_weights=inception_weights
+            opened,
+            config,
+            report,
+            seed=seed,
+            inception_weights=inception_weights,
+            workers=workers,
         )
+    if not workers.leader:
+        return
     if as_json:
         print(json.dumps(result, allow_nan=False))
     else:

@@ -185,6 +185,14 @@ def train(
             metavar="RUN|latest", help="Continue an interrupted run.", rich_help_panel=_RUN
         ),
     ] = None,
+    shard: Annotated[
+        bool,
+        typer.Option(
+            "--shard",
+            help="Under torchrun: spread weights and optimiser over the processes (FSDP2).",
+            rich_help_panel=_RUN,
+        ),
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -199,7 +207,8 @@ def train(
     flags = {name: given[name] for name in _FLAGS if given[name] is not None}
     if resume is not None:
         others = ("preset_name", "config", "set_", "out")
-        _resume(resume, flags, [name for name in others if given[name]], dry_run=dry_run)
+        refused = [name for name in others if given[name]]
+        _resume(resume, flags, refused, dry_run=dry_run, shard=shard)
         return
     if noise_matrix is not None:
         flags.setdefault("noise_type", "matrix")
@@ -207,7 +216,7 @@ def train(
     file = [] if config is None else [read_layer(config)]
     base = _base_preset(preset_name, flags.get("dataset"), has_file=bool(file))
     resolved = resolve(*base, *file, *settings, flag_layer(_FLAGS, flags))
-    _start(resolved, out, dry_run=dry_run)
+    _start(resolved, out, dry_run=dry_run, shard=shard)
 
 
 def _base_preset(name: str | None, dataset: str | None, *, has_file: bool) -> list[Layer]:
@@ -218,21 +227,34 @@ def _base_preset(name: str | None, dataset: str | None, *, has_file: bool) -> li
     return [preset(DEFAULT_PRESETS[dataset or "digits"])]
 
 
-def _start(config: Config, out: Path | None, *, dry_run: bool) -> None:
+def _start(config: Config, out: Path | None, *, dry_run: bool, shard: bool) -> None:
     from robustdiff.experiment import dry_run as try_out
-    from robustdiff.experiment import start_run
-    from robustdiff.runs import default_path
+    from robustdiff.experiment import resume_run, start_run
+    from robustdiff.parallel import joined
+    from robustdiff.runs import default_path, restarted_run
 
-    with make_report() as report:
+    with (
+        joined(config.train.device, shard=shard) as workers,
+        make_report(leader=workers.leader) as report,
+    ):
         if dry_run:
-            try_out(config, report)
+            try_out(config, report, workers)
             return
-        _done(start_run(config, out or default_path(config), report).path, report)
+        path = workers.from_leader(lambda: out or default_path(config))
+        run = workers.from_leader(lambda: restarted_run(path, config))
+        if run is None:
+            run = start_run(config, path, report, workers)
+        else:
+            resume_run(run, config, report, workers)
+        _done(run.path, report)
 
 
-def _resume(path: Path, flags: dict[str, Any], others: list[str], *, dry_run: bool) -> None:
+def _resume(
+    path: Path, flags: dict[str, Any], others: list[str], *, dry_run: bool, shard: bool
+) -> None:
     from robustdiff.config import to_plain
     from robustdiff.experiment import resume_run
+    from robustdiff.parallel import joined
     from robustdiff.runs import open_run
 
     refused = sorted(set(flags) - _RESUMABLE) + others + (["dry_run"] if dry_run else [])
@@ -245,11 +267,14 @@ def _resume(path: Path, flags: dict[str, Any], others: list[str], *, dry_run: bo
             f"{', '.join('--' + n.replace('_', '-') for n in sorted(_RESUMABLE))} "
             f"may be given with it, got {names}"
         )
-    run = open_run(path)
-    config = resolve(to_plain(run.config()), flag_layer(_FLAGS, flags))
-    with make_report() as report:
-        resume_run(run, config, report)
-        _done(run.path, report)
+    with joined(flags.get("device", "auto"), shard=shard) as workers:
+        run = workers.from_leader(lambda: open_run(path))
+        config = workers.from_leader(
+            lambda: resolve(to_plain(run.config()), flag_layer(_FLAGS, flags))
+        )
+        with make_report(leader=workers.leader) as report:
+            resume_run(run, config, report, workers)
+            _done(run.path, report)
 
 
 def _done(path: Path, report: PlainReport | RichReport) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from corruptions import confident_joint
 from robustdiff.metrics.evaluator import embed, train_evaluator
+from robustdiff.parallel import ALONE, Workers
 from robustdiff.rng import Stream, stream_seed
 
 Floats = NDArray[np.float64]
@@ -50,6 +51,7 @@ def crossfit(
     *,
     seed: int,
     progress: Callable[[int, int], None],
+    workers: Workers = ALONE,
 ) -> Judgement:
     """Judge images by classifiers that were not trained on them.
 
@@ -59,6 +61,7 @@ def crossfit(
         num_classes: K.
         seed: Seed of the run.
         progress: Called with (steps done, steps in all).
+        workers: Those that share the work.
 
     Returns:
         The judgement.
@@ -72,12 +75,14 @@ def crossfit(
         num_classes,
         seed=seed,
         progress=lambda done, total: progress(done, 2 * total),
+        workers=workers,
     )
 
     def second(done: int, total: int) -> None:
         progress(total + done, 2 * total)
 
-    return Judgement(_round(images, given, num_classes, 1, transition, seed, second), transition)
+    classes = _round(images, given, num_classes, transition, seed, second, workers)
+    return Judgement(classes, transition)
 
 
 def estimate_transition(
@@ -87,9 +92,10 @@ def estimate_transition(
     *,
     seed: int,
     progress: Callable[[int, int], None],
+    workers: Workers = ALONE,
 ) -> Floats:
     """Return the transition matrix that `crossfit` finds, (K, K), in half its time."""
-    first = _round(images, given, num_classes, 0, None, seed, progress)
+    first = _round(images, given, num_classes, None, seed, progress, workers)
     return confident_joint(given.cpu().numpy(), first).transition
 
 
@@ -97,15 +103,19 @@ def _round(
     images: Tensor,
     given: Tensor,
     num_classes: int,
-    number: int,
     transition: Floats | None,
     seed: int,
     progress: Callable[[int, int], None],
+    workers: Workers,
 ) -> Floats:
-    """Return (N, K) probabilities by the classifiers of the other folds; see `crossfit`."""
+    """Return (N, K) probabilities by the classifiers of the other folds; see `crossfit`.
+
+    Without a transition matrix this is round one.
+    """
+    number = 0 if transition is None else 1
     fold = _folds(given.cpu().numpy(), seed)
-    predicted = np.empty((len(given), num_classes))
-    for part in range(_FOLDS):
+    predicted = np.full((len(given), num_classes), np.nan)
+    for part in range(workers.rank, _FOLDS, workers.size):
         train, test = (torch.from_numpy(np.flatnonzero(w)) for w in (fold != part, fold == part))
         classifier = train_evaluator(
             images[train],
@@ -118,7 +128,7 @@ def _round(
         )
         _, logits = embed(classifier, images[test])
         predicted[test.numpy()] = logits.softmax(1).numpy()
-    return predicted
+    return workers.merged(predicted)
 
 
 def _folds(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:

@@ -9,6 +9,14 @@ class DivergedError(RuntimeError):
     """The loss is not finite; the message names the step and the samples of the batch."""
 
 
+class LeaderError(RuntimeError):
+    """The first of several processes failed; it says itself why."""
+
+
+class PeerError(RuntimeError):
+    """Another of several processes is gone."""
+
+
 class InterruptedRunError(RuntimeError):
     """Training was asked to stop; the run was saved and can be resumed.
 

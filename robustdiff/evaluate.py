@@ -18,6 +18,7 @@ from robustdiff.images import image_grid, write_png
 from robustdiff.metrics.evaluator import load_or_train
 from robustdiff.metrics.report import evaluate
 from robustdiff.model import bind
+from robustdiff.parallel import ALONE, Workers
 from robustdiff.progress import Report
 from robustdiff.runs import Run
 from robustdiff.task import build_network
@@ -28,7 +29,13 @@ _MOST_SAMPLES = 1000
 
 
 def sample_run(
-    run: Run, config: Config, images: Images, labels: Tensor, seed: int, report: Report
+    run: Run,
+    config: Config,
+    images: Images,
+    labels: Tensor,
+    seed: int,
+    report: Report,
+    workers: Workers = ALONE,
 ) -> Tensor:
     """Generate images with a run's averaged weights.
 
@@ -39,6 +46,7 @@ def sample_run(
         labels: (M,) int64 classes to generate.
         seed: Seed of the images.
         report: Told about progress.
+        workers: Those that share the work; each gets all images.
 
     Returns:
         (M, C, H, W) uint8.
@@ -51,7 +59,9 @@ def sample_run(
     run.load_weights(network)
     device = pick_device(config.train.device)
     network = network.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    return generate(
+    mine = workers.share(torch.arange(len(labels)))
+    generated = torch.zeros(len(labels), *shape, dtype=torch.uint8)
+    generated[mine] = generate(
         bind(
             network,
             config.diffusion,
@@ -62,8 +72,10 @@ def sample_run(
         shape,
         setting=config.sample,
         seed=seed,
+        numbers=mine,
         progress=lambda done, total: report.progress("sampling", done, total),
     )
+    return workers.total(generated)
 
 
 def evaluate_run(
@@ -74,6 +86,7 @@ def evaluate_run(
     seed: int,
     inception_weights: Path | None,
     evaluators: Path | None = None,
+    workers: Workers = ALONE,
 ) -> dict[str, Any]:
     """Evaluate a run and write metrics.json and a grid of samples.
 
@@ -84,9 +97,10 @@ def evaluate_run(
         seed: Seed of the generated images.
         inception_weights: File of Inception weights, for `eval.features = "inception"`.
         evaluators: Folder that keeps evaluators; None is "evaluators" beside the run.
+        workers: Those that share the sampling; the leader alone measures and writes.
 
     Returns:
-        The content of metrics.json.
+        The content of metrics.json; {} in processes other than the leader.
 
     Raises:
         ValueError: If the run, its dataset or the Inception weights cannot be used.
@@ -102,6 +116,9 @@ def evaluate_run(
             f"of each class, and the rarest has {rarest}; got {count}"
         )
     classes = class_labels(count, images.num_classes)
+    generated = sample_run(run, config, images, classes, seed, report, workers)
+    if not workers.leader:
+        return {}
     evaluator, digest = load_or_train(
         evaluators or run.path.resolve().parent / "evaluators",
         images.name,
@@ -111,7 +128,6 @@ def evaluate_run(
         seed=_EVALUATOR_SEED,
         progress=lambda done, total: report.progress("training the evaluator", done, total),
     )
-    generated = sample_run(run, config, images, classes, seed, report)
     measured = evaluate(
         real=images.train,
         real_labels=images.train_labels,

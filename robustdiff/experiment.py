@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from robustdiff.errors import DamagedError, InterruptedRunError
 from robustdiff.files import write_text
 from robustdiff.generate import class_labels, generate
 from robustdiff.images import image_grid, write_png
+from robustdiff.parallel import ALONE, Workers
 from robustdiff.progress import Report
 from robustdiff.rounds import RoundDone
 from robustdiff.runs import Run, create_run, detect
@@ -34,7 +35,10 @@ _GRID_ROWS = 8
 
 @dataclass
 class _Loop:
-    """One process's work on a run; holds what the event handlers share."""
+    """One process's work on a run; holds what the event handlers share.
+
+    The leader alone has a TensorBoard, and writes to the run's folder.
+    """
 
     run: Run
     images: Images
@@ -42,7 +46,7 @@ class _Loop:
     task: Task
     state: TrainState
     report: Report
-    board: TensorBoard
+    board: TensorBoard | None
     # Since the last logged step; a checkpoint keeps them.
     losses: list[float]
     timed_from: int
@@ -94,8 +98,23 @@ def prepare_labels(config: Config, images: Images) -> NoisyLabels:
     )
 
 
-def make_task(config: Config, images: Images, labels: NoisyLabels, report: Report) -> Task:
-    """Put together what training works on; only the oracle curriculum learns which are right."""
+def make_task(
+    config: Config,
+    images: Images,
+    labels: NoisyLabels,
+    report: Report,
+    workers: Workers = ALONE,
+) -> Task:
+    """Put together what training works on; only the oracle curriculum learns which are right.
+
+    Raises:
+        ValueError: If the configuration does not fit the data or the number of processes.
+    """
+    if config.train.batch_size < workers.size:
+        raise ValueError(
+            f"train.batch_size must be at least the number of processes, {workers.size}, "
+            f"got {config.train.batch_size}"
+        )
     device = pick_device(config.train.device)
     oracle = ~labels.flipped if config.curriculum.name == "oracle" else None
     matrix = config.objective.matrix
@@ -115,16 +134,18 @@ def make_task(config: Config, images: Images, labels: NoisyLabels, report: Repor
         oracle=oracle,
         transition=transition,
         progress=report.progress,
+        workers=workers,
     )
 
 
-def start_run(config: Config, path: Path, report: Report) -> Run:
+def start_run(config: Config, path: Path, report: Report, workers: Workers = ALONE) -> Run:
     """Train a new run to its end.
 
     Args:
         config: Its configuration.
         path: Folder to make.
         report: Told about progress.
+        workers: Those that train it.
 
     Returns:
         The finished run.
@@ -134,25 +155,34 @@ def start_run(config: Config, path: Path, report: Report) -> Run:
         DivergedError: If the loss is not finite.
         InterruptedRunError: If a signal asked to stop.
     """
-    images = load_images(config.data, report)
-    labels = prepare_labels(config, images)
-    task = make_task(config, images, labels, report)
+    images = workers.leader_first(lambda: load_images(config.data, report))
+    labels = workers.from_leader(lambda: prepare_labels(config, images))
+    task = make_task(config, images, labels, report, workers)
     state = new_state(task)
-    run = create_run(path, config, labels)
-    with run.locked():
+    run = workers.from_leader(lambda: create_run(path, config, labels))
+    with _locked(run, workers):
         _train_to_end(run, images, labels, task, state, report, [])
     return run
 
 
-def dry_run(config: Config, report: Report) -> None:
+@contextmanager
+def _locked(run: Run, workers: Workers) -> Iterator[None]:
+    """Lock the run in the leader, before any process goes on."""
+    with ExitStack() as stack:
+        workers.from_leader(lambda: stack.enter_context(run.locked()))
+        yield
+
+
+def dry_run(config: Config, report: Report, workers: Workers = ALONE) -> None:
     """Check a configuration as far as one training step, writing nothing.
 
     Raises:
         ValueError: If the configuration cannot be used.
         DivergedError: If the loss is not finite.
     """
-    images = load_images(config.data, report)
-    task = make_task(config, images, prepare_labels(config, images), report)
+    images = workers.leader_first(lambda: load_images(config.data, report))
+    labels = workers.from_leader(lambda: prepare_labels(config, images))
+    task = make_task(config, images, labels, report, workers)
     state = new_state(task)
     steps = total_steps(config, len(task.data))
     started = time.perf_counter()
@@ -164,13 +194,14 @@ def dry_run(config: Config, report: Report) -> None:
     )
 
 
-def resume_run(run: Run, config: Config, report: Report) -> None:
+def resume_run(run: Run, config: Config, report: Report, workers: Workers = ALONE) -> None:
     """Continue an interrupted run, or a finished one whose length has grown.
 
     Args:
         run: Its folder.
         config: Its configuration; the length may differ from the stored one.
         report: Told about progress.
+        workers: Those that train it; their number may differ from before.
 
     Raises:
         ValueError: If the dataset cannot be loaded.
@@ -178,12 +209,12 @@ def resume_run(run: Run, config: Config, report: Report) -> None:
         DivergedError: If the loss is not finite.
         InterruptedRunError: If a signal asked to stop.
     """
-    images = load_images(config.data, report)
-    labels = run.labels()
-    task = make_task(config, images, labels, report)
+    images = workers.leader_first(lambda: load_images(config.data, report))
+    labels = workers.from_leader(run.labels)
+    task = make_task(config, images, labels, report, workers)
     state = new_state(task)
-    with run.locked():
-        saved = load_checkpoint(run.checkpoints)
+    with _locked(run, workers):
+        saved = workers.from_leader(lambda: load_checkpoint(run.checkpoints))
         losses: list[float] = []
         if saved is not None:
             try:
@@ -193,9 +224,10 @@ def resume_run(run: Run, config: Config, report: Report) -> None:
                 raise DamagedError(
                     f"the checkpoint in {run.checkpoints} is of another network"
                 ) from error
-        run.save_config(config)
+        if workers.leader:
+            run.save_config(config)
+            _forget_after(run.history_file, state.step)
         report.message(f"resumed at step {state.step} of {total_steps(config, len(task.data))}")
-        _forget_after(run.history_file, state.step)
         _train_to_end(run, images, labels, task, state, report, losses)
 
 
@@ -208,26 +240,36 @@ def _train_to_end(
     report: Report,
     losses: list[float],
 ) -> None:
-    board = TensorBoard(run.tensorboard, start=state.step)
+    workers = task.workers
+    board = TensorBoard(run.tensorboard, start=state.step) if workers.leader else None
     loop = _Loop(run, images, labels, task, state, report, board, losses, timed_from=state.step)
     report.message(_summary(loop))
     try:
         with _stop_requested() as stop:
             for event in train(state, task):
+                # All processes must agree, and their signals and clocks differ.
+                signal, late = workers.largest(stop[0] if stop else 0, _late(loop))
                 if isinstance(event, RoundDone):
                     _on_round(loop, event)
                 else:
-                    _on_step(loop, event)
-                if stop:
+                    _on_step(loop, event, late=bool(late))
+                if signal:
                     _checkpoint(loop)
                     raise InterruptedRunError(
                         f"stopped at step {state.step}; continue with: "
                         f"robustdiff train --resume {run.path}",
-                        stop[0],
+                        signal,
                     )
-        _finish(loop)
+        workers.from_leader(lambda: _finish(loop))
     finally:
-        board.close()
+        if board is not None:
+            board.close()
+
+
+def _late(loop: _Loop) -> bool:
+    """Return whether a checkpoint is due by the clock."""
+    minutes = loop.config.train.checkpoint_minutes
+    return minutes is not None and (time.monotonic() - loop.saved_at) / 60 >= minutes
 
 
 @contextmanager
@@ -260,10 +302,13 @@ def _summary(loop: _Loop) -> str:
     if loop.labels.realised_rate:
         noise = f"{loop.labels.realised_rate:.1%} {loop.labels.noise_type} label noise"
     precision = str(loop.task.dtype).removeprefix("torch.")
+    workers = loop.task.workers
+    together = "" if workers.size == 1 else f", {workers.size} processes"
     return (
         f"{loop.run.path}: {len(loop.task.data)} {loop.images.name} images, {noise}, "
         f"{_method(loop.config)}, {_size(loop.state)}, "
-        f"{loop.task.data.images.device.type} {precision}"
+        f"{loop.task.data.images.device.type} {precision}{together}"
+        f"{' with sharded weights' if workers.shard else ''}"
     )
 
 
@@ -278,7 +323,17 @@ def _size(state: TrainState) -> str:
     return f"{parameters / 1e6:.2f} M parameters"
 
 
-def _on_step(loop: _Loop, event: StepDone) -> None:
+def _on_step(loop: _Loop, event: StepDone, *, late: bool) -> None:
+    setting, last = loop.config.train, event.step == loop.steps
+    if loop.board is not None:
+        _log_step(loop, event, loop.board)
+    if event.step % setting.sample_every == 0 or last:
+        _log_samples(loop, event.step)
+    if late or event.step % setting.checkpoint_every == 0 or last:
+        _checkpoint(loop)
+
+
+def _log_step(loop: _Loop, event: StepDone, board: TensorBoard) -> None:
     setting, steps = loop.config.train, loop.steps
     loop.losses.append(event.loss)
     if event.step % setting.log_every == 0 or event.step == steps:
@@ -286,29 +341,25 @@ def _on_step(loop: _Loop, event: StepDone) -> None:
         loss = float(np.mean(loop.losses))
         steps_timed = event.step - loop.timed_from
         rate = steps_timed * min(setting.batch_size, len(loop.task.data)) / elapsed
-        loop.board.training(event.step, loss, rate)
+        board.training(event.step, loss, rate)
         _append(
             loop.run.history_file, {"step": event.step, "loss": loss, "images_per_second": rate}
         )
         loop.losses, loop.timed_from, loop.logged_at = [], event.step, time.perf_counter()
         loop.note = f"loss {loss:.4f}, {rate:.0f} img/s"
     loop.report.progress("training", event.step, steps, loop.note)
-    if event.step % setting.sample_every == 0 or event.step == steps:
-        _log_samples(loop, event.step)
-    minutes = (time.monotonic() - loop.saved_at) / 60
-    due = setting.checkpoint_minutes is not None and minutes >= setting.checkpoint_minutes
-    if due or event.step % setting.checkpoint_every == 0 or event.step == steps:
-        _checkpoint(loop)
 
 
 def _on_round(loop: _Loop, event: RoundDone) -> None:
-    started, labels = time.perf_counter(), loop.labels
+    started, labels, board = time.perf_counter(), loop.labels, loop.board
+    if board is None:
+        return
     loop.detected = detected = detect(event.scores, labels)
-    loop.board.scores(event.step, event.scores, labels.flipped, detected)
-    loop.board.extremes(event.step, loop.images.train, event.scores, labels.given, labels.clean)
+    board.scores(event.step, event.scores, labels.flipped, detected)
+    board.extremes(event.step, loop.images.train, event.scores, labels.given, labels.clean)
     loop.run.save_scores(event.scores, event.trust, event.label_used)
     estimated = event.trust.noise
-    loop.board.estimate(event.step, estimated, labels.realised_rate)
+    board.estimate(event.step, estimated, labels.realised_rate)
     entry = {
         "step": event.step,
         "labels_used": float(event.label_used.mean()),
@@ -330,10 +381,13 @@ def _on_round(loop: _Loop, event: RoundDone) -> None:
 
 def _log_samples(loop: _Loop, step: int) -> None:
     started = time.perf_counter()
+    network = loop.state.averaged()
+    if loop.board is None:
+        return
     classes = class_labels(_GRID_ROWS * loop.images.num_classes, loop.images.num_classes)
     device = loop.task.data.images.device
     pictures = generate(
-        loop.task.bind(loop.state.ema),
+        loop.task.bind(network),
         classes.to(device),
         tuple(loop.images.train.shape[1:]),
         setting=loop.config.sample,
@@ -347,14 +401,21 @@ def _log_samples(loop: _Loop, step: int) -> None:
 
 def _checkpoint(loop: _Loop) -> None:
     content = loop.state.state_dict() | {"losses": loop.losses}
-    save_checkpoint(loop.run.checkpoints, content, loop.state.step)
-    loop.run.save_weights(loop.state.ema)
-    loop.board.flush()
+    network = loop.state.averaged()
+
+    def save() -> None:
+        save_checkpoint(loop.run.checkpoints, content, loop.state.step)
+        loop.run.save_weights(network)
+
+    loop.task.workers.from_leader(save)
+    if loop.board is not None:
+        loop.board.flush()
     loop.saved_at = time.monotonic()
 
 
 def _finish(loop: _Loop) -> None:
     config, detected = loop.config, loop.detected
+    assert loop.board is not None
     loop.board.result(
         {
             "dataset": config.data.dataset,

@@ -22,6 +22,7 @@ def generate(
     *,
     setting: SampleConfig,
     seed: int,
+    numbers: Tensor | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Tensor:
     """Generate one image per label.
@@ -29,14 +30,16 @@ def generate(
     Args:
         model: The denoiser, on the device of `labels`.
         labels: (M,) int64 classes to generate.
+        numbers: (L,) int64 which of the M images to make, None for all.
         image_shape: (C, H, W).
         setting: Sampler and guidance.
         seed: Image k is a function of (seed, k, labels[k]), whatever the batch size.
         progress: Called with (images done, images in all) after each batch.
 
     Returns:
-        (M, C, H, W) uint8 on the CPU.
+        (M, C, H, W) uint8 on the CPU, or (L, C, H, W).
     """
+    numbers = torch.arange(len(labels)) if numbers is None else numbers
     grid = time_grid(model.schedule, setting.steps, setting.t_start)
     guidance = Guidance(
         weight=setting.guidance_weight,
@@ -44,7 +47,7 @@ def generate(
         outside=setting.guidance_outside,
     )
     images = []
-    for number in torch.split(torch.arange(len(labels), device=labels.device), setting.batch_size):
+    for number in torch.split(numbers.to(labels.device), setting.batch_size):
         states = SAMPLERS[setting.sampler](
             guided_denoiser(model, labels[number], guidance),
             normal(seed, Stream.SAMPLE, 0, number, image_shape),
@@ -55,7 +58,7 @@ def generate(
             v=setting.v,
         )
         images.append(to_uint8(last(states)).cpu())
-        progress(int(number[-1]) + 1, len(labels))
+        progress(sum(map(len, images)), len(numbers))
     return torch.cat(images)
 
 

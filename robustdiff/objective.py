@@ -188,7 +188,7 @@ def train_time_classifier(
 def make_mixture(task: Task) -> ClassMixture | None:
     """Estimate what is behind the given labels; None for the plain objective.
 
-    Equal tasks give equal mixtures, so an interruption meanwhile does no harm.
+    Equal tasks give equal mixtures, on the CPU, so an interruption meanwhile does no harm.
     """
     objective, data = task.config.objective, task.data
     if objective.name == "plain":
@@ -213,4 +213,4 @@ def make_mixture(task: Task) -> ClassMixture | None:
             progress=lambda done, total: task.progress("classifying noisy images", done, total),
         )
     prior = torch.from_numpy(clean_prior(task.given, transition))
-    return ClassMixture(torch.from_numpy(transition), prior, classifier).to(data.images.device)
+    return ClassMixture(torch.from_numpy(transition), prior, classifier).cpu()

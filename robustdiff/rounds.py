@@ -1,6 +1,5 @@
 """Scoring rounds: when they are due, what they measure, and what follows from it."""
 
-import copy
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -76,6 +75,7 @@ def measure(state: TrainState, task: Task) -> tuple[Scores, Judge] | None:
             task.num_classes,
             seed=config.seed,
             progress=lambda done, total: task.progress("judging the labels", done, total),
+            workers=task.workers,
         )
         return found.classes, lambda f: by_classes(f, found.transition, given)
     evidence = _evidence(state, task)
@@ -101,17 +101,20 @@ def _evidence(state: TrainState, task: Task) -> Scores | None:
     probing = Probing(
         seed=config.seed, p_uncond=config.diffusion.p_uncond, settings=config.curriculum
     )
-    model = task.bind(state.ema)
+    model = task.bind(state.averaged())
     rows = torch.arange(len(task.data))
     if state.curriculum.evidence is not None:
         rotate = config.curriculum.rotate
         rows = rows[rows % rotate == state.rounds % rotate]
+    rows = task.workers.share(rows)
     if curriculum.source == "classes":
         previous = state.curriculum.evidence if curriculum.reduce is None else None
         gains = class_evidence(probing, task.data, model, previous, rows, state.rounds)
+        gains = task.workers.merged(gains)
         return gains if curriculum.reduce is None else curriculum.reduce(gains, task.given)
     old = None if state.snapshot is None else task.bind(state.snapshot)
-    return prediction_scores(curriculum, probing, task.data, model, old, rows, state.rounds)
+    scores = prediction_scores(curriculum, probing, task.data, model, old, rows, state.rounds)
+    return None if scores is None else task.workers.merged(scores)
 
 
 def scoring_round(state: TrainState, task: Task) -> Iterator[RoundDone]:
@@ -121,7 +124,7 @@ def scoring_round(state: TrainState, task: Task) -> Iterator[RoundDone]:
     state.rounds += 1
     sampler = state.curriculum
     if sampler.curriculum.needs_previous:
-        state.snapshot = copy.deepcopy(state.ema)
+        state.take_snapshot()
     if measured is None:
         return
     scores = sampler.update(*measured)

@@ -21,6 +21,7 @@ from robustdiff.config import Config, read_layer, resolve, to_plain
 from robustdiff.errors import DamagedError
 from robustdiff.files import write_atomic, write_text
 from robustdiff.metrics.detection import detection
+from robustdiff.parallel import started_by_torchrun
 
 DEFAULT_ROOT = Path("runs")
 # Fields of Trust that scores.npz holds where the score knows the classes.
@@ -213,6 +214,17 @@ def default_path(config: Config) -> Path:
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     parts = (now, config.data.dataset, noise, config.curriculum.name, f"s{config.seed}")
     return DEFAULT_ROOT / "-".join(parts)
+
+
+def restarted_run(path: Path, config: Config) -> Run | None:
+    """Return the run that torchrun's restart should go on with, None if this is a first start.
+
+    torchrun repeats the command of a first start, with the same --out.
+    """
+    run = Run(path)
+    if not started_by_torchrun() or not run.config_file.exists() or run.config() != config:
+        return None
+    return run
 
 
 def create_run(path: Path, config: Config, labels: NoisyLabels) -> Run:

@@ -1,6 +1,7 @@
 """Everything that training changes; a checkpoint holds it."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,9 @@ from torch import nn
 
 from curricula import CurriculumSampler, Selection
 from robustdiff.config import CurriculumConfig
+from robustdiff.nets.unet import UNet
 from robustdiff.objective import ClassMixture
+from robustdiff.parallel import Workers
 from robustdiff.task import Task, build_network
 
 
@@ -20,9 +23,12 @@ class TrainState:
 
     Attributes:
         model: The trained network.
+        network: What a training step calls: `model`, wrapped so that all processes' gradients meet.
         ema: Its averaged weights, in evaluation mode.
         optimizer: AdamW over `model`.
         curriculum: Scores and draws.
+        workers: Those that train it.
+        build: Makes a network like `ema` that is not spread over processes.
         snapshot: EMA weights at the previous scoring round, None before the first.
         step: Optimiser steps so far.
         epoch: Current epoch of the curriculum.
@@ -32,9 +38,12 @@ class TrainState:
     """
 
     model: nn.Module
+    network: nn.Module
     ema: nn.Module
     optimizer: torch.optim.Optimizer
     curriculum: CurriculumSampler
+    workers: Workers
+    build: Callable[[], nn.Module]
     snapshot: nn.Module | None = None
     step: int = 0
     epoch: int = 0
@@ -42,17 +51,32 @@ class TrainState:
     rounds: int = 0
     mixture: ClassMixture | None = None
 
+    def averaged(self) -> nn.Module:
+        """Return the averaged network whole; all processes must call it."""
+        if not self.workers.shard:
+            return self.ema
+        from robustdiff.sharding import whole_weights
+
+        network = self.build()
+        network.load_state_dict(whole_weights(self.ema, everywhere=True))
+        return network
+
+    def take_snapshot(self) -> None:
+        """Remember the averaged weights, for the next scoring round."""
+        self.snapshot = self.averaged() if self.workers.shard else copy.deepcopy(self.ema)
+
     def state_dict(self) -> dict[str, Any]:
-        """Return tensors and plain numbers only."""
+        """Return tensors and plain numbers only; all processes must call it.
+
+        With sharded weights only the leader's is complete.
+        """
         curriculum = self.curriculum.state_dict()
         for part in (curriculum, curriculum["trust"] or {}):
             for name, value in part.items():
                 if isinstance(value, np.ndarray):
                     part[name] = torch.from_numpy(value)
         return {
-            "model": self.model.state_dict(),
-            "ema": self.ema.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            **self._weights(),
             "curriculum": curriculum,
             "snapshot": None if self.snapshot is None else self.snapshot.state_dict(),
             "step": self.step,
@@ -62,14 +86,40 @@ class TrainState:
             "mixture": None if self.mixture is None else self.mixture.state_dict(),
         }
 
+    def _weights(self) -> dict[str, Any]:
+        if not self.workers.shard:
+            return {
+                "model": self.model.state_dict(),
+                "ema": self.ema.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+            }
+        from robustdiff.sharding import whole_optimizer, whole_weights
+
+        return {
+            "model": whole_weights(self.model),
+            "ema": whole_weights(self.ema),
+            "optimizer": whole_optimizer(self.model, self.optimizer),
+        }
+
+    def _load_weights(self, state: dict[str, Any]) -> None:
+        if not self.workers.shard:
+            self.model.load_state_dict(state["model"])
+            self.ema.load_state_dict(state["ema"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            _lay_out_alike(self.optimizer)
+            return
+        from robustdiff.sharding import load_optimizer, load_weights
+
+        load_weights(self.model, state["model"])
+        load_weights(self.ema, state["ema"])
+        load_optimizer(self.model, self.optimizer, state["optimizer"])
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        self.model.load_state_dict(state["model"])
-        self.ema.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        """Restore what `state_dict` returned, whatever the number of processes was."""
+        self._load_weights(state)
         self.curriculum.load_state_dict(state["curriculum"])
         if state["snapshot"] is not None:
-            self.snapshot = copy.deepcopy(self.ema)
+            self.snapshot = self.build()
             self.snapshot.load_state_dict(state["snapshot"])
         self.step, self.rounds = state["step"], state["rounds"]
         self.epoch, self.cursor = state["epoch"], state["cursor"]
@@ -78,13 +128,36 @@ class TrainState:
             self.mixture = ClassMixture.from_state(state["mixture"]).to(device)
 
 
+def _lay_out_alike(optimizer: torch.optim.Optimizer) -> None:
+    """Give the optimiser's moments the memory layout of their parameters.
+
+    The fused optimiser walks both in the order of memory, and a checkpoint of sharded weights has
+    another layout than these.
+    """
+    for parameter, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if value.shape == parameter.shape:
+                moments[name] = torch.empty_like(parameter).copy_(value)
+
+
 def new_state(task: Task) -> TrainState:
     """Return the state before the first step, on the device of the data."""
-    config, data = task.config, task.data
+    config, data, workers = task.config, task.data, task.workers
     shape = tuple(data.images.shape[1:])
-    model = build_network(config.model, shape, task.num_classes, config.seed)
-    model = model.to(device=data.images.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    ema = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
+
+    def trained() -> UNet:
+        network = build_network(config.model, shape, task.num_classes, config.seed)
+        return network.to(device=data.images.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+    def averaged() -> UNet:
+        return trained().eval().requires_grad_(requires_grad=False)
+
+    model, ema = trained(), averaged()
+    if workers.shard:
+        from robustdiff.sharding import spread
+
+        for whole in (model, ema):
+            spread(whole, whole.levels(), workers.size)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.train.lr, fused=True)
     curriculum = CurriculumSampler(
         config.curriculum.name,
@@ -92,7 +165,8 @@ def new_state(task: Task) -> TrainState:
         seed=config.seed,
         selection=_selection(config.curriculum),
     )
-    return TrainState(model, ema, optimizer, curriculum)
+    network = workers.averaging(model)
+    return TrainState(model, network, ema, optimizer, curriculum, workers, averaged)
 
 
 def _selection(setting: CurriculumConfig) -> Selection:

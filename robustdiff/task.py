@@ -12,6 +12,7 @@ from robustdiff.config import Config, ModelConfig
 from robustdiff.data import LabelledImages
 from robustdiff.model import Model, bind
 from robustdiff.nets.unet import UNet, smallest_image
+from robustdiff.parallel import ALONE, Workers
 from robustdiff.rng import Stream, stream_seed
 
 
@@ -32,6 +33,7 @@ class Task:
             upper bound that may know.
         transition: (K, K) float64, T[clean, given], if the configuration gives it.
         progress: Called with (what, done, in all) during long work besides the steps.
+        workers: This process among those that train the model.
     """
 
     config: Config
@@ -41,6 +43,7 @@ class Task:
     oracle: NDArray[np.bool_] | None = None
     transition: NDArray[np.float64] | None = None
     progress: Callable[[str, int, int], None] = _silent
+    workers: Workers = ALONE
 
     @property
     def given(self) -> NDArray[np.int64]:

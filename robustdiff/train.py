@@ -120,25 +120,30 @@ def train_step(
     task: Task,
     batch: tuple[Tensor, Tensor, Tensor],
     weights: Tensor | None = None,
+    *,
+    batch_size: int | None = None,
 ) -> float:
     """Make one optimiser step and update the average.
 
     Args:
         state: Changed in place.
         task: See `Task`.
-        batch: See `batch_losses`.
+        batch: This process's part of the batch; see `batch_losses`.
         weights: (B,) weights of the examples' losses, None for equal ones.
+        batch_size: Examples in the parts of all processes together; None if this is the only one.
 
     Returns:
-        Mean weighted loss of the batch.
+        Mean weighted loss of the whole batch.
 
     Raises:
         DivergedError: If the loss is not finite; the state is left as it was.
     """
-    setting = task.config.train
-    losses = batch_losses(task.bind(state.model), batch, state.step, task, state.mixture)
-    loss = (losses if weights is None else losses * weights).mean()
-    value = float(loss.detach())
+    setting, workers = task.config.train, task.workers
+    losses = batch_losses(task.bind(state.network), batch, state.step, task, state.mixture)
+    # The processes' gradients are averaged, and their parts may differ in size by one.
+    scale = workers.size / (batch_size or len(losses))
+    loss = (losses if weights is None else losses * weights).sum() * scale
+    value = float(workers.total(loss)) / workers.size
     if not math.isfinite(value):
         shown = ", ".join(str(i) for i in batch[2][:8].tolist())
         raise DivergedError(
@@ -172,7 +177,8 @@ def train(state: TrainState, task: Task) -> Iterator[StepDone | RoundDone]:
     steps = total_steps(setting, len(task.data))
     batch_size = min(setting.train.batch_size, len(task.data))
     if state.mixture is None:
-        state.mixture = make_mixture(task)
+        mixture = task.workers.from_leader(lambda: make_mixture(task))
+        state.mixture = None if mixture is None else mixture.to(task.data.given.device)
     while state.step < steps:
         if state.rounds < rounds_due(task, state.step):
             yield from scoring_round(state, task)
@@ -182,12 +188,11 @@ def train(state: TrainState, task: Task) -> Iterator[StepDone | RoundDone]:
         )
         batches = max(1, len(order) // batch_size)
         while state.cursor < batches and state.step < steps:
-            x_0, _, index = task.data[
-                order[state.cursor * batch_size : (state.cursor + 1) * batch_size]
-            ]
+            batch = order[state.cursor * batch_size : (state.cursor + 1) * batch_size]
+            x_0, _, index = task.data[task.workers.share(batch)]
             labels = told.draw(index, setting.seed, state.step)
             weights = None if told.weights is None else told.weights[index]
-            loss = train_step(state, task, (x_0, labels, index), weights)
+            loss = train_step(state, task, (x_0, labels, index), weights, batch_size=len(batch))
             state.cursor += 1
             yield StepDone(state.step, loss)
         if state.cursor >= batches:

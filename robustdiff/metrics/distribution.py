@@ -7,6 +7,7 @@ imported inside the functions: it takes seconds, and a damaged torchvision break
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,8 @@ _KID_SUBSETS = 100
 _KID_SUBSET_SIZE = 1000
 _MAX_SPLITS = 10
 _SPLIT_SAMPLES_PER_CLASS = 100
+# One process measures; torchmetrics would ask all of a process group.
+_LOCAL: dict[str, Any] = {"sync_on_compute": False}
 # A probability of exactly 0 makes 0 * log 0; exp(-300) is still a normal float64.
 _MAX_LOGIT_GAP = 300.0
 
@@ -56,7 +59,7 @@ def frechet_distance(real: Tensor, generated: Tensor) -> float:
     real, generated = real.cpu().double(), generated.cpu().double()
     # The sums of squares behind the covariance lose digits when the mean is far from 0.
     origin = real.mean(dim=0)
-    metric = FrechetInceptionDistance(feature=_Identity(real.shape[1]))
+    metric = FrechetInceptionDistance(feature=_Identity(real.shape[1]), **_LOCAL)
     metric.update(real - origin, real=True)
     metric.update(generated - origin, real=False)
     return max(float(metric.compute()), 0.0)
@@ -128,6 +131,7 @@ def kid(real: Tensor, generated: Tensor, seed: int) -> float:
             feature=_Identity(real.shape[1]),
             subsets=_KID_SUBSETS,
             subset_size=min(_KID_SUBSET_SIZE, len(real), len(generated)),
+            **_LOCAL,
         )
     metric.update(real.cpu().double(), real=True)
     metric.update(generated.cpu().double(), real=False)
@@ -160,7 +164,7 @@ def inception_score(logits: Tensor, seed: int) -> float:
 
         count, num_classes = logits.shape
         splits = min(max(count // (_SPLIT_SAMPLES_PER_CLASS * num_classes), 1), _MAX_SPLITS)
-        metric = InceptionScore(feature=_Identity(num_classes), splits=splits)
+        metric = InceptionScore(feature=_Identity(num_classes), splits=splits, **_LOCAL)
     logits = logits.cpu().double()
     metric.update((logits - logits.amax(dim=1, keepdim=True)).clamp(min=-_MAX_LOGIT_GAP))
     with _seeded(seed), warnings.catch_warnings():

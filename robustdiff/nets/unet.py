@@ -145,6 +145,10 @@ class UNet(nn.Module):
         nn.init.zeros_(out.bias)  # type: ignore[arg-type]
         self.head = nn.Sequential(_norm(below), nn.SiLU(), out)
 
+    def levels(self) -> list[nn.Module]:
+        """Return the levels in order of use; they hold nearly all weights."""
+        return [*self.encoder, self.bottleneck, *self.decoder]
+
     def forward(self, x_t: Tensor, t: Tensor, labels: Tensor) -> Tensor:
         """Predict from noisy images.
 

@@ -35,12 +35,12 @@ SMALL = {
 def _quick_classifiers(monkeypatch):
     """Judging by classifiers takes seconds; here the posterior is a function of the labels."""
 
-    def posterior(images, given, num_classes, *, seed, progress):
+    def posterior(images, given, num_classes, *, seed, progress, workers):
         rng = np.random.default_rng(seed)
         classes = rng.dirichlet(np.ones(num_classes), len(given))
         return Judgement(classes, np.full((num_classes, num_classes), 1 / num_classes))
 
-    def transition(images, given, num_classes, *, seed, progress):
+    def transition(images, given, num_classes, *, seed, progress, workers):
         return np.full((num_classes, num_classes), 0.05) + 0.5 * np.eye(num_classes)
 
     def classifier(data, num_classes, *, transition, schedule, seed, progress):

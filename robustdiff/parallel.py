@@ -1,0 +1,183 @@
+"""Many processes that train one model, started by torchrun: who they are, what they agree on.
+
+Every process draws the same global batch, because draws are functions of (seed, stream, step,
+sample), and takes every size-th sample of it. Alone, all of this does nothing.
+"""
+
+import datetime
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
+
+from robustdiff.errors import LeaderError, PeerError
+
+T = TypeVar("T")
+
+# Longer than anything that the leader does alone while the others wait.
+_PATIENCE = datetime.timedelta(hours=2)
+
+
+@dataclass(frozen=True)
+class Workers:
+    """This process among those that work on one run.
+
+    Attributes:
+        rank: Its number in [0, size).
+        size: How many there are.
+        shard: Whether each holds a part of the weights and the optimiser (FSDP2) instead of all.
+    """
+
+    rank: int = 0
+    size: int = 1
+    shard: bool = False
+
+    @property
+    def leader(self) -> bool:
+        """Whether this is the one that writes files and speaks."""
+        return self.rank == 0
+
+    def share(self, items: Tensor) -> Tensor:
+        """Return this process's part, every size-th item; the parts are disjoint and complete."""
+        return items[self.rank :: self.size]
+
+    def from_leader(self, work: Callable[[], T]) -> T:
+        """Do something once and tell all processes what came of it.
+
+        Args:
+            work: Called in the leader alone; its result must be picklable and lie on the CPU.
+
+        Returns:
+            What it returned.
+
+        Raises:
+            LeaderError: In the others, if it failed in the leader, where the error is raised as is.
+        """
+        if self.size == 1:
+            return work()
+        told: list[Any] = [None, False]
+        error: Exception | None = None
+        if self.leader:
+            try:
+                told = [work(), True]
+            except Exception as failure:  # noqa: BLE001 raised again below
+                error = failure
+        dist.broadcast_object_list(told, device=torch.device("cpu"))
+        if error is not None:
+            raise error
+        result, done = told
+        if not done:
+            raise LeaderError("the first process failed")
+        return result  # type: ignore[no-any-return]
+
+    def leader_first(self, work: Callable[[], T]) -> T:
+        """Do something in every process, after the leader has done it."""
+        done: list[T] = []
+        self.from_leader(lambda: done.append(work()))
+        return done[0] if done else work()
+
+    def total(self, values: Tensor) -> Tensor:
+        """Return the sum over processes, on the CPU; all must pass one shape and dtype."""
+        values = values.detach().cpu()
+        if self.size > 1:
+            values = values.clone()
+            dist.all_reduce(values)
+        return values
+
+    def largest(self, *values: int) -> list[int]:
+        """Return the largest of each value over processes."""
+        if self.size == 1:
+            return list(values)
+        found = torch.tensor(values)
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+        return [int(value) for value in found]
+
+    def merged(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Put together what each process measured.
+
+        Args:
+            values: Any shape, NaN where this process has measured nothing; no two processes may
+                have measured the same.
+
+        Returns:
+            The same shape, NaN where none has.
+        """
+        if self.size == 1:
+            return values
+        known = ~np.isnan(values)
+        total = self.total(torch.from_numpy(np.where(known, values, 0.0)))
+        found = self.total(torch.from_numpy(known.astype(np.uint8)))
+        merged: NDArray[np.float64] = np.where(found.numpy() > 0, total.numpy(), np.nan)
+        return merged
+
+    def averaging(self, network: nn.Module) -> nn.Module:
+        """Wrap a network so that a backward pass leaves the mean gradient of all processes."""
+        if self.size == 1 or self.shard:
+            return network
+        return nn.parallel.DistributedDataParallel(network)
+
+
+ALONE = Workers()
+
+
+@contextmanager
+def joined(device: str, *, shard: bool = False) -> Iterator[Workers]:
+    """Join the processes that torchrun started; without torchrun there is one.
+
+    Args:
+        device: Name as in `pick_device`; with CUDA each process takes the GPU of its local rank.
+        shard: See `Workers`.
+
+    Yields:
+        The workers.
+
+    Raises:
+        ValueError: If there is nobody to share the weights with.
+        PeerError: If another process is gone.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+    if size == 1:
+        if shard:
+            raise ValueError(
+                "--shard spreads a model over processes, got one; start several with: "
+                "torchrun --nproc-per-node 2 -m robustdiff train --shard"
+            )
+        yield ALONE
+        return
+    backend = "gloo"
+    if device != "cpu" and torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        backend = "cpu:gloo,cuda:nccl"
+    workers = Workers(int(os.environ["RANK"]), size, shard)
+    try:
+        store, _, _ = next(rendezvous("env://"))
+        # A restart finds the store of the first start, with the addresses of processes long dead.
+        store = PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+        dist.init_process_group(
+            backend, timeout=_PATIENCE, store=store, rank=workers.rank, world_size=size
+        )
+        yield workers
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
+            raise
+        raise PeerError(
+            f"process {workers.rank} of {size} has lost the others; "
+            "torchrun starts all of them again with --max-restarts, or resume the run by hand"
+        ) from error
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def started_by_torchrun() -> bool:
+    """Return whether torchrun started this process, and may do so again."""
+    return "TORCHELASTIC_RUN_ID" in os.environ

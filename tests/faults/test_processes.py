@@ -1,0 +1,205 @@
+"""Many processes train one model as one would, and survive each other's deaths."""
+
+import json
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from robustdiff.cli.app import main
+from safetensors.torch import load_file
+
+from robustdiff.parallel import Workers
+
+WORDS = [
+    "train", "--noise=0.3", "--steps=50", "--precision=fp32", "--set=model.channels=[8]",
+    "--set=model.time_size=8", "--set=train.batch_size=129", "--set=curriculum.warmup=1",
+    "--set=curriculum.probes=1", "--set=sample.steps=2", "--checkpoint-every=10",
+    "--set=train.log_every=10",
+]  # fmt: skip
+# One curriculum of each kind that processes measure together.
+MEASURED = ["pmi", pytest.param("dynamics-uncond", marks=pytest.mark.slow)]
+
+
+@pytest.fixture(scope="module")
+def processes():
+    os.environ["OMP_NUM_THREADS"] = "1"
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["robustdiff.experiment", "robustdiff.cli.app"])
+    return context
+
+
+# Runs in a process that knows nothing of the tests.
+WORK = """
+import os, torch
+os.environ |= {env!r}
+torch.set_num_threads(1)
+from robustdiff.cli.app import main
+main({words!r})
+"""
+
+
+def together(context, words, size):
+    """Run a command as torchrun does; return the exit codes."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    group = []
+    for rank in map(str, range(size)):
+        env = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": str(size)}
+        env |= {"MASTER_ADDR": "localhost", "MASTER_PORT": port}
+        code = WORK.format(env=env if size > 1 else {}, words=words)
+        group.append(context.Process(target=exec, args=(code, {})))
+    for process in group:
+        process.start()
+    for process in group:
+        process.join()
+    return [process.exitcode for process in group]
+
+
+def history(run):
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [entry["loss"] for entry in map(json.loads, lines) if "loss" in entry]
+
+
+def assert_agree(run, other):
+    with np.load(run / "labels.npz") as one, np.load(other / "labels.npz") as two:
+        np.testing.assert_array_equal(one["given"], two["given"])
+    with np.load(run / "scores.npz") as one, np.load(other / "scores.npz") as two:
+        spread = one["score"].std()
+        np.testing.assert_allclose(two["score"], one["score"], atol=1e-3 * spread, rtol=0)
+    np.testing.assert_allclose(history(other), history(run), rtol=1e-5)
+    one, two = (load_file(folder / "model.safetensors") for folder in (run, other))
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, rtol=1e-3, atol=1e-4)
+
+
+@pytest.fixture(scope="module", params=MEASURED)
+def alone(request, processes, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    words = [*WORDS, f"--curriculum={request.param}"]
+    assert together(processes, [*words, f"--out={folder / 'one'}"], 1) == [0]
+    return folder / "one", words
+
+
+def test_two_processes_agree_with_one(processes, alone, tmp_path):
+    run, words = alone
+    assert together(processes, [*words, f"--out={tmp_path / 'two'}"], 2) == [0, 0]
+    assert_agree(run, tmp_path / "two")
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        [(2, True), (1, False)],
+        pytest.param([(1, False), (2, True), (3, True)], marks=pytest.mark.slow),
+        pytest.param([(2, False), (4, False), (1, False)], marks=pytest.mark.slow),
+        pytest.param([(2, True), (4, True), (2, False)], marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_goes_on_with_another_number_of_processes(processes, alone, tmp_path, plan):
+    run, words = alone
+    out = tmp_path / "run"
+    lengths = [20, 40, 50][-len(plan) :]
+    for number, ((size, shard), steps) in enumerate(zip(plan, lengths, strict=True)):
+        start = ["train", f"--resume={out}"] if number else [*words, f"--out={out}"]
+        command = [*start, f"--steps={steps}", *(["--shard"] if shard else [])]
+        assert together(processes, command, size) == [0] * size
+    with np.load(run / "scores.npz") as one, np.load(out / "scores.npz") as two:
+        spread = one["score"].std()
+        np.testing.assert_allclose(two["score"], one["score"], atol=1e-3 * spread, rtol=0)
+    one, two = (load_file(folder / "model.safetensors") for folder in (run, out))
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [["--curriculum=crossfit"], ["--objective=tdsm"]])
+def test_classifiers_agree_as_well(processes, tmp_path, words):
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert together(processes, [*WORDS, *words, f"--out={one}"], 1) == [0]
+    assert together(processes, [*WORDS, *words, f"--out={two}"], 2) == [0, 0]
+    for name, weight in load_file(one / "model.safetensors").items():
+        again = load_file(two / "model.safetensors")[name]
+        torch.testing.assert_close(again, weight, rtol=1e-3, atol=1e-4)
+
+
+def test_metrics_of_two_processes_are_those_of_one(processes, alone):
+    run, _ = alone
+    found = []
+    for size in (1, 2):
+        assert together(processes, ["eval", str(run), "--num-samples=100"], size) == [0] * size
+        found.append(json.loads((run / "metrics.json").read_text()))
+    assert found[0].keys() == found[1].keys()
+    for name, value in found[0].items():
+        close = pytest.approx(value, rel=1e-5, abs=1e-6) if isinstance(value, float) else value
+        assert found[1][name] == close, name
+
+
+DYING = """
+import os, signal, sys
+import robustdiff.train as module
+from robustdiff.cli.app import main
+
+step = module.train_step
+def fatal(state, *rest, **named):
+    first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+    if first and state.step == 25 and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(state, *rest, **named)
+module.train_step = fatal
+main(sys.argv[1:])
+"""
+
+
+def torchrun(*words):
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+         *words],
+        capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def test_a_dead_process_ends_the_job_and_a_restart_goes_on(processes, tmp_path):
+    script = tmp_path / "dying.py"
+    script.write_text(DYING)
+    words = [*WORDS, "--curriculum=pmi"]
+    assert together(processes, [*words, f"--out={tmp_path / 'whole'}"], 2) == [0, 0]
+
+    run = tmp_path / "dead"
+    ended = torchrun("--max-restarts=0", str(script), *words, f"--out={run}")
+    assert ended.returncode == 1
+    assert "Signal 9 (SIGKILL)" in ended.stderr
+    assert (run / "checkpoints" / "step-00000020.pt").exists()
+
+    run = tmp_path / "restarted"
+    again = torchrun("--max-restarts=1", str(script), *words, f"--out={run}")
+    assert again.returncode == 0, again.stderr
+    assert "resumed at step 20 of 50" in again.stderr
+    whole = load_file(tmp_path / "whole" / "model.safetensors")
+    for name, weight in load_file(run / "model.safetensors").items():
+        torch.testing.assert_close(weight, whole[name], rtol=0, atol=0)
+    assert history(run) == history(tmp_path / "whole")
+
+
+def test_a_mistake_met_by_the_leader_ends_all(processes, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("")
+    assert together(processes, [*WORDS, f"--out={tmp_path / 'full'}"], 2) == [2, 1]
+
+
+def test_parts_are_disjoint_and_complete():
+    parts = [Workers(rank, 3).share(torch.arange(10)) for rank in range(3)]
+    assert sorted(torch.cat(parts).tolist()) == list(range(10))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_sharding_needs_company(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["train", "--shard"])
+    assert left.value.code == 2
+    assert "--shard spreads a model over processes, got one" in capsys.readouterr().err
