@@ -54,7 +54,7 @@ def switching_figure(rows: list[dict[str, Any]], title: str) -> Figure:
     """Draw one panel a metric, one line a mode, real images dotted."""
     figure = Figure(figsize=(12, 6.5), dpi=110, layout="constrained")
     for axes, (metric, real) in zip(figure.subplots(2, 3).flat, METRICS.items(), strict=True):
-        for mode in MODES:
+        for mode in dict.fromkeys(row["mode"] for row in rows):
             mine = [row for row in rows if row["mode"] == mode]
             axes.plot([r["t"] for r in mine], [r[metric] for r in mine], "o-", ms=3, label=mode)
         axes.axhline(rows[0][real], color="grey", ls=":", label="real, held out")
