@@ -134,7 +134,7 @@ def train(
         str | None,
         typer.Option(
             help="Class embedding: pyramid, bottleneck, complete-bottleneck, uniform-16, add, "
-            "or sizes such as 0,0,64.",
+            "adagn, cross-attention, or sizes such as 0,0,64.",
             rich_help_panel=_MODEL,
         ),
     ] = None,

@@ -119,12 +119,25 @@ class NoiseConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The U-Net; see `robustdiff.nets.unet.UNet`."""
+    """The U-Net; see `robustdiff.nets.unet.UNet`.
+
+    Attributes:
+        channels: Output channels of the encoder levels; the last are the bottleneck's.
+        cen: How the class enters; see `robustdiff.nets.embeddings.class_embedding_sizes`.
+        cen_hidden: Width of the hidden layers of every class embedding network; "size" makes each
+            as wide as the vector it embeds into.
+        cen_depth: Hidden layers of every class embedding network.
+        cen_activation: What follows each hidden layer.
+        heads: Heads of every attention.
+        time_size: Length of the time embedding.
+        patch_size: Side of the squares of pixels that are folded into channels.
+    """
 
     channels: tuple[int, ...] = (64, 128)
     cen: str = "pyramid"
-    cen_hidden: int = 64
+    cen_hidden: int | Literal["size"] = 64
     cen_depth: int = 1
+    cen_activation: Literal["silu", "relu"] = "silu"
     heads: int = 1
     time_size: int = 100
     patch_size: int = 1
@@ -136,7 +149,7 @@ class ModelConfig:
         )
         for name in ("cen_hidden", "cen_depth", "heads", "patch_size"):
             value = getattr(self, name)
-            _require(value >= 1, f"model.{name} must be at least 1, got {value}")
+            _require(value == "size" or value >= 1, f"model.{name} must be at least 1, got {value}")
         _require(self.time_size >= 2, f"model.time_size must be at least 2, got {self.time_size}")
 
 

@@ -43,9 +43,18 @@ class ClassEmbeddingNetwork(nn.Module):
         null: Row of the null class, K.
     """
 
-    def __init__(self, num_classes: int, size: int, *, hidden: int, depth: int) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        size: int,
+        *,
+        hidden: int,
+        depth: int,
+        activate: Callable[[Tensor], Tensor] = F.silu,
+    ) -> None:
         super().__init__()
         self.null = num_classes
+        self.activate = activate
         widths = [hidden] * depth
         self.table = nn.Embedding(num_classes + 1, widths[0])
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
@@ -53,9 +62,9 @@ class ClassEmbeddingNetwork(nn.Module):
 
     def forward(self, labels: Tensor) -> Tensor:
         """Embed (B,) int64 labels in [0, K] as (B, size)."""
-        h = F.silu(self.table(labels))
+        h = self.activate(self.table(labels))
         for layer in self.hidden:
-            h = F.silu(layer(h))
+            h = self.activate(layer(h))
         embedded: Tensor = self.out(h)
         return embedded
 
@@ -74,6 +83,8 @@ CEN_PATTERNS: dict[str, Callable[[Sequence[int], int], list[int]]] = {
     "bottleneck": lambda inputs, bottleneck: [1] * len(inputs) + [bottleneck],
     "complete-bottleneck": lambda inputs, bottleneck: [0] * len(inputs) + [bottleneck],
     "add": lambda inputs, bottleneck: [0] * (len(inputs) + 1),
+    "adagn": lambda inputs, bottleneck: [0] * (len(inputs) + 1),
+    "cross-attention": lambda inputs, bottleneck: [0] * (len(inputs) + 1),
 }
 
 
@@ -82,8 +93,10 @@ def class_embedding_sizes(cen: str, image_channels: int, channels: Sequence[int]
 
     Args:
         cen: A key of `CEN_PATTERNS`, "uniform-I" for I everywhere, or the vector itself as
-            comma-separated integers. "add" concatenates nothing: the class is added to the time
-            embedding instead.
+            comma-separated integers. Three concatenate nothing: "add" adds the class to the time
+            embedding; "adagn" does so, and both then scale and shift what is normalised in every
+            level (Dhariwal & Nichol 2021); in "cross-attention" every level attends to tokens of
+            the class.
         image_channels: Channels of the image (of the first level's input).
         channels: Output channels of the L encoder levels; the last are the bottleneck's.
 

@@ -5,8 +5,6 @@ max-pooling; a bottleneck; a decoder that mirrors the encoder and takes its skip
 time embedding is added in every level.
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,6 +17,10 @@ from robustdiff.nets.embeddings import (
     class_embedding_sizes,
 )
 
+_ACTIVATIONS = {"silu": F.silu, "relu": F.relu}
+# Tokens of a class that a level attends to; of one alone, attention would be a constant.
+_TOKENS = 4
+
 
 def _norm(channels: int) -> nn.GroupNorm:
     """Normalise in groups of about 8 channels (any channel count has a divisor that does)."""
@@ -29,14 +31,22 @@ def _norm(channels: int) -> nn.GroupNorm:
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with the time added between them, around a skip connection."""
+    """Two 3x3 convolutions with the time added between them, around a skip connection.
 
-    def __init__(self, inputs: int, outputs: int, time_size: int, *, first: bool = False) -> None:
+    With `adaptive` normalisation the time scales and shifts what is normalised between them
+    instead (AdaGN; Dhariwal & Nichol 2021, section 3.1).
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, time_size: int, *,
+        first: bool = False, adaptive: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
+        self.adaptive = adaptive
         # The first block sees pixels: normalising them would hide the noise level.
         self.pre = nn.Identity() if first else nn.Sequential(_norm(inputs), nn.SiLU())
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.time = nn.Linear(time_size, outputs)
+        self.time = nn.Linear(time_size, 2 * outputs if adaptive else outputs)
         self.mid = nn.Sequential(_norm(outputs), nn.SiLU())
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         nn.init.zeros_(self.conv2.weight)
@@ -45,8 +55,14 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """Map (B, inputs, H, W) and the (B, time_size) embedding to (B, outputs, H, W)."""
         h = self.conv1(self.pre(x))
-        h = h + self.time(time)[:, :, None, None].to(h.dtype)
-        out: Tensor = self.skip(x) + self.conv2(self.mid(h))
+        shift = self.time(time)[:, :, None, None].to(h.dtype)
+        if self.adaptive:
+            norm, activate = self.mid
+            scale, shift = shift.chunk(2, dim=1)
+            h = activate(norm(h) * (1 + scale) + shift)
+        else:
+            h = self.mid(h + shift)
+        out: Tensor = self.skip(x) + self.conv2(h)
         return out
 
 
@@ -72,21 +88,56 @@ class SpatialAttention(nn.Module):
         return out
 
 
+class ClassAttention(nn.Module):
+    """Residual attention from the H x W positions of an image to the tokens of its class."""
+
+    def __init__(self, channels: int, heads: int, token_size: int, tokens: nn.Module) -> None:
+        super().__init__()
+        self.heads, self.token_size = heads, token_size
+        self.tokens = tokens
+        self.norm = _norm(channels)
+        self.query = nn.Conv2d(channels, channels, 1)
+        self.key_value = nn.Linear(token_size, 2 * channels)
+        self.out = nn.Conv2d(channels, channels, 1)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        """Map (B, C, H, W) and (B,) labels to (B, C, H, W)."""
+        b, c, h, w = x.shape
+        query = self.query(self.norm(x)).permute(0, 2, 3, 1).reshape(b, h * w, self.heads, -1)
+        tokens = self.tokens(labels).reshape(b, -1, self.token_size)
+        key, value = (
+            part.reshape(b, tokens.shape[1], self.heads, -1).transpose(1, 2)
+            for part in self.key_value(tokens).chunk(2, dim=-1)
+        )
+        mixed = F.scaled_dot_product_attention(query.transpose(1, 2), key, value)
+        mixed = mixed.transpose(1, 2).reshape(b, h, w, c).permute(0, 3, 1, 2)
+        out: Tensor = x + self.out(mixed)
+        return out
+
+
 class Level(nn.Module):
-    """Convolution block, attention, then the class embedding concatenated to every pixel."""
+    """Convolution block, attention, then the class: attended to, or concatenated to every pixel."""
 
     def __init__(
-        self, inputs: int, outputs: int, *, heads: int, first: bool, time_size: int,
-        cen: nn.Module | None,
-    ) -> None:  # fmt: skip
+        self,
+        block: ResidualBlock,
+        attention: SpatialAttention,
+        *,
+        cross: ClassAttention | None,
+        cen: ClassEmbeddingNetwork | None,
+    ) -> None:
         super().__init__()
-        self.block = ResidualBlock(inputs, outputs, time_size, first=first)
-        self.attention = SpatialAttention(outputs, heads)
+        self.block = block
+        self.attention = attention
+        self.cross = cross
         self.cen = cen
 
     def forward(self, x: Tensor, time: Tensor, labels: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs + class size, H, W)."""
         h: Tensor = self.attention(self.block(x, time))
+        if self.cross is not None:
+            h = self.cross(h, labels)
         return h if self.cen is None else broadcast_concat(h, self.cen(labels))
 
 
@@ -116,18 +167,27 @@ class UNet(nn.Module):
         sizes = class_embedding_sizes(config.cen, pixels, channels)
         self.time = TimeEmbedding(time_size)
 
-        def embedding(size: int) -> nn.Module | None:
-            if size == 0:
-                return None
+        def embedding(size: int) -> ClassEmbeddingNetwork:
             return ClassEmbeddingNetwork(
-                num_classes, size, hidden=config.cen_hidden, depth=config.cen_depth
+                num_classes,
+                size,
+                hidden=size if config.cen_hidden == "size" else config.cen_hidden,
+                depth=config.cen_depth,
+                activate=_ACTIVATIONS[config.cen_activation],
             )
 
         def level(inputs: int, outputs: int, size: int, *, first: bool = False) -> Level:
-            shared: dict[str, Any] = {"heads": config.heads, "time_size": time_size}
-            return Level(inputs, outputs, first=first, cen=embedding(size), **shared)
+            cen = embedding(size) if size else None
+            adaptive = config.cen == "adagn"
+            block = ResidualBlock(inputs, outputs, time_size, first=first, adaptive=adaptive)
+            attention = SpatialAttention(outputs, config.heads)
+            cross = None
+            if config.cen == "cross-attention":
+                tokens = embedding(_TOKENS * time_size)
+                cross = ClassAttention(outputs, config.heads, time_size, tokens)
+            return Level(block, attention, cross=cross, cen=cen)
 
-        self.add = embedding(time_size) if config.cen == "add" else None
+        self.add = embedding(time_size) if config.cen in ("add", "adagn") else None
         after = [width + size for width, size in zip(channels, sizes, strict=False)]
         inputs = [pixels, *after[:-1]]
         self.encoder = nn.ModuleList(
