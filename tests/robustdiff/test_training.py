@@ -40,7 +40,7 @@ def _quick_classifiers(monkeypatch):
         classes = rng.dirichlet(np.ones(num_classes), len(given))
         return Judgement(classes, np.full((num_classes, num_classes), 1 / num_classes))
 
-    def transition(images, given, num_classes, *, seed, progress, workers):
+    def transition(images, given, num_classes, *, seed, progress):
         return np.full((num_classes, num_classes), 0.05) + 0.5 * np.eye(num_classes)
 
     def classifier(data, num_classes, *, transition, schedule, seed, progress):
