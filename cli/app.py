@@ -3,7 +3,7 @@
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import typer
 
@@ -25,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 # What typer raises for words that it cannot use; its name for it is private.
-_UsageError = typer.BadParameter.__bases__[0]
+_UsageError = cast("type[Exception]", typer.BadParameter.__bases__[0])
 app.command()(train_command.train)
 app.command(name="eval")(eval_command.evaluate)
 app.command()(sample_command.sample)
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _usage(error: Any) -> str:  # noqa: ANN401 see _UsageError
     """Say in one line what was wrong, what is allowed, and what came."""
     message = " ".join(error.format_message().split()).replace("Value error, ", "").rstrip(".")
-    details = getattr(error.__cause__, "errors", list)()
+    details: list[dict[str, Any]] = getattr(error.__cause__, "errors", list)()
     came = repr(details[0]["input"]) if details else ""
     if came not in message:
         message += f", got {came}"

@@ -63,7 +63,8 @@ def refusal(path):
 def reads_or_refuses(folder, name, content):
     path = folder / f"{name.split('.')[0]}-fuzz.{name.split('.')[1]}"
     path.write_bytes(content)
-    assert path.name in refusal(path)
+    said = refusal(path)
+    assert path.name in said or (name == "map.json" and said.startswith("a class map"))
 
 
 NAMES = [
