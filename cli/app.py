@@ -3,6 +3,7 @@
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import Any, NoReturn, cast
 
 import typer
 
@@ -14,6 +15,7 @@ from . import presets as presets_command
 from . import sample as sample_command
 from . import study as study_command
 from . import train as train_command
+from .console import printable
 
 app = typer.Typer(
     name="robustdiff",
@@ -22,6 +24,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+# What typer raises for words that it cannot use; its name for it is private.
+_UsageError = cast("type[Exception]", typer.BadParameter.__bases__[0])
 app.command()(train_command.train)
 app.command(name="eval")(eval_command.evaluate)
 app.command()(sample_command.sample)
@@ -42,10 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Words of the command line, None for the process's own.
     """
     warnings.formatwarning = _one_line
+    words = None if arguments is None else list(arguments)
     try:
-        app(None if arguments is None else list(arguments))
+        code = app(words, prog_name="robustdiff", standalone_mode=False)
+    except _UsageError as error:
+        _leave(_usage(error), 2)
     except ValueError as error:
-        _leave(error, 2)
+        _leave(str(error), 2)
     except (RuntimeError, OSError) as error:
         # A stopped run and a damaged file are expected; anything else keeps its traceback.
         from robustdiff.errors import (
@@ -59,16 +66,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(error, LeaderError):
             raise SystemExit(1) from None  # the leader has said it
         if isinstance(error, InterruptedRunError):
-            _leave(error, 128 + error.signal)
+            _leave(str(error), 128 + error.signal)
         if isinstance(error, DamagedError | DivergedError | PeerError | OSError):
-            _leave(error, 1)
+            _leave(str(error), 1)
         raise
+    raise SystemExit(code or 0)
 
 
-def _leave(error: Exception, code: int) -> None:
-    print(f"robustdiff: {error}", file=sys.stderr)
+def _usage(error: Any) -> str:  # noqa: ANN401 see _UsageError
+    """Say in one line what was wrong, what is allowed, and what came."""
+    message = " ".join(error.format_message().split()).replace("Value error, ", "").rstrip(".")
+    details: list[dict[str, Any]] = getattr(error.__cause__, "errors", list)()
+    came = repr(details[0]["input"]) if details else ""
+    if came not in message:
+        message += f", got {came}"
+    if message.startswith("No such command"):
+        message += f"; choose from {', '.join(error.ctx.command.commands)}"
+    command = error.ctx.command_path if error.ctx else "robustdiff"
+    return f"{message}; see {command} --help" if message else ""
+
+
+def _leave(message: str, code: int) -> NoReturn:
+    if message:
+        print(f"robustdiff: {printable(' '.join(message.splitlines()))}", file=sys.stderr)
     raise SystemExit(code)
 
 
 def _one_line(message: Warning | str, *_: object, **__: object) -> str:
-    return f"robustdiff: warning: {message}\n"
+    return f"robustdiff: warning: {printable(' '.join(str(message).splitlines()))}\n"

@@ -11,6 +11,11 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 _SECONDS_BETWEEN_LINES = 5.0
 
 
+def printable(text: str) -> str:
+    """Spell out what would steer a terminal, such as escape sequences in the name of a file."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
 class PlainReport:
     """One line to stderr per message, and per task every few seconds and at its end."""
 
@@ -26,7 +31,7 @@ class PlainReport:
 
     def message(self, text: str) -> None:
         """Print the line."""
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
 
     def progress(self, task: str, done: int, total: int, note: str = "") -> None:
         """Print how far the task is, if the last line is old enough or the task is done."""
@@ -67,7 +72,7 @@ class RichReport:
 
     def message(self, text: str) -> None:
         """Print the line above the bars."""
-        self._progress.console.print(text, markup=False, highlight=False)
+        self._progress.console.print(printable(text), markup=False, highlight=False)
 
     def progress(self, task: str, done: int, total: int, note: str = "") -> None:
         """Move the task's bar; `done` at its first call is where it starts."""

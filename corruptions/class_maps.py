@@ -111,7 +111,7 @@ def find_class_map(wanted: ClassMap | str | None, dataset: str | None) -> Mappin
 def _read_class_map(path: Path) -> Mapping[Any, Any]:
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"cannot read a class map from {path}: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f'{path} must hold a class map such as {{"7": 1}}, got {content!r:.40}')

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -108,10 +107,18 @@ class NoisyLabels:
                 described = json.loads(str(content["description"]))
                 clean, given, nominal = (content[name] for name in ("clean", "given", "matrix"))
             digest, kind = described.pop("sha256"), described.pop("format")
-            labels = cls(clean=clean, given=given, nominal=nominal, **described)
+            num_classes = len(nominal)
+            labels = cls(
+                clean=check_labels(clean, num_classes),
+                given=check_labels(given, num_classes),
+                nominal=nominal.astype(np.float64).reshape(num_classes, num_classes),
+                **described,
+            )
+            if len(clean) != len(given):
+                raise ValueError(f"there are {len(clean)} clean and {len(given)} given labels")
         except FileNotFoundError as error:
             raise ValueError(f"there is no label file {path}") from error
-        except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        except Exception as error:  # damaged archives fail in many ways
             raise ValueError(f"{path} is damaged or not a label file of robustdiff") from error
         if kind != _FORMAT or labels.sha256 != digest:
             raise ValueError(f"{path} is damaged: its SHA-256 is not the recorded one")

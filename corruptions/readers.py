@@ -4,7 +4,6 @@ import csv
 import io
 import pickle
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -12,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from corruptions.arrays import load_array
 from corruptions.labels import NoisyLabels, check_labels, transition_of
 
 Ints = NDArray[np.int64]
@@ -134,12 +134,16 @@ def _read_csv(path: Path, key: str | None) -> LabelFile:
 
 
 def _is_number(word: str) -> bool:
-    return word.strip().lstrip("-").isdecimal()
+    return word.strip().removeprefix("-").isdecimal()
 
 
 def _from_words(words: list[str], origin: str) -> LabelFile:
     if all(_is_number(word) for word in words):
-        return LabelFile(np.array(words, dtype=np.int64), None, None, origin)
+        try:
+            return LabelFile(np.array(words, dtype=np.int64), None, None, origin)
+        except (OverflowError, ValueError):
+            longest = max(words, key=len)
+            raise ValueError(f"labels must be below 2**63, got {longest:.30} in {origin}") from None
     names = tuple(sorted(set(words)))
     numbers = {name: number for number, name in enumerate(names)}
     given = np.array([numbers[word] for word in words], dtype=np.int64)
@@ -161,10 +165,7 @@ def _read_npy(path: Path, key: str | None) -> LabelFile:
             if isinstance(content, np.ndarray) and content.ndim == 0:
                 content = content.item()
             return _pick(content, path, key)
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, MemoryError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+    array = load_array(path)
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
         raise ValueError(
             f"{path} must hold a one-dimensional array of integers, "
@@ -178,7 +179,9 @@ def _read_pt(path: Path, key: str | None) -> LabelFile:
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name.endswith("data.pkl")]
             content = archive.read(names[0]) if len(names) == 1 else None
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
+    except OSError:
+        raise
+    except Exception as error:  # damaged archives fail in many ways
         raise ValueError(f"{path} is damaged or not a label file") from error
     if content is None:
         raise ValueError(f"{path} is not a label file: it holds no data.pkl")

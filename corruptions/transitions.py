@@ -1,10 +1,13 @@
 """Transition matrices: `T[clean, given]`, row-stochastic."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from corruptions.arrays import load_array
 
 Floats = NDArray[np.float64]
 
@@ -102,7 +105,9 @@ def load_matrix(path: Path) -> Floats:
     """
     try:
         if path.suffix == ".npy":
-            return np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
-        return np.loadtxt(path, delimiter=",", ndmin=2, dtype=np.float64)
-    except (OSError, ValueError) as error:
+            return load_array(path).astype(np.float64)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # of files without any number
+            return np.loadtxt(path, delimiter=",", ndmin=2, dtype=np.float64)
+    except (OSError, ValueError, TypeError, UserWarning) as error:
         raise ValueError(f"cannot read a noise matrix from {path}: {error}") from error

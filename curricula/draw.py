@@ -1,13 +1,18 @@
-"""From scores to draws: pure functions of (seed, epoch or round, scores)."""
+"""From scores to draws: pure functions of (seed, epoch or round, scores).
+
+Written for many samples: few arrays of N at a time, noise drawn in pieces, 4-byte indices.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+Floats = NDArray[np.floating]
+Ints = NDArray[np.integer]
 
 # Streams under one seed; the numbers are part of the reproducibility promise.
 _ORDER, _RANDOM_SCORES = 101, 102
+# Random numbers drawn at a time; the stream is the same for any size.
+_PIECE = 1 << 20
 
 
 def standardise(scores: Floats) -> Floats:
@@ -23,9 +28,12 @@ def standardise(scores: Floats) -> Floats:
     Returns:
         (N,) float64.
     """
-    centred = scores - np.median(scores)
-    spread = 1.4826 * np.median(np.abs(centred)) or centred.std()
-    return np.asarray(centred / spread if spread > 0 else centred, dtype=np.float64)
+    centred = scores.astype(np.float64)
+    centred -= np.median(centred)
+    spread = 1.4826 * np.median(np.abs(centred), overwrite_input=True) or centred.std()
+    if spread > 0:
+        centred /= spread
+    return centred
 
 
 def gumbel_top_k(log_weights: Floats, count: int, rng: np.random.Generator) -> Ints:
@@ -40,10 +48,24 @@ def gumbel_top_k(log_weights: Floats, count: int, rng: np.random.Generator) -> I
         rng: Source of the Gumbel noise.
 
     Returns:
-        (count,) int64 distinct indices, in the order of the draw.
+        (count,) distinct indices in the order of the draw, of the type of `indices`.
     """
-    keys = log_weights + rng.gumbel(size=len(log_weights))
-    return np.argsort(-keys, kind="stable")[:count].astype(np.int64)
+    # Negated, so that the first ones are wanted.
+    keys = np.negative(log_weights, dtype=np.float64)
+    for start in range(0, len(keys), _PIECE):
+        piece = keys[start : start + _PIECE]
+        piece -= rng.gumbel(size=len(piece))
+    best = indices(len(keys))
+    if 0 < count < len(keys):
+        last = np.partition(keys, count - 1)[count - 1]
+        best = np.flatnonzero(keys <= last).astype(best.dtype)
+        keys = keys[best]
+    return best[np.argsort(keys, kind="stable")[:count]]
+
+
+def indices(count: int) -> Ints:
+    """Return 0 to count - 1 in the smallest type of 4 or 8 bytes that holds them."""
+    return np.arange(count, dtype=np.int32 if count <= np.iinfo(np.int32).max else np.int64)
 
 
 def selected_share(round_number: int, k: float, dk: float, mk: float) -> float:
@@ -76,20 +98,23 @@ def draw_order(
         seed: Seed of the run.
         epoch: Number of the epoch.
         num_samples: N.
-        scores: (N,) float64, or None to visit every sample once.
+        scores: (N,), or None to visit every sample once.
         share: Share of the samples to draw, in (0, 1].
         temperature: Weights are exp(temperature * standardised score).
 
     Returns:
-        (M,) int64 distinct indices, M = N or max(1, round(share * N)).
+        (M,) distinct indices, M = N or max(1, round(share * N)); int32 below 2**31 samples.
     """
     rng = np.random.default_rng(np.random.SeedSequence([seed, _ORDER, epoch]))
     if scores is None:
-        return rng.permutation(num_samples)
-    count = max(1, round(share * num_samples))
-    drawn = gumbel_top_k(temperature * standardise(scores), count, rng)
+        drawn = indices(num_samples)
+    else:
+        log_weights = standardise(scores)
+        log_weights *= temperature
+        drawn = gumbel_top_k(log_weights, max(1, round(share * num_samples)), rng)
     # The draw comes best first; training wants no such order.
-    return rng.permutation(drawn)
+    rng.shuffle(drawn)
+    return drawn
 
 
 def random_scores(seed: int, round_number: int, num_samples: int) -> Floats:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating]
 
 
 class Running(NamedTuple):
@@ -35,7 +35,7 @@ def _mean(state: Floats) -> Floats:
 def _add_forgetting(state: Floats | None, margins: Floats) -> Floats:
     """State: right last time, times forgotten, ever right, times measured."""
     if state is None:
-        state = np.zeros((len(margins), 4))
+        state = np.zeros((len(margins), 4), dtype=margins.dtype)
     measured = ~np.isnan(margins)
     right = np.where(measured, margins > 0, state[:, 0])
     forgotten = (state[:, 0] > 0) & (right == 0)

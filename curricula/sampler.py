@@ -6,11 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from curricula.draw import Floats, Ints, draw_order, selected_share
+from curricula.draw import Floats, draw_order, selected_share
+from curricula.draw import Ints as Indices
 from curricula.scores import CURRICULA, Treatment, treatment_of
-from curricula.trust import TREATMENTS, Labels, Trust
+from curricula.trust import TREATMENTS, Ints, Labels, Trust
 
 Judge = Callable[[Floats], tuple[Floats, Trust]]
+
+# Rows smoothed at a time.
+_PIECE = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +44,16 @@ class CurriculumSampler:
     The order of an epoch is a pure function of (seed, epoch, scores): every process draws the same
     list and takes its slice, and a resumed run continues identically.
 
+    What is held for every sample is float32, so that it fits for many of them; arithmetic is done
+    in float64 where sums or differences of it matter.
+
     Attributes:
         curriculum: The entry of `CURRICULA`.
         treatment: Key of `TREATMENTS`.
-        evidence: (N,) float64 smoothed scores, (N, K) for a curriculum that knows the classes, or
+        evidence: (N,) float32 smoothed scores, (N, K) for a curriculum that knows the classes, or
             the state of a running statistic; None before the first update.
         trust: What follows from the evidence, None before the first update.
-        scores: (N,) float64, high = prefer; None before the first update.
+        scores: (N,) float32, high = prefer; None before the first update.
         rounds: Number of updates so far.
     """
 
@@ -68,12 +75,14 @@ class CurriculumSampler:
             new: (N,) scores, or (N, K); NaN where nothing new was measured.
 
         Returns:
-            Evidence, float64.
+            Evidence, float32.
 
         Raises:
             ValueError: If the shape is wrong or a score is infinite, or not measured at all.
         """
-        new, old = np.asarray(new, dtype=np.float64), self.evidence
+        old = self.evidence
+        with np.errstate(over="ignore"):  # becomes infinite, and is refused below
+            new = np.asarray(new, dtype=np.float32)
         running = self.curriculum.running
         wanted = (self.num_samples, *new.shape[1:]) if old is None else old.shape
         wanted = (self.num_samples,) if running else wanted
@@ -85,10 +94,7 @@ class CurriculumSampler:
             raise ValueError(f"scores must be finite, got {new[bad][0]} for sample {worst}")
         if running is not None:
             return running.add(old, new)
-        if old is None:
-            return new.copy()
-        keep = self.selection.smoothing
-        return np.where(np.isnan(new), old, keep * old + (1 - keep) * new)
+        return new.copy() if old is None else _smoothed(old, new, self.selection.smoothing)
 
     def judged(self, evidence: Floats, judge: Judge | None = None) -> tuple[Floats, Trust]:
         """Return scores and trust that follow from evidence; the state stays as it is.
@@ -99,7 +105,10 @@ class CurriculumSampler:
                 the scores are the evidence, and labels above the curriculum's zero are right.
         """
         running = self.curriculum.running
-        return (judge or self._by_zero)(evidence if running is None else running.score(evidence))
+        scores, trust = (judge or self._by_zero)(
+            evidence if running is None else running.score(evidence)
+        )
+        return _stored(scores), _stored_trust(trust)
 
     def update(self, new: Floats, judge: Judge | None = None) -> Floats:
         """Take in a round of scores, and return the smoothed ones.
@@ -109,7 +118,7 @@ class CurriculumSampler:
             judge: See `judged`.
 
         Returns:
-            (N,) float64.
+            (N,) float32.
         """
         self.evidence = self.updated(new)
         self.scores, self.trust = self.judged(self.evidence, judge)
@@ -118,11 +127,11 @@ class CurriculumSampler:
 
     def _by_zero(self, evidence: Floats) -> tuple[Floats, Trust]:
         zero = self.curriculum.zero
-        right = np.ones(len(evidence)) if zero is None else (evidence >= zero).astype(np.float64)
-        return evidence, Trust(right, float(1 - right.mean()))
+        right = np.ones(len(evidence)) if zero is None else (evidence >= zero).astype(np.float32)
+        return evidence, Trust(right, float(1 - right.mean(dtype=np.float64)))
 
-    def order(self, epoch: int) -> Ints:
-        """Return the indices of one epoch, (M,) int64, distinct."""
+    def order(self, epoch: int) -> Indices:
+        """Return the indices of one epoch, (M,) distinct; see `curricula.draw.draw_order`."""
         select = self.treatment == "select" and self.scores is not None
         setting = self.selection
         return draw_order(
@@ -151,20 +160,40 @@ class CurriculumSampler:
         return {
             "rounds": self.rounds,
             "evidence": self.evidence,
-            "scores": self.scores,
+            # Often the evidence itself.
+            "scores": None if self.scores is self.evidence else self.scores,
             "trust": None if trust is None else trust._asdict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned; tensors will do for arrays."""
+        self.rounds, evidence, scores = int(state["rounds"]), state["evidence"], state["scores"]
+        self.evidence = None if evidence is None else _stored(evidence)
+        self.scores = self.evidence if scores is None else _stored(scores)
+        if state["trust"] is not None:
+            self.trust = _stored_trust(Trust(**state["trust"]))
 
-        def array(value: Any) -> Floats | None:  # noqa: ANN401 an array of any library
-            return None if value is None else np.asarray(value, dtype=np.float64)
 
-        self.rounds = int(state["rounds"])
-        self.evidence, self.scores = array(state["evidence"]), array(state["scores"])
-        trust = state["trust"]
-        if trust is not None:
-            numbers = {name: trust[name] for name in ("noise", "temperature")}
-            arrays = {name: array(trust[name]) for name in trust if name not in numbers}
-            self.trust = Trust(**arrays, **numbers)  # type: ignore[arg-type]
+def _smoothed(old: Floats, new: Floats, keep: float) -> Floats:
+    """Return keep * old + (1 - keep) * new, and old where new is NaN."""
+    result = old.copy()
+    for start in range(0, len(old), _PIECE):
+        was, is_now = old[start : start + _PIECE], new[start : start + _PIECE]
+        mixed = keep * was.astype(np.float64) + (1 - keep) * is_now.astype(np.float64)
+        np.copyto(result[start : start + _PIECE], mixed, "same_kind", where=~np.isnan(is_now))
+    return result
+
+
+def _stored(values: Any) -> Floats:  # noqa: ANN401 an array of any library
+    return np.asarray(values, dtype=np.float32)
+
+
+def _stored_trust(trust: Trust) -> Trust:
+    """Return trust as it is held: what there is of every sample in float32."""
+    _, _, classes, image_classes, transition, _ = trust
+    return trust._replace(
+        right=_stored(trust.right),
+        classes=None if classes is None else _stored(classes),
+        image_classes=None if image_classes is None else _stored(image_classes),
+        transition=None if transition is None else np.asarray(transition, dtype=np.float64),
+    )

@@ -22,7 +22,7 @@ from curricula.running import AREA_UNDER_MARGIN, FORGETTING, Running
 Forward = Literal["given", "null", "dropped", "old_given", "old_null", "old_dropped"]
 Treatment = Literal["none", "select", "reweight", "null", "relabel", "soft"]
 Source = Literal["none", "predictions", "classes", "classifier", "random", "clean"]
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
 Compute = Callable[[Tensor, Mapping[Forward, Tensor]], Tensor]
 

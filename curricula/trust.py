@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
 
 # Least share of every class's labels that stays in use, so that no class is lost to a bad score.
@@ -17,11 +17,11 @@ class Trust(NamedTuple):
     """What is believed about the labels.
 
     Attributes:
-        right: (N,) float64 in [0, 1], how likely each given label is right.
+        right: (N,) in [0, 1], how likely each given label is right.
         noise: Estimated share of wrong labels.
-        classes: (N, K) float64, rows sum to 1: how likely each class is, given image and label;
+        classes: (N, K), rows sum to 1: how likely each class is, given image and label;
             None, like the rest, where the score knows no classes.
-        image_classes: (N, K) float64, rows sum to 1: the same by the image alone.
+        image_classes: (N, K), rows sum to 1: the same by the image alone.
         transition: (K, K) float64: how likely label j is given to class i.
         temperature: What differences of error were divided by to make log-probabilities of them;
             None where the score does not come from errors under every class.
@@ -31,7 +31,7 @@ class Trust(NamedTuple):
     noise: float
     classes: Floats | None = None
     image_classes: Floats | None = None
-    transition: Floats | None = None
+    transition: NDArray[np.float64] | None = None
     temperature: float | None = None
 
 
@@ -40,8 +40,8 @@ class Labels(NamedTuple):
 
     Attributes:
         labels: (N,) int64 in [0, K]; K means to train without a label.
-        weights: (N,) float64 of mean 1 for the losses, or None.
-        soft: (N, K) float64 to draw each label from anew at every step, or None.
+        weights: (N,) of mean 1 for the losses, or None.
+        soft: (N, K) to draw each label from anew at every step, or None.
     """
 
     labels: Ints
@@ -55,17 +55,19 @@ def trusted(right: Floats, given: Ints) -> NDArray[np.bool_]:
     Where that leaves less than a tenth of a class's labels, its likeliest tenth.
 
     Args:
-        right: (N,) float64 in [0, 1].
+        right: (N,) in [0, 1].
         given: (N,) int64.
 
     Returns:
         (N,) bool.
     """
     used = right >= 0.5
-    for label in np.unique(given):
-        members = np.flatnonzero(given == label)
-        least = max(1, round(_LEAST_KEPT * len(members)))
-        if used[members].sum() < least:
+    counts = np.bincount(given)
+    kept = np.bincount(given[used], minlength=len(counts))
+    for label in np.flatnonzero(counts):
+        least = max(1, round(_LEAST_KEPT * counts[label]))
+        if kept[label] < least:
+            members = np.flatnonzero(given == label)
             used[members[np.argsort(-right[members], kind="stable")[:least]]] = True
     return np.asarray(used)
 

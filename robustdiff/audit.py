@@ -36,13 +36,13 @@ class Findings:
 
     Attributes:
         given: (N,) int64 labels as given.
-        scores: (N,) float64, high = trusted.
+        scores: (N,) floats, high = trusted.
         trust: What follows from them.
         source: Where they come from, in words.
     """
 
     given: Ints
-    scores: NDArray[np.float64]
+    scores: NDArray[np.floating]
     trust: Trust
     source: str
 

@@ -89,7 +89,7 @@ class LabelledImages(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
     def __getitem__(self, index: int | Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return float32 images in [-1, 1], given labels and indices, for one or many."""
-        where = torch.as_tensor(index, device=self.images.device)
+        where = torch.as_tensor(index, dtype=torch.int64, device=self.images.device)
         return to_float(self.images[where]), self.given[where], where
 
     def to(self, device: torch.device) -> "LabelledImages":

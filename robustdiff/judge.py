@@ -1,4 +1,9 @@
-"""From scores to trust in labels, without ever seeing a clean one."""
+"""From scores to trust in labels, without ever seeing a clean one.
+
+What is said of every sample and class, (N, K), is held in float32 and worked on in pieces of rows.
+"""
+
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,11 +15,13 @@ from curricula import Curriculum, Trust
 from curricula.draw import standardise
 from curricula.scores import class_margin
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
 
 _DECONVOLUTION_STEPS = 20
 _TINY = 1e-12
+# Entries of (N, K) arrays worked on at a time.
+_PIECE = 1 << 22
 
 
 def judge(curriculum: Curriculum, evidence: Floats, given: Ints) -> tuple[Floats, Trust]:
@@ -27,7 +34,7 @@ def judge(curriculum: Curriculum, evidence: Floats, given: Ints) -> tuple[Floats
         given: (N,) int64 labels as given.
 
     Returns:
-        (N,) float64, and the trust.
+        (N,) floats, and the trust.
 
     Raises:
         ValueError: If a class is never given, for source "classes".
@@ -35,22 +42,28 @@ def judge(curriculum: Curriculum, evidence: Floats, given: Ints) -> tuple[Floats
     if curriculum.source == "classes" and curriculum.reduce is None:
         noisy, temperature = class_probabilities(evidence, given)
         transition = confident_joint(given, noisy).transition
-        scores, trust = by_classes(deconvolve(noisy, transition), transition, given)
+        for where in _pieces(*noisy.shape):
+            noisy[where] = deconvolve(noisy[where].astype(np.float64), transition)
+        scores, trust = by_classes(noisy, transition, given)
         return scores, trust._replace(temperature=temperature)
     if curriculum.source == "clean":
         return evidence, _trust(np.where(evidence > 0, 1.0, 0.0))
     if curriculum.zero is None:
         return evidence, _trust(1 - mixture_posterior(evidence))
     # A logistic about the zero; the scale is the scores' own.
-    centred = standardise(np.array([curriculum.zero, *evidence]))
-    return evidence, _trust(expit(centred[1:] - centred[0]))
+    centred = standardise(np.append(evidence, evidence.dtype.type(curriculum.zero)))
+    right = centred[:-1]
+    right -= centred[-1]
+    return evidence, _trust(expit(right, out=right))
 
 
 def _trust(right: Floats) -> Trust:
     return Trust(right, float((right < 0.5).mean()))
 
 
-def by_classes(image_classes: Floats, transition: Floats, given: Ints) -> tuple[Floats, Trust]:
+def by_classes(
+    image_classes: Floats, transition: NDArray[np.float64], given: Ints
+) -> tuple[Floats, Trust]:
     """Score labels by their log-odds against the likeliest other class.
 
     Args:
@@ -61,12 +74,21 @@ def by_classes(image_classes: Floats, transition: Floats, given: Ints) -> tuple[
     Returns:
         (N,) float64, and the trust.
     """
-    classes = posterior(image_classes, transition, given)
-    rows = np.arange(len(given))
-    own = classes[rows, given]
-    scores = class_margin(np.log(classes + _TINY) - np.log(own + _TINY)[:, None], given)
+    scores, right = np.empty(len(given)), np.empty(len(given))
+    classes = np.empty(image_classes.shape, dtype=np.float32)
+    for where in _pieces(*image_classes.shape):
+        found = posterior(image_classes[where].astype(np.float64), transition, given[where])
+        own = found[np.arange(len(found)), given[where]]
+        gains = np.log(found + _TINY) - np.log(own + _TINY)[:, None]
+        scores[where], right[where] = class_margin(gains, given[where]), own
+        classes[where] = found
     # Counting beats the mean of the probabilities, which small errors of T pull towards the prior.
-    return scores, Trust(own, float((scores < 0).mean()), classes, image_classes, transition)
+    return scores, Trust(right, float((scores < 0).mean()), classes, image_classes, transition)
+
+
+def _pieces(rows: int, columns: int) -> Iterator[slice]:
+    size = max(1, _PIECE // columns)
+    return (slice(start, start + size) for start in range(0, rows, size))
 
 
 def class_probabilities(evidence: Floats, given: Ints) -> tuple[Floats, float]:
@@ -79,20 +101,30 @@ def class_probabilities(evidence: Floats, given: Ints) -> tuple[Floats, float]:
         given: (N,) int64.
 
     Returns:
-        (N, K) float64, rows sum to 1, and the temperature that the evidence was divided by.
+        (N, K) float32, rows sum to 1, and the temperature that the evidence was divided by.
     """
-    rows = np.arange(len(given))
     counts = np.bincount(given, minlength=evidence.shape[1])
     prior = np.log(np.maximum(counts, 1) / len(given))
-    unit = np.abs(evidence).mean() or 1.0
+    pieces = list(_pieces(*evidence.shape))
+    unit = sum(np.abs(evidence[where]).sum(dtype=np.float64) for where in pieces) / evidence.size
+    unit = unit or 1.0
+
+    def logs(where: slice, log_scale: float) -> Floats:
+        logits = evidence[where].astype(np.float64) * (np.exp(log_scale) / unit) + prior
+        return np.asarray(log_softmax(logits, axis=1))
 
     def loss(log_scale: float) -> float:
-        logits = evidence * (np.exp(log_scale) / unit) + prior
-        return -float(log_softmax(logits, axis=1)[rows, given].mean())
+        own = (
+            np.take_along_axis(logs(where, log_scale), given[where, None], axis=1).sum()
+            for where in pieces
+        )
+        return -float(sum(own)) / len(given)
 
     best = minimize_scalar(loss, bounds=(-5, 8), method="bounded", options={"xatol": 1e-3})
-    logits = evidence * (np.exp(best.x) / unit) + prior
-    return np.exp(log_softmax(logits, axis=1)), float(unit / np.exp(best.x))
+    found = np.empty(evidence.shape, dtype=np.float32)
+    for where in pieces:
+        found[where] = np.exp(logs(where, best.x))
+    return found, float(unit / np.exp(best.x))
 
 
 def deconvolve(noisy: Floats, transition: Floats, steps: int = _DECONVOLUTION_STEPS) -> Floats:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corruptions import NoisyLabels, corrupt, load_matrix, read_labels
+from corruptions.arrays import load_array
 from robustdiff.config import DataConfig, NoiseConfig
 from robustdiff.data import load_images
 from robustdiff.files import write_text
@@ -78,10 +79,9 @@ def open_source(
 
 def _load_features(path: Path) -> NDArray[np.generic]:
     try:
-        loaded: NDArray[np.generic] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        return load_array(path)
+    except OSError as error:
         raise ValueError(f"cannot read features from {path}: {error}") from error
-    return loaded
 
 
 def corrupt_source(source: LabelSource, noise: NoiseConfig, *, seed: int) -> NoisyLabels:

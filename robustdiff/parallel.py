@@ -22,6 +22,7 @@ from torch.distributed.rendezvous import rendezvous
 from robustdiff.errors import LeaderError, PeerError
 
 T = TypeVar("T")
+F = TypeVar("F", bound=np.floating[Any])
 
 # Longer than anything that the leader does alone while the others wait.
 _PATIENCE = datetime.timedelta(hours=2)
@@ -101,7 +102,7 @@ class Workers:
         dist.all_reduce(found, dist.ReduceOp.MAX)
         return [int(value) for value in found]
 
-    def merged(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def merged(self, values: NDArray[F]) -> NDArray[F]:
         """Put together what each process measured.
 
         Args:
@@ -109,15 +110,14 @@ class Workers:
                 have measured the same.
 
         Returns:
-            The same shape, NaN where none has.
+            The same shape and dtype, NaN where none has.
         """
         if self.size == 1:
             return values
         known = ~np.isnan(values)
-        total = self.total(torch.from_numpy(np.where(known, values, 0.0)))
+        total = self.total(torch.from_numpy(np.where(known, values, 0)))
         found = self.total(torch.from_numpy(known.astype(np.uint8)))
-        merged: NDArray[np.float64] = np.where(found.numpy() > 0, total.numpy(), np.nan)
-        return merged
+        return np.where(found.numpy() > 0, total.numpy(), np.nan).astype(values.dtype)
 
     def averaging(self, network: nn.Module) -> nn.Module:
         """Wrap a network so that a backward pass leaves the mean gradient of all processes."""

@@ -51,7 +51,7 @@ def matrix_figure(
 
 
 def score_figure(
-    scores: NDArray[np.float64], issue: NDArray[np.bool_], wrong: NDArray[np.bool_] | None
+    scores: NDArray[np.floating], issue: NDArray[np.bool_], wrong: NDArray[np.bool_] | None
 ) -> Figure:
     """Draw the distribution of the scores of labels, 80 bins on a logarithmic axis of counts.
 

@@ -16,7 +16,7 @@ from robustdiff.scoring import Probing, class_evidence, prediction_scores
 from robustdiff.state import TrainState
 from robustdiff.task import Task, steps_per_pass
 
-Scores = NDArray[np.float64]
+Scores = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class RoundDone:
 
     Attributes:
         step: Steps so far.
-        scores: (N,) float64 smoothed scores, high = trusted.
+        scores: (N,) float32 smoothed scores, high = trusted.
         trust: What they say about the labels.
         label_used: (N,) bool, whether training uses the given label.
         seconds: Time that the round took.
@@ -61,7 +61,7 @@ def measure(state: TrainState, task: Task) -> tuple[Scores, Judge] | None:
         task: See `Task`.
 
     Returns:
-        Evidence, (N,) or (N, K) float64, and what makes scores and trust of it; None where there is
+        Evidence, (N,) or (N, K) floats, and what makes scores and trust of it; None where there is
         no score, or no previous round to compare with.
 
     Raises:

@@ -143,7 +143,7 @@ class Run:
         write_atomic(self.weights_file, lambda file: file.write(save(state)))
 
     def save_scores(
-        self, scores: NDArray[np.float64], trust: Trust, label_used: NDArray[np.bool_]
+        self, scores: NDArray[np.floating], trust: Trust, label_used: NDArray[np.bool_]
     ) -> None:
         """Write per-sample scores, what follows from them, and whether training used the label."""
         content = {
@@ -160,12 +160,12 @@ class Run:
                 content[name] = value.astype(np.float32)
         write_atomic(self.scores_file, lambda file: np.savez(file, **content))  # type: ignore[arg-type]
 
-    def scores(self) -> NDArray[np.float64] | None:
-        """Read the newest scores, (N,) float64; None if the run made none."""
+    def scores(self) -> NDArray[np.floating] | None:
+        """Read the newest scores, (N,) floats; None if the run made none."""
         if not self.scores_file.exists():
             return None
         with np.load(self.scores_file, allow_pickle=False) as content:
-            scores: NDArray[np.float64] = content["score"]
+            scores: NDArray[np.floating] = content["score"]
         return scores
 
     def trust(self) -> Trust | None:
@@ -194,12 +194,12 @@ class Run:
         return None if scores is None else detect(scores, labels)
 
 
-def detect(scores: NDArray[np.float64], labels: NoisyLabels) -> dict[str, float] | None:
+def detect(scores: NDArray[np.floating], labels: NoisyLabels) -> dict[str, float] | None:
     """Return how well scores, (N,) high = trusted, find the wrong labels; see `detection`."""
     return detection(torch.from_numpy(scores), torch.from_numpy(labels.flipped))
 
 
-def label_quality(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+def label_quality(scores: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the rank of each score divided by N, (N,) in (0, 1]; lower is more suspect."""
     ranks = np.empty(len(scores))
     ranks[np.argsort(scores, kind="stable")] = np.arange(1, len(scores) + 1)

@@ -92,7 +92,7 @@ def prediction_scores(
     old_model: Model | None,
     rows: Tensor,
     round_number: int,
-) -> NDArray[np.float64] | None:
+) -> NDArray[np.float32] | None:
     """Score every sample by its predictions, averaged over its probes.
 
     Args:
@@ -105,14 +105,14 @@ def prediction_scores(
         round_number: Number of this round, keys the probes.
 
     Returns:
-        (N,) float64, NaN for other samples; None if the score compares with a previous round and
+        (N,) float32, NaN for other samples; None if the score compares with a previous round and
         there is none.
     """
     compute = curriculum.compute
     if compute is None or (curriculum.needs_previous and old_model is None):
         return None
     redrawn = curriculum.needs_previous and probing.settings.pairing == "redrawn"
-    scores = torch.full((len(data),), float("nan"), dtype=torch.float64)
+    scores = torch.full((len(data),), float("nan"))
     for where in torch.split(rows, _BATCH):
         batch = data[where]
         total = torch.zeros(len(where), dtype=torch.float64)
@@ -126,7 +126,7 @@ def prediction_scores(
                 else:
                     outputs[name] = _predict(name, model, probe, batch[1])
             total += compute(probe.eps, outputs).double().cpu()
-        scores[where] = total / probing.settings.probes
+        scores[where] = (total / probing.settings.probes).float()
     return scores.numpy()
 
 
@@ -144,10 +144,10 @@ def class_evidence(
     probing: Probing,
     data: LabelledImages,
     model: Model,
-    previous: NDArray[np.float64] | None,
+    previous: NDArray[np.floating] | None,
     rows: Tensor,
     round_number: int,
-) -> NDArray[np.float64]:
+) -> NDArray[np.float32]:
     """Compare how well each class denoises each sample (diffusion classifier, Li et al. 2023).
 
     Args:
@@ -160,35 +160,33 @@ def class_evidence(
         round_number: Number of this round, keys the probes.
 
     Returns:
-        (N, K) float64, the error under the given label less that under each class, mean over
+        (N, K) float32, the error under the given label less that under each class, mean over
         pixels and probes; NaN for what was not tried.
     """
     num_classes = model.null_class
-    evidence = torch.full((len(data), num_classes), float("nan"), dtype=torch.float64)
-    given = data.given.cpu()
-    tried = _classes_to_try(given, num_classes, previous, probing.settings.rivals)
+    evidence = torch.full((len(data), num_classes), float("nan"))
     for where in torch.split(rows, _BATCH):
         batch = data[where]
+        earlier = None if previous is None else torch.from_numpy(previous[where.numpy()])
+        tried = _classes_to_try(batch[1].cpu(), num_classes, earlier, probing.settings.rivals)
         total = torch.zeros(len(where), tried.shape[1], dtype=torch.float64)
         for k in range(probing.settings.probes):
             probe = make_probe(model, probing, batch, round_number, k)
             for column in range(tried.shape[1]):
-                labels = tried[where, column].to(batch[1].device)
+                labels = tried[:, column].to(batch[1].device)
                 error = squared_error(probe.eps, model.eps(probe.x_t, probe.t, labels))
                 total[:, column] += error.double().cpu()
         # The given label comes first.
         gain = (total[:, :1] - total) / probing.settings.probes
-        evidence[where] = evidence[where].scatter(1, tried[where], gain)
+        evidence[where] = evidence[where].scatter(1, tried, gain.float())
     return evidence.numpy()
 
 
 def _classes_to_try(
-    given: Tensor, num_classes: int, previous: NDArray[np.float64] | None, rivals: int | None
+    given: Tensor, num_classes: int, previous: Tensor | None, rivals: int | None
 ) -> Tensor:
-    """Return (N, M) int64 distinct classes, the given one first."""
-    order = torch.zeros(len(given), num_classes, dtype=torch.float64)
-    if previous is not None:
-        order = torch.from_numpy(previous).clone()
+    """Return (B, M) int64 distinct classes, the given one first, then by previous evidence."""
+    order = torch.zeros(len(given), num_classes) if previous is None else previous.clone()
     order.scatter_(1, given[:, None], float("inf"))
     count = num_classes if previous is None or rivals is None else min(rivals + 1, num_classes)
     return order.argsort(dim=1, descending=True, stable=True)[:, :count]

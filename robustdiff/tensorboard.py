@@ -66,7 +66,7 @@ class TensorBoard:
     def scores(
         self,
         step: int,
-        scores: NDArray[np.float64],
+        scores: NDArray[np.floating],
         flipped: NDArray[np.bool_],
         detected: dict[str, float] | None,
     ) -> None:
@@ -94,7 +94,7 @@ class TensorBoard:
         self.writer.add_scalar("noise/injected", true, step)
 
     def _part(
-        self, name: str, step: int, scores: NDArray[np.float64], quality: NDArray[np.float64]
+        self, name: str, step: int, scores: NDArray[np.floating], quality: NDArray[np.float64]
     ) -> None:
         for quantile, share in _QUANTILES.items():
             value = float(np.quantile(scores, share))
@@ -105,7 +105,7 @@ class TensorBoard:
         self,
         step: int,
         images: Tensor,
-        scores: NDArray[np.float64],
+        scores: NDArray[np.floating],
         given: NDArray[np.int64],
         true: NDArray[np.int64],
     ) -> None:

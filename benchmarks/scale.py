@@ -1,0 +1,185 @@
+"""What a curriculum costs at N samples: bytes of state, peak memory and time of each operation.
+
+Every row runs in a process of its own under a limit on its memory (RLIMIT_DATA), so that a row
+which needs more fails instead of taking the machine. The peak is the process's resident high-water
+mark during the operation, above what it held before. Scores are made up; `plan` runs a whole
+scoring round with a fake network on images of one pixel.
+
+    python benchmarks/scale.py [--samples 1e6 1e7 1e8] [--limit-gib 10] [--out scale.json]
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# Curriculum -> classes that its evidence keeps apart; 0 for one score a sample.
+CURRICULA = {
+    "uniform": 0, "pmi": 0, "small-loss": 0, "aum": 0, "forgetting": 0, "margin": 10,
+}  # fmt: skip
+NUM_CLASSES = 10
+# (N, K) evidence is measured at N K of about this much and no more.
+MOST_CELLS = 200_000_000
+PLAN_BATCH = 32_768
+
+
+def state_bytes(state: dict[str, Any]) -> int:
+    """Return the bytes of a sampler's state; arrays that share memory count once."""
+    arrays = [v for part in (state, state["trust"] or {}) for v in part.values()]
+    return sum({v.ctypes.data: v.nbytes for v in arrays if isinstance(v, np.ndarray)}.values())
+
+
+def measured(work: Callable[[], object]) -> dict[str, float]:
+    """Return seconds and bytes at the peak above those held before."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = _status("VmRSS")
+    started = time.perf_counter()
+    result = work()  # alive until the peak is read
+    seconds = time.perf_counter() - started
+    peak = _status("VmHWM")
+    del result
+    return {"seconds": seconds, "peak_bytes": max(0, peak - before)}
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name + ":"))
+
+
+def row(name: str, count: int) -> dict[str, Any]:
+    """Measure one curriculum's sampler on `count` samples."""
+    from curricula import CurriculumSampler, Selection
+    from robustdiff.judge import judge
+
+    classes = CURRICULA[name] or NUM_CLASSES
+    given = np.arange(count) % classes
+    treatment = "none" if name == "uniform" else "select"
+    sampler = CurriculumSampler(
+        name, count, seed=0, selection=Selection(k=0.7, mk=0.3, treatment=treatment)
+    )
+
+    def scores(number: int) -> np.ndarray:
+        rng = np.random.default_rng(number)
+        shape = (count, classes) if CURRICULA[name] else (count,)
+        found = rng.standard_normal(shape, dtype=np.float32)
+        if CURRICULA[name]:
+            found[np.arange(count), given] += 2
+        else:
+            found += np.where(given < 3, -2, 2)  # three labels in ten look wrong
+        return found
+
+    done: dict[str, Any] = {}
+    if name != "uniform":
+        for operation in ("first update", "update"):
+            new = scores(len(done))
+            done[operation] = measured(
+                lambda new=new: sampler.update(new, lambda f: judge(sampler.curriculum, f, given))
+            )
+    done["epoch"] = measured(lambda: sampler.order(1))
+    if name != "uniform":
+        sampler.treatment = "null"
+        done["labels"] = measured(lambda: sampler.labels(given, classes))
+    return {"state_bytes": state_bytes(sampler.state_dict()), "operations": done}
+
+
+def plan(count: int) -> dict[str, Any]:
+    """Measure a scoring round of `pmi`: every sample, one probe, a network that does nothing."""
+    import torch
+
+    from curricula import CURRICULA as ENTRIES
+    from robustdiff import scoring
+    from robustdiff.config import CurriculumConfig
+    from robustdiff.data import LabelledImages
+    from robustdiff.model import Model
+    from robustdiff.process import PREDICTIONS
+    from robustdiff.schedules import SCHEDULES
+
+    scoring._BATCH = PLAN_BATCH  # images of one pixel
+    data = LabelledImages(
+        torch.zeros(count, 1, 1, 1, dtype=torch.uint8), torch.arange(count) % NUM_CLASSES
+    )
+    fake = Model(
+        lambda x_t, t, labels: x_t * (labels < NUM_CLASSES).float()[:, None, None, None],
+        SCHEDULES["cosine"],
+        PREDICTIONS["v"],
+        NUM_CLASSES,
+    )
+    probing = scoring.Probing(seed=0, p_uncond=0.2, settings=CurriculumConfig(probes=1))
+    done = measured(
+        lambda: scoring.prediction_scores(
+            ENTRIES["pmi"], probing, data, fake, None, torch.arange(count), 0
+        )
+    )
+    return {"state_bytes": 0, "operations": {"scoring round": done}}
+
+
+def worker(name: str, count: int, limit: int) -> None:
+    """Measure one row in this process, and print it as JSON."""
+    import torch
+
+    torch.set_num_threads(1)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    found = plan(count) if name == "plan" else row(name, count)
+    print(json.dumps(found))
+
+
+def run(name: str, count: int, limit: int) -> dict[str, Any]:
+    """Measure one row in a process of its own; a row over the limit has an "error"."""
+    command = [sys.executable, __file__, "--worker", name, str(count), str(limit)]
+    # Freed arrays go back to the system at once, so that no peak hides in memory held for later.
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        return {"curriculum": name, "samples": count, "error": last[0]}
+    return {"curriculum": name, "samples": count, **json.loads(done.stdout)}
+
+
+def shown(found: dict[str, Any]) -> list[str]:
+    """Return the lines of the Markdown table for one row, one per operation."""
+    start = f"| {found['curriculum']} | {found['samples']:,} |"
+    if "error" in found:
+        return [f"{start} - | - | {found['error']} | - | - |"]
+    count = found["samples"]
+    return [
+        f"{start} {found['state_bytes'] / count:.1f} | {operation} | "
+        f"{cost['peak_bytes'] / count:.1f} | {cost['peak_bytes'] / 2**30:.2f} | "
+        f"{cost['seconds']:.2f} |"
+        for operation, cost in found["operations"].items()
+    ]
+
+
+def main() -> None:
+    """Measure all rows, print a table, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--samples", type=float, nargs="+", default=[1e6, 1e7, 1e8])
+    parser.add_argument("--curricula", nargs="+", default=[*CURRICULA, "plan"])
+    parser.add_argument("--limit-gib", type=float, default=10)
+    parser.add_argument("--out", type=Path, default=Path("scale.json"))
+    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        worker(options.worker[0], *map(int, options.worker[1:]))
+        return
+    print("| curriculum | N | state, B / sample | operation | peak, B / sample | GiB | s |")
+    print("|---|---|---|---|---|---|---|", flush=True)
+    rows = []
+    for count in map(int, options.samples):
+        for name in options.curricula:
+            if CURRICULA.get(name, 0) * count > MOST_CELLS:
+                continue
+            rows.append(run(name, count, int(options.limit_gib * 2**30)))
+            print("\n".join(shown(rows[-1])), flush=True)
+    options.out.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
