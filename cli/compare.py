@@ -47,7 +47,7 @@ def compare(
     if out is not None:
         write_comparison(rows, out)
         console.print(
-            f"{', '.join(COLUMNS)} and {GAP}: {out}/compare.md, .csv, .json and .png",
+            f"all {len(COLUMNS) + 1} columns: {out}/compare.csv, .json; also .md and .png",
             highlight=False,
             soft_wrap=True,
         )

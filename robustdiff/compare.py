@@ -55,7 +55,16 @@ _MAIN = (
     "noise error",
 )
 # What may differ between runs that are repetitions of each other.
-_FREE = ("seed", "data.data_dir", "data.download", "train.device")
+_FREE = (
+    "seed",
+    "data.data_dir",
+    "data.download",
+    "train.device",
+    "train.log_every",
+    "train.sample_every",
+    "train.checkpoint_every",
+    "train.checkpoint_minutes",
+)
 
 
 class Row(NamedTuple):
