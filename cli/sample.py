@@ -7,13 +7,16 @@ import typer
 
 from .console import make_report
 from .sampling import (
+    ChurnOption,
     DataDirOption,
     DeviceOption,
+    EtaOption,
     IntervalOption,
     OutsideOption,
     RunArgument,
     SamplerOption,
     SeedOption,
+    SpacingOption,
     StepsOption,
     WeightOption,
     open_with,
@@ -32,6 +35,9 @@ def sample(
     ] = None,
     sampler: SamplerOption = None,
     steps: StepsOption = None,
+    eta: EtaOption = None,
+    churn: ChurnOption = None,
+    spacing: SpacingOption = None,
     guidance_weight: WeightOption = None,
     guidance_interval: IntervalOption = None,
     guidance_outside: OutsideOption = None,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -19,6 +19,17 @@ RunArgument = Annotated[
     Path | None, typer.Argument(help="Run folder; the newest under runs/ if left out.")
 ]
 SamplerOption = Annotated[SamplerName | None, typer.Option(rich_help_panel=_SAMPLING)]
+EtaOption = Annotated[
+    float | None, typer.Option(help="Randomness of ddim, 0 to 1.", rich_help_panel=_SAMPLING)
+]
+ChurnOption = Annotated[
+    float | None,
+    typer.Option(help="Noise that edm adds back over its steps.", rich_help_panel=_SAMPLING),
+]
+SpacingOption = Annotated[
+    Literal["even", "karras"] | None,
+    typer.Option(help="Where the steps lie; each sampler has its own.", rich_help_panel=_SAMPLING),
+]
 StepsOption = Annotated[
     int | None, typer.Option("--steps", help="Sampling steps.", rich_help_panel=_SAMPLING)
 ]
@@ -56,6 +67,9 @@ _FLAGS = {
     "features": "eval.features",
     "sampler": "sample.sampler",
     "steps": "sample.steps",
+    "eta": "sample.eta",
+    "churn": "sample.churn",
+    "spacing": "sample.spacing",
     "guidance_weight": "sample.guidance_weight",
     "guidance_interval": "sample.guidance_interval",
     "guidance_outside": "sample.guidance_outside",

@@ -33,7 +33,7 @@ CurriculumName = Literal[
 ObjectiveName = Literal["plain", "tdsm", "tdsm-class"]
 TreatmentName = Literal["none", "select", "reweight", "null", "relabel", "soft"]
 NoiseMode = Literal["exact", "exact-overall", "exact-per-class", "bernoulli"]
-SamplerName = Literal["ancestral", "ddim", "dpm-solver++", "heun"]
+SamplerName = Literal["ancestral", "ddim", "dpm-solver++", "heun", "edm"]
 
 _Kind = TypeVar("_Kind")
 Layer = Mapping[str, Any]
@@ -322,8 +322,13 @@ class SampleConfig:
     Attributes:
         sampler: Key of `robustdiff.samplers.SAMPLERS`.
         steps: Sampling steps.
+        spacing: Key of `robustdiff.schedules.SPACINGS`; None is "karras" for sampler "edm", "even"
+            for the others.
+        rho: Exponent of the Karras spacing.
         t_start: Time of the first step, in (0, 1].
         v: Variance interpolation of the ancestral sampler, in [0, 1].
+        eta: Randomness of DDIM, in [0, 1].
+        churn: Noise that sampler "edm" adds back over its steps (S_churn), at least 0.
         guidance_weight: The paper's w; 0 is plain conditional.
         guidance_interval: (low, high) times between which guidance acts.
         guidance_outside: What the other steps see: "null" (unconditional) or the "given" label.
@@ -332,8 +337,12 @@ class SampleConfig:
 
     sampler: SamplerName = "dpm-solver++"
     steps: int = 20
+    spacing: Literal["even", "karras"] | None = None
+    rho: float = 7.0
     t_start: float = 0.99
     v: float = 0.2
+    eta: float = 0.0
+    churn: float = 0.0
     guidance_weight: float = 0.5
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     guidance_outside: Literal["null", "given"] = "null"
@@ -346,12 +355,13 @@ class SampleConfig:
             f"sample.guidance_interval must be 0 <= low <= high <= 1, got {[low, high]}",
         )
         _require(0 < self.t_start <= 1, f"sample.t_start must be in (0, 1], got {self.t_start}")
-        _require(0 <= self.v <= 1, f"sample.v must be in [0, 1], got {self.v}")
-        _require(
-            self.guidance_weight >= 0,
-            f"sample.guidance_weight must be at least 0, got {self.guidance_weight}",
-        )
-        for name in ("steps", "batch_size"):
+        for name in ("v", "eta"):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"sample.{name} must be in [0, 1], got {value}")
+        for name in ("guidance_weight", "churn"):
+            value = getattr(self, name)
+            _require(value >= 0, f"sample.{name} must be at least 0, got {value}")
+        for name in ("steps", "batch_size", "rho"):
             value = getattr(self, name)
             _require(value >= 1, f"sample.{name} must be at least 1, got {value}")
 

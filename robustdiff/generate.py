@@ -11,7 +11,19 @@ from robustdiff.guidance import Guidance, guided_denoiser
 from robustdiff.model import Model
 from robustdiff.rng import Stream, normal
 from robustdiff.samplers import SAMPLERS, last
-from robustdiff.schedules import time_grid
+from robustdiff.schedules import Grid, time_grid
+
+
+def sampling_grid(model: Model, setting: SampleConfig) -> Grid:
+    """Return the noise levels that a setting asks for."""
+    own = "karras" if setting.sampler == "edm" else "even"
+    return time_grid(
+        model.schedule,
+        setting.steps,
+        setting.t_start,
+        spacing=setting.spacing or own,
+        rho=setting.rho,
+    )
 
 
 @torch.inference_mode()
@@ -41,27 +53,4 @@ def generate(
     """
     numbers = torch.arange(len(labels)) if numbers is None else numbers
     grid = time_grid(model.schedule, setting.steps, setting.t_start)
-    guidance = Guidance(
-        weight=setting.guidance_weight,
-        interval=setting.guidance_interval,
-        outside=setting.guidance_outside,
-    )
-    images = []
-    for number in torch.split(numbers.to(labels.device), setting.batch_size):
-        states = SAMPLERS[setting.sampler](
-            guided_denoiser(model, labels[number], guidance),
-            normal(seed, Stream.SAMPLE, 0, number, image_shape),
-            grid,
-            noise=lambda i, which=number: normal(  # type: ignore[misc]
-                seed, Stream.SAMPLE_STEP, i, which, image_shape
-            ),
-            v=setting.v,
-        )
-        images.append(to_uint8(last(states)).cpu())
-        progress(sum(map(len, images)), len(numbers))
-    return torch.cat(images)
-
-
-def class_labels(num_samples: int, num_classes: int) -> Tensor:
-    """Return (num_samples,) int64 labels 0, 1, ..., K - 1, 0, 1, ...: equal numbers per class."""
-    return torch.arange(num_samples) % num_classes
+    grid = sampling_grid(model, setting)
