@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from robustdiff.config import Config, SamplerName, resolve, to_plain
+from robustdiff.config import Config, GuidanceName, SamplerName, resolve, to_plain
 
 from .flags import flag_layer
 
@@ -33,6 +33,27 @@ SpacingOption = Annotated[
 StepsOption = Annotated[
     int | None, typer.Option("--steps", help="Sampling steps.", rich_help_panel=_SAMPLING)
 ]
+GuidanceOption = Annotated[
+    GuidanceName | None,
+    typer.Option(
+        "--guidance", rich_help_panel=_SAMPLING,
+        help="By the estimate without a label, a classifier's gradient, or a weaker run.",
+    ),
+]  # fmt: skip
+WeakOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--weak", metavar="RUN", rich_help_panel=_SAMPLING,
+        help="Weaker run to guide away from; implies --guidance auto.",
+    ),
+]  # fmt: skip
+RescaleOption = Annotated[
+    float | None,
+    typer.Option(
+        "--guidance-rescale", rich_help_panel=_SAMPLING,
+        help="0 to 1: give guided estimates the spread of unguided ones.",
+    ),
+]  # fmt: skip
 WeightOption = Annotated[
     float | None,
     typer.Option(
@@ -70,6 +91,9 @@ _FLAGS = {
     "eta": "sample.eta",
     "churn": "sample.churn",
     "spacing": "sample.spacing",
+    "guidance": "sample.guidance",
+    "weak": "sample.weak",
+    "guidance_rescale": "sample.guidance_rescale",
     "guidance_weight": "sample.guidance_weight",
     "guidance_interval": "sample.guidance_interval",
     "guidance_outside": "sample.guidance_outside",
@@ -91,4 +115,7 @@ def open_with(path: Path | None, values: Mapping[str, Any]) -> tuple["Run", Conf
     from robustdiff.runs import open_run
 
     run = open_run(path)
-    return run, resolve(to_plain(run.config()), flag_layer(_FLAGS, values))
+    given = dict(values)
+    if given.get("weak") is not None and given.get("guidance") is None:
+        given["guidance"] = "auto"
+    return run, resolve(to_plain(run.config()), flag_layer(_FLAGS, given))

@@ -33,6 +33,7 @@ CurriculumName = Literal[
 ObjectiveName = Literal["plain", "tdsm", "tdsm-class"]
 TreatmentName = Literal["none", "select", "reweight", "null", "relabel", "soft"]
 NoiseMode = Literal["exact", "exact-overall", "exact-per-class", "bernoulli"]
+GuidanceName = Literal["classifier-free", "classifier", "auto"]
 SamplerName = Literal["ancestral", "ddim", "dpm-solver++", "heun", "edm"]
 
 _Kind = TypeVar("_Kind")
@@ -329,9 +330,14 @@ class SampleConfig:
         v: Variance interpolation of the ancestral sampler, in [0, 1].
         eta: Randomness of DDIM, in [0, 1].
         churn: Noise that sampler "edm" adds back over its steps (S_churn), at least 0.
+        guidance: Key of `robustdiff.samples.GUIDES`: away from the estimate without a label, up the
+            gradient of a classifier of noisy images, or away from a weaker model ("auto"). Grids
+            drawn during training are always classifier-free.
+        weak: Folder of the weaker model's run, for guidance "auto".
         guidance_weight: The paper's w; 0 is plain conditional.
         guidance_interval: (low, high) times between which guidance acts.
         guidance_outside: What the other steps see: "null" (unconditional) or the "given" label.
+        guidance_rescale: Share in [0, 1] to which guided estimates get the spread of unguided ones.
         batch_size: Images generated at once.
     """
 
@@ -343,9 +349,12 @@ class SampleConfig:
     v: float = 0.2
     eta: float = 0.0
     churn: float = 0.0
+    guidance: GuidanceName = "classifier-free"
+    weak: str | None = None
     guidance_weight: float = 0.5
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     guidance_outside: Literal["null", "given"] = "null"
+    guidance_rescale: float = 0.0
     batch_size: int = 256
 
     def __post_init__(self) -> None:
@@ -355,7 +364,12 @@ class SampleConfig:
             f"sample.guidance_interval must be 0 <= low <= high <= 1, got {[low, high]}",
         )
         _require(0 < self.t_start <= 1, f"sample.t_start must be in (0, 1], got {self.t_start}")
-        for name in ("v", "eta"):
+        _require(
+            (self.weak is not None) == (self.guidance == "auto"),
+            f"sample.weak, a run, goes with sample.guidance = 'auto' and only with it, "
+            f"got guidance {self.guidance!r} and weak {self.weak!r}",
+        )
+        for name in ("v", "eta", "guidance_rescale"):
             value = getattr(self, name)
             _require(0 <= value <= 1, f"sample.{name} must be in [0, 1], got {value}")
         for name in ("guidance_weight", "churn"):

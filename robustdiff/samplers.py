@@ -9,7 +9,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,8 @@ from robustdiff.schedules import Grid, time_at
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """(x_t (B, C, H, W) float64, t scalar float64) -> estimate of x_0, same shape, float64."""
+
+_State = TypeVar("_State")
 
 Noise = Callable[[int], Tensor]
 """Number of the step -> standard normal noise (B, C, H, W)."""
@@ -179,6 +181,6 @@ def denoiser_calls(sampler: str, steps: int) -> int:
     return 2 * steps - 1 if sampler in ("heun", "edm") else steps
 
 
-def last(states: Iterator[Tensor]) -> Tensor:
+def last(states: Iterator[_State]) -> _State:
     """Return the final state, holding only one in memory."""
     return deque(states, maxlen=1).pop()

@@ -220,6 +220,8 @@ def test_bad_requests_of_a_good_run(capsys):
         ("sample", "--classes=12"): "classes 0 to 9, got 12",
         ("sample", "--classes=two"): "comma-separated numbers, got 'two'",
         ("sample", "--guidance-outside=x"): "'given'",
+        ("sample", "--guidance=auto"): "sample.weak, a run, goes with",
+        ("sample", "--weak=nowhere"): "nowhere is not a run",
     }.items():
         capsys.readouterr()
         assert call(*words) == 2, words
