@@ -14,6 +14,7 @@ from . import eval as eval_command
 from . import presets as presets_command
 from . import sample as sample_command
 from . import study as study_command
+from . import sweep as sweep_command
 from . import train as train_command
 from .console import printable
 
@@ -29,6 +30,7 @@ _UsageError = cast("type[Exception]", typer.BadParameter.__bases__[0])
 app.command()(train_command.train)
 app.command(name="eval")(eval_command.evaluate)
 app.command()(sample_command.sample)
+app.command()(sweep_command.sweep)
 app.command()(audit_command.audit)
 app.command()(corrupt_command.corrupt)
 app.command()(study_command.study)

@@ -1,8 +1,7 @@
 """`robustdiff eval`: judge a run by one table or one JSON object."""
 
 import json
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -12,8 +11,11 @@ from .sampling import (
     DataDirOption,
     DeviceOption,
     EtaOption,
+    FeaturesOption,
     GuidanceOption,
+    InceptionOption,
     IntervalOption,
+    NumSamplesOption,
     OutsideOption,
     RescaleOption,
     RunArgument,
@@ -29,19 +31,12 @@ from .sampling import (
 
 def evaluate(
     run: RunArgument = None,
-    num_samples: Annotated[
-        int | None, typer.Option(help="Images to generate, equal numbers per class.")
-    ] = None,
+    num_samples: NumSamplesOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object and nothing else.")
     ] = False,
-    features: Annotated[
-        Literal["classifier", "inception"] | None,
-        typer.Option(help="Feature space of FID, KID, density and coverage."),
-    ] = None,
-    inception_weights: Annotated[
-        Path | None, typer.Option(help="File of the standard Inception weights.")
-    ] = None,
+    features: FeaturesOption = None,
+    inception_weights: InceptionOption = None,
     sampler: SamplerOption = None,
     steps: StepsOption = None,
     eta: EtaOption = None,

@@ -1,4 +1,4 @@
-"""Options that `eval` and `sample` share: how images are generated."""
+"""Options that `eval`, `sample` and `sweep` share: how images are generated and judged."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -75,6 +75,16 @@ OutsideOption = Annotated[
         help="What the other steps see: null (no label) or given (label, no guidance).",
     ),
 ]  # fmt: skip
+NumSamplesOption = Annotated[
+    int | None, typer.Option(help="Images to generate, equal numbers per class.")
+]
+FeaturesOption = Annotated[
+    Literal["classifier", "inception"] | None,
+    typer.Option(help="Feature space of FID, KID, density and coverage."),
+]
+InceptionOption = Annotated[
+    Path | None, typer.Option(help="File of the standard Inception weights.")
+]
 DataDirOption = Annotated[
     Path | None, typer.Option(help="Where the dataset lies, if not where training found it.")
 ]
@@ -82,7 +92,7 @@ DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the generated images.")]
 
 
-# Which configuration entry each option of `eval` and `sample` replaces.
+# Which configuration entry each option replaces.
 _FLAGS = {
     "num_samples": "eval.num_samples",
     "features": "eval.features",

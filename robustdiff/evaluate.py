@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,12 @@ import torch
 from torch import Tensor
 
 from robustdiff.config import Config
-from robustdiff.data import load_images
+from robustdiff.data import Images, load_images
 from robustdiff.files import write_text
 from robustdiff.generate import class_labels
 from robustdiff.images import image_grid, write_png
 from robustdiff.metrics.evaluator import load_or_train
-from robustdiff.metrics.report import evaluate
+from robustdiff.metrics.report import Reference, make_reference, measure
 from robustdiff.parallel import ALONE, Workers
 from robustdiff.progress import Report
 from robustdiff.runs import Run
@@ -23,6 +24,70 @@ from robustdiff.samples import sample_run
 # One evaluator judges all runs on a dataset, so its seed is not the run's.
 _EVALUATOR_SEED = 0
 _MOST_SAMPLES = 1000
+
+
+def classes_to_make(config: Config, images: Images) -> Tensor:
+    """Return the classes of the images that an evaluation generates, (M,) int64.
+
+    Raises:
+        ValueError: If there are not as many held-out images to compare with.
+    """
+    rarest = int(torch.bincount(images.test_labels).min())
+    count = config.eval.num_samples or min(_MOST_SAMPLES, rarest * images.num_classes)
+    if not 2 * images.num_classes <= count <= rarest * images.num_classes:
+        raise ValueError(
+            f"num_samples must be between {2 * images.num_classes} and "
+            f"{rarest * images.num_classes}: the floor takes as many held-out {images.name} images "
+            f"of each class, and the rarest has {rarest}; got {count}"
+        )
+    return class_labels(count, images.num_classes)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What generated images of a dataset are measured with.
+
+    Attributes:
+        reference: The real images, measured.
+        digest: SHA-256 of the evaluator.
+    """
+
+    reference: Reference
+    digest: str
+
+
+def make_judge(
+    run: Run,
+    config: Config,
+    images: Images,
+    report: Report,
+    *,
+    seed: int,
+    inception_weights: Path | None = None,
+    evaluators: Path | None = None,
+) -> Judge:
+    """Measure a run's dataset; see `evaluate_run` for arguments and errors."""
+    evaluator, digest = load_or_train(
+        evaluators or run.path.resolve().parent / "evaluators",
+        images.name,
+        images.train,
+        images.train_labels,
+        images.num_classes,
+        seed=_EVALUATOR_SEED,
+        progress=lambda done, total: report.progress("training the evaluator", done, total),
+    )
+    classes = classes_to_make(config, images)
+    reference = make_reference(
+        real=images.train,
+        real_labels=images.train_labels,
+        heldout=images.test,
+        heldout_labels=images.test_labels,
+        counts=torch.bincount(classes, minlength=images.num_classes).tolist(),
+        evaluator=evaluator,
+        seed=seed,
+        embed_images=_embedding(config, inception_weights),
+    )
+    return Judge(reference, digest)
 
 
 def evaluate_run(
@@ -52,40 +117,22 @@ def evaluate_run(
     Raises:
         ValueError: If the run, its dataset or the Inception weights cannot be used.
     """
-    images = load_images(config.data, report)
     labels = run.labels()
-    rarest = int(torch.bincount(images.test_labels).min())
-    count = config.eval.num_samples or min(_MOST_SAMPLES, rarest * images.num_classes)
-    if not 2 * images.num_classes <= count <= rarest * images.num_classes:
-        raise ValueError(
-            f"num_samples must be between {2 * images.num_classes} and "
-            f"{rarest * images.num_classes}: the floor takes as many held-out {images.name} images "
-            f"of each class, and the rarest has {rarest}; got {count}"
-        )
-    classes = class_labels(count, images.num_classes)
+    images = load_images(config.data, report)
+    classes = classes_to_make(config, images)
     generated = sample_run(run, config, images, classes, seed, report, workers)
     if not workers.leader:
         return {}
-    evaluator, digest = load_or_train(
-        evaluators or run.path.resolve().parent / "evaluators",
-        images.name,
-        images.train,
-        images.train_labels,
-        images.num_classes,
-        seed=_EVALUATOR_SEED,
-        progress=lambda done, total: report.progress("training the evaluator", done, total),
-    )
-    measured = evaluate(
-        real=images.train,
-        real_labels=images.train_labels,
-        heldout=images.test,
-        heldout_labels=images.test_labels,
-        generated=generated,
-        generated_labels=classes,
-        evaluator=evaluator,
+    judge = make_judge(
+        run,
+        config,
+        images,
+        report,
         seed=seed,
-        embed_images=_embedding(config, inception_weights),
+        inception_weights=inception_weights,
+        evaluators=evaluators,
     )
+    measured = measure(judge.reference, generated, classes)
     trust = run.trust()
     training_seconds, scoring_seconds = run.seconds(config.train.batch_size)
     result = {
@@ -102,7 +149,7 @@ def evaluate_run(
         "training_seconds": training_seconds,
         "scoring_seconds": scoring_seconds,
         "features": config.eval.features,
-        "evaluator_sha256": digest,
+        "evaluator_sha256": judge.digest,
         "guidance": config.sample.guidance,
         "guidance_weight": config.sample.guidance_weight,
         "sampler": config.sample.sampler,

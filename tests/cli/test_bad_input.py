@@ -175,6 +175,8 @@ OTHERS = {
     "missing run to evaluate": (["eval", "runs/none"], 2, "is not a run"),
     "missing run to sample": (["sample", "runs/none"], 2, "is not a run"),
     "missing run to audit": (["audit", "runs/none"], 2, "is not a run"),
+    "missing run to sweep": (["sweep", "runs/none"], 2, "is not a run"),
+    "unknown thing to sweep": (["sweep", "--over=time"], 2, "'guidance'"),
     "unknown judge": (["audit", "--by=me"], 2, "'crossfit'"),
     "missing labels to corrupt": (["corrupt", "none.npy", "--noise=0.1", "--out=o"], 2, "none.npy"),
     "malicious labels to corrupt": (["corrupt", "evil.pt", "--noise=0.1", "--out=o"], 2, "evil.pt"),

@@ -222,6 +222,10 @@ def test_bad_requests_of_a_good_run(capsys):
         ("sample", "--guidance-outside=x"): "'given'",
         ("sample", "--guidance=auto"): "sample.weak, a run, goes with",
         ("sample", "--weak=nowhere"): "nowhere is not a run",
+        ("sweep", "--values=one"): "--values takes comma-separated numbers, got 'one'",
+        ("sweep", "--values=1,-2"): "guidance_weight must be at least 0, got -2",
+        ("sweep", "--over=steps", "--values=2.5"): "must be whole, got 2.5",
+        ("sweep", "--samplers=ddmi"): "did you mean 'ddim'?",
     }.items():
         capsys.readouterr()
         assert call(*words) == 2, words
