@@ -162,16 +162,36 @@ class DiffusionConfig:
         schedule: Key of `robustdiff.schedules.SCHEDULES`.
         prediction: Key of `robustdiff.process.PREDICTIONS`.
         p_uncond: Probability per example that its label is dropped, in [0, 1].
+        time_sampling: "uniform" draws times evenly; the others, keys of
+            `robustdiff.noise_levels.LOG_SNR_DISTRIBUTIONS`, draw log-SNRs.
+        log_snr_range: (low, high) log-SNRs between which they are drawn, as far as the schedule
+            reaches; also those that loss weight "sigmoid" counts.
+        loss_weight: "none" is the plain squared error of what the network predicts; see
+            `robustdiff.noise_levels.loss_weights`.
+        min_snr: gamma of loss weight "min-snr".
+        sigmoid_bias: b of loss weight "sigmoid".
     """
 
     schedule: Literal["cosine", "cosine-paper", "linear"] = "cosine"
     prediction: Literal["eps", "x0", "v"] = "v"
     p_uncond: float = 0.2
+    time_sampling: Literal["uniform", "cosine", "log-snr-uniform", "log-snr-normal"] = "uniform"
+    log_snr_range: tuple[float, float] = (-20.0, 20.0)
+    loss_weight: Literal["none", "min-snr", "sigmoid"] = "none"
+    min_snr: float = 5.0
+    sigmoid_bias: float = 2.0
 
     def __post_init__(self) -> None:
         _require(
             0 <= self.p_uncond <= 1, f"diffusion.p_uncond must be in [0, 1], got {self.p_uncond}"
         )
+        # Every schedule reaches 0, and within this no float64 overflows.
+        low, high = self.log_snr_range
+        _require(
+            -50 <= low < 0 < high <= 50,
+            f"diffusion.log_snr_range must be -50 <= low < 0 < high <= 50, got {[low, high]}",
+        )
+        _require(self.min_snr > 0, f"diffusion.min_snr must be positive, got {self.min_snr}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -121,6 +121,12 @@ TRAIN = {
     "network too deep": (["--set=model.channels=[8,8,8,8,8]"], 2, "at least"),
     "unknown schedule": (["--set=diffusion.schedule=sine"], 2, "diffusion.schedule"),
     "dropout above 1": (["--set=diffusion.p_uncond=2"], 2, "p_uncond must be in [0, 1]"),
+    "unknown sampling of times": (["--set=diffusion.time_sampling=edm"], 2, "time_sampling"),
+    "unknown loss weight": (["--set=diffusion.loss_weight=snr"], 2, "'min-snr'"),
+    "no signal to noise": (["--set=diffusion.min_snr=0"], 2, "min_snr must be positive, got 0"),
+    "noise levels in the wrong order": (
+        ["--set=diffusion.log_snr_range=[5,-5]"], 2, "low < 0 < high <= 50, got [5.0, -5.0]"
+    ),
     "steps below 1": (["--steps=0"], 2, "train.steps must be at least 1, got 0"),
     "steps and epochs": (["--steps=3", "--epochs=1"], 2, "exactly one"),
     "empty batches": (["--set=train.batch_size=0"], 2, "train.batch_size must be at least 1"),
