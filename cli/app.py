@@ -11,6 +11,7 @@ from . import audit as audit_command
 from . import compare as compare_command
 from . import corrupt as corrupt_command
 from . import eval as eval_command
+from . import likelihood as likelihood_command
 from . import presets as presets_command
 from . import sample as sample_command
 from . import study as study_command
@@ -31,6 +32,7 @@ app.command()(train_command.train)
 app.command(name="eval")(eval_command.evaluate)
 app.command()(sample_command.sample)
 app.command()(sweep_command.sweep)
+app.command()(likelihood_command.likelihood)
 app.command()(audit_command.audit)
 app.command()(corrupt_command.corrupt)
 app.command()(study_command.study)

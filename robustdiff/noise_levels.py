@@ -64,7 +64,8 @@ def _normal_mass(bounds: Bounds) -> tuple[Tensor, Tensor]:
 
 def _normal_quantile(u: Tensor, bounds: Bounds) -> Tensor:
     top, mass = _normal_mass(bounds)
-    return _NORMAL_MEAN + _NORMAL_STD * torch.special.ndtri(top.to(u) - mass.to(u) * u)
+    log_snr: Tensor = _NORMAL_MEAN + _NORMAL_STD * torch.special.ndtri(top.to(u) - mass.to(u) * u)
+    return log_snr
 
 
 def _normal_density(log_snr: Tensor, bounds: Bounds) -> Tensor:

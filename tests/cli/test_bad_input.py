@@ -183,6 +183,7 @@ OTHERS = {
     "missing run to audit": (["audit", "runs/none"], 2, "is not a run"),
     "missing run to sweep": (["sweep", "runs/none"], 2, "is not a run"),
     "unknown thing to sweep": (["sweep", "--over=time"], 2, "'guidance'"),
+    "missing run to judge likelihood of": (["likelihood", "runs/none"], 2, "is not a run"),
     "unknown judge": (["audit", "--by=me"], 2, "'crossfit'"),
     "missing labels to corrupt": (["corrupt", "none.npy", "--noise=0.1", "--out=o"], 2, "none.npy"),
     "malicious labels to corrupt": (["corrupt", "evil.pt", "--noise=0.1", "--out=o"], 2, "evil.pt"),
