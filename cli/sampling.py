@@ -51,7 +51,7 @@ RescaleOption = Annotated[
     float | None,
     typer.Option(
         "--guidance-rescale", rich_help_panel=_SAMPLING,
-        help="0 to 1: give guided estimates the spread of unguided ones.",
+        help="0 to 1: give guided outputs the spread of unguided ones.",
     ),
 ]  # fmt: skip
 WeightOption = Annotated[

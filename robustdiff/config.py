@@ -357,7 +357,7 @@ class SampleConfig:
         guidance_weight: The paper's w; 0 is plain conditional.
         guidance_interval: (low, high) times between which guidance acts.
         guidance_outside: What the other steps see: "null" (unconditional) or the "given" label.
-        guidance_rescale: Share in [0, 1] to which guided estimates get the spread of unguided ones.
+        guidance_rescale: Share in [0, 1] to which guided outputs get the spread of unguided ones.
         batch_size: Images generated at once.
     """
 

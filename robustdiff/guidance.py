@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from robustdiff.model import Model
-from robustdiff.process import per_image
+from robustdiff.process import eps_from_x_0, per_image
 from robustdiff.samplers import Denoise
 
 _TINY = 1e-12
@@ -98,16 +98,19 @@ def classifier_guidance(classifier: Callable[[Tensor, Tensor], Tensor]) -> Guide
 
 
 def rescale(guided: Tensor, conditional: Tensor, phi: float) -> Tensor:
-    """Bring an estimate's spread back towards that of the conditional one (Lin et al. 2024, 3.4).
+    """Bring an output's spread back towards that of the conditional one (Lin et al. 2024, 3.4).
+
+    The spread is that over an image's pixels and channels; the formula depends on what the network
+    predicts, and is meant for its own outputs.
 
     Args:
         guided: (B, C, H, W).
         conditional: (B, C, H, W).
-        phi: Share of the rescaled estimate in the result, in [0, 1].
+        phi: Share of the rescaled output in the result, in [0, 1].
 
     Returns:
-        (B, C, H, W); with phi = 1 each image has the standard deviation over its pixels that its
-        conditional estimate has.
+        (B, C, H, W); with phi = 1 each image has the standard deviation that its conditional output
+        has.
     """
     factor = _spread(conditional) / _spread(guided)
     return guided * (1 + phi * (factor - 1))
@@ -162,7 +165,13 @@ def guided_denoiser(model: Model, labels: Tensor, guidance: Guidance) -> Denoise
             return model.x_0(x_t, times, labels).clamp(-1, 1)
         conditional, guided = guidance.guide(model, x_t, times, labels, guidance.weight)
         if guidance.rescale > 0:
-            guided = rescale(guided, conditional, guidance.rescale)
+            alpha, sigma = (per_image(part, x_t) for part in model.schedule(times))
+            outputs = [
+                model.prediction.target(x_0, eps_from_x_0(x_0, x_t, alpha, sigma), alpha, sigma)
+                for x_0 in (guided, conditional)
+            ]
+            output = rescale(outputs[0], outputs[1], guidance.rescale)
+            guided = model.prediction.to_x_0(output, x_t, alpha, sigma)
         return guided.clamp(-1, 1)
 
     return denoise

@@ -10,7 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from robustdiff.config import Config, SampleConfig
 from robustdiff.data import load_images
@@ -206,9 +208,25 @@ def _lines(rows: Sequence[Row], swept: str) -> Iterator[tuple[str, list[Row]]]:
         groups.setdefault(tuple(row[name] for name in rest), []).append(row)
     differs = [i for i in range(len(rest)) if len({key[i] for key in groups}) > 1]
     for key, group in groups.items():
-        named = [key[i] if rest[i] in ("sampler", "guidance") else f"{rest[i]} {key[i]}"
-                 for i in differs]  # fmt: skip
-        yield ", ".join(named), group
+        names = (_named(rest[i], key[i]) for i in differs)
+        yield ", ".join(name for name in names if name), group
+
+
+def _named(setting: str, value: str) -> str:
+    """Say a setting in a legend; what is switched off is not mentioned."""
+    if value in ("None", "0.0"):
+        return ""
+    if setting in ("sampler", "guidance"):
+        return value
+    if setting == "weak":
+        return f"away from {Path(value.partition('@')[0]).name}"
+    return f"{setting.removeprefix('guidance_')} {value}"
+
+
+def _logarithmic(axis: Axis) -> None:
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def sweep_figure(rows: Sequence[Row], over: str) -> Figure:
@@ -234,8 +252,10 @@ def sweep_figure(rows: Sequence[Row], over: str) -> Figure:
         panel.set_xlabel(name, fontsize=9)
         if column == "denoiser_calls":
             panel.set_xscale("log")
+            _logarithmic(panel.xaxis)
         if logarithmic:
             panel.set_yscale("log")
+            _logarithmic(panel.yaxis)
     labels = {"real, held out": real} | {label: line for label, line in handles.items() if label}
     figure.legend(
         labels.values(),

@@ -140,6 +140,26 @@ def test_rescaling_interpolates_the_spread_of_each_image(phi, seed):
     torch.testing.assert_close(direction, direction[:, :1, :1, :1].expand_as(out))
 
 
+@pytest.mark.parametrize("name", PREDICTIONS)
+def test_rescaling_is_of_what_the_network_predicts(name):
+    """An exact model of v or eps gives what rescaling its own outputs gives."""
+    x_t, labels = points()
+    exact, prediction = gaussian_model(CLASSES), PREDICTIONS[name]
+
+    def network(x_t, t, labels):
+        alpha, sigma = (per_image(part, x_t.double()) for part in cosine(t))
+        x_0 = exact.x_0(x_t.double(), t, labels)
+        return prediction.target(x_0, eps_from_x_0(x_0, x_t, alpha, sigma), alpha, sigma)
+
+    model = Model(network, cosine, prediction, null_class=2)
+    found = guided_denoiser(model, labels, Guidance(weight=1.0, rescale=0.7))(x_t, T)
+    times = T.expand(4)
+    conditional = network(x_t, times, labels)
+    guided = 2 * conditional - network(x_t, times, torch.full_like(labels, 2))
+    output = rescale(guided, conditional, 0.7)
+    torch.testing.assert_close(found, prediction.to_x_0(output, x_t, *cosine(T)).clamp(-1, 1))
+
+
 def test_rescaled_guidance_of_gaussians_is_the_closed_form_in_the_sampler():
     x_t, labels = points()
     model = gaussian_model(CLASSES)

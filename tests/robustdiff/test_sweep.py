@@ -100,9 +100,9 @@ def test_lines_are_named_by_what_sets_them_apart(run, made):
     rows += over_guidance(run, 0, 1, setting=SampleConfig(guidance="classifier"))
     texts = sweep_figure(rows, "guidance").legends[0].get_texts()
     assert [text.get_text() for text in texts[1:]] == [
-        "classifier-free, guidance_rescale 0.0",
-        "classifier-free, guidance_rescale 0.5",
-        "classifier, guidance_rescale 0.0",
+        "classifier-free",
+        "classifier-free, rescale 0.5",
+        "classifier",
     ]
 
 
