@@ -47,7 +47,7 @@ def _print_table(result: dict[str, Any]) -> None:
         "held-out images",
         "under",
         "bits per dimension, at most",
-        "bits per image that the label tells",
+        "bits per image that the label gains",
         title=f"{result['run']}\n{result['num_images']} images, mean and standard error",
     )
     _add_rows(table, "all", result)
@@ -60,7 +60,7 @@ def _print_table(result: dict[str, Any]) -> None:
 
 def _add_rows(table: "Table", which: str, part: dict[str, Any]) -> None:
     for name, figures in part["bits_per_dim"].items():
-        gain = part["information_bits"].get(name)
+        gain = part["label_gain_bits"].get(name)
         table.add_row(which, name, _shown(figures), "" if gain is None else _shown(gain))
 
 

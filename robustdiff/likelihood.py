@@ -250,9 +250,10 @@ def summary(
         dimensions: Numbers per image.
 
     Returns:
-        `bits_per_dim`, an upper bound, for each name, with its three parts; `information_bits` per
-        image for each label, the bound without it less that with it: by how much the label is told
-        by the image; both again for the images whose given label is wrong.
+        `bits_per_dim`, an upper bound, for each name, with its three parts; `label_gain_bits` per
+        image for each label, the bound without a label less that with it, which estimates their
+        mutual information as far as both bounds are equally loose; both again for the images whose
+        given label is wrong.
     """
     every = torch.ones(len(next(iter(labels.values()))), dtype=torch.bool)
     content = _over(found, every, dimensions)
@@ -266,7 +267,7 @@ def summary(
 
 def _over(found: Mapping[str, Bound], where: Tensor, dimensions: int) -> dict[str, Any]:
     per_dim = 1 / (dimensions * math.log(2))
-    content: dict[str, Any] = {"bits_per_dim": {}, "information_bits": {}}
+    content: dict[str, Any] = {"bits_per_dim": {}, "label_gain_bits": {}}
     for name, bound in found.items():
         figures = _mean(bound.nats[where] * per_dim)
         for part in ("prior", "diffusion", "reconstruction"):
@@ -274,7 +275,7 @@ def _over(found: Mapping[str, Bound], where: Tensor, dimensions: int) -> dict[st
         content["bits_per_dim"][name] = figures
         if name != "no label":
             gain = found["no label"].nats[where] - bound.nats[where]
-            content["information_bits"][name] = _mean(gain / math.log(2))
+            content["label_gain_bits"][name] = _mean(gain / math.log(2))
     return content
 
 

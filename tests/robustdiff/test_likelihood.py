@@ -92,7 +92,7 @@ def test_labels_tell_what_they_tell():
         "given label": (b / ((a + b) / 2)).log2()[images.long()].flatten(1).sum(1).mean(),
     }
     for name, value in expected.items():
-        figures = content["information_bits"][name]
+        figures = content["label_gain_bits"][name]
         assert abs(figures["mean"] - float(value)) < 4 * figures["standard_error"] + 0.05
     assert content["wrong_share"] == 1
     assert content["given_label_wrong"]["bits_per_dim"] == content["bits_per_dim"]
