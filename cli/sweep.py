@@ -90,12 +90,15 @@ def _numbers(text: str) -> list[float]:
 
 
 def _print_table(rows: list[dict[str, str]], plot: Path) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
     from robustdiff.sweep import FIGURES
 
-    table = Table("sampler", "calls", "w", *(name for name, _, _ in FIGURES.values()))
+    # Fits into 80 columns.
+    names = ("FID", "class FID", "IS", "NLL", "accuracy", "coverage")
+    table = Table("sampler", "calls", "w", *names, box=box.SIMPLE, padding=0)
     for row in rows:
         figures = (f"{float(row[key]):.3f}" for key in FIGURES)
         table.add_row(row["sampler"], row["denoiser_calls"], row["guidance_weight"], *figures)
