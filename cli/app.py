@@ -11,9 +11,11 @@ from . import audit as audit_command
 from . import compare as compare_command
 from . import corrupt as corrupt_command
 from . import eval as eval_command
+from . import likelihood as likelihood_command
 from . import presets as presets_command
 from . import sample as sample_command
 from . import study as study_command
+from . import sweep as sweep_command
 from . import train as train_command
 from .console import printable
 
@@ -29,6 +31,8 @@ _UsageError = cast("type[Exception]", typer.BadParameter.__bases__[0])
 app.command()(train_command.train)
 app.command(name="eval")(eval_command.evaluate)
 app.command()(sample_command.sample)
+app.command()(sweep_command.sweep)
+app.command()(likelihood_command.likelihood)
 app.command()(audit_command.audit)
 app.command()(corrupt_command.corrupt)
 app.command()(study_command.study)

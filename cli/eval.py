@@ -1,21 +1,29 @@
 """`robustdiff eval`: judge a run by one table or one JSON object."""
 
 import json
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from .console import make_report
 from .sampling import (
+    ChurnOption,
     DataDirOption,
     DeviceOption,
+    EtaOption,
+    FeaturesOption,
+    GuidanceOption,
+    InceptionOption,
     IntervalOption,
+    NumSamplesOption,
     OutsideOption,
+    RescaleOption,
     RunArgument,
     SamplerOption,
     SeedOption,
+    SpacingOption,
     StepsOption,
+    WeakOption,
     WeightOption,
     open_with,
 )
@@ -23,24 +31,23 @@ from .sampling import (
 
 def evaluate(
     run: RunArgument = None,
-    num_samples: Annotated[
-        int | None, typer.Option(help="Images to generate, equal numbers per class.")
-    ] = None,
+    num_samples: NumSamplesOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object and nothing else.")
     ] = False,
-    features: Annotated[
-        Literal["classifier", "inception"] | None,
-        typer.Option(help="Feature space of FID, KID, density and coverage."),
-    ] = None,
-    inception_weights: Annotated[
-        Path | None, typer.Option(help="File of the standard Inception weights.")
-    ] = None,
+    features: FeaturesOption = None,
+    inception_weights: InceptionOption = None,
     sampler: SamplerOption = None,
     steps: StepsOption = None,
+    eta: EtaOption = None,
+    churn: ChurnOption = None,
+    spacing: SpacingOption = None,
+    guidance: GuidanceOption = None,
     guidance_weight: WeightOption = None,
     guidance_interval: IntervalOption = None,
     guidance_outside: OutsideOption = None,
+    guidance_rescale: RescaleOption = None,
+    weak: WeakOption = None,
     data_dir: DataDirOption = None,
     device: DeviceOption = None,
     seed: SeedOption = 0,

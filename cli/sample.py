@@ -7,14 +7,20 @@ import typer
 
 from .console import make_report
 from .sampling import (
+    ChurnOption,
     DataDirOption,
     DeviceOption,
+    EtaOption,
+    GuidanceOption,
     IntervalOption,
     OutsideOption,
+    RescaleOption,
     RunArgument,
     SamplerOption,
     SeedOption,
+    SpacingOption,
     StepsOption,
+    WeakOption,
     WeightOption,
     open_with,
 )
@@ -24,35 +30,42 @@ def sample(
     run: RunArgument = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for samples.png and samples.npz; the run's samples/ by default."),
+        typer.Option(help="Folder to write into; the run's samples/ by default."),
     ] = None,
     per_class: Annotated[int, typer.Option(min=1, help="Images of each class.")] = 10,
     classes: Annotated[
         str | None, typer.Option(help="Class numbers to generate, e.g. 3,5; all by default.")
     ] = None,
+    trajectory: Annotated[
+        bool, typer.Option("--trajectory", help="Also write the states on the way.")
+    ] = False,
     sampler: SamplerOption = None,
     steps: StepsOption = None,
+    eta: EtaOption = None,
+    churn: ChurnOption = None,
+    spacing: SpacingOption = None,
+    guidance: GuidanceOption = None,
     guidance_weight: WeightOption = None,
     guidance_interval: IntervalOption = None,
     guidance_outside: OutsideOption = None,
+    guidance_rescale: RescaleOption = None,
+    weak: WeakOption = None,
     data_dir: DataDirOption = None,
     device: DeviceOption = None,
     seed: SeedOption = 0,
 ) -> None:
-    """Generate images: a PNG grid with one column per class, and an .npz of images and labels."""
+    """Generate images: a grid with one column per class, an .npz, and a folder per class."""
     opened, config = open_with(run, locals())
-    from robustdiff.evaluate import write_samples
+    from robustdiff.samples import Wanted, write_samples
 
+    wanted = Wanted(
+        classes=None if classes is None else _numbers(classes),
+        per_class=per_class,
+        seed=seed,
+        trajectory=trajectory,
+    )
     with make_report() as report:
-        folder = write_samples(
-            opened,
-            config,
-            report,
-            folder=out or opened.samples,
-            classes=None if classes is None else _numbers(classes),
-            per_class=per_class,
-            seed=seed,
-        )
+        folder = write_samples(opened, config, report, folder=out or opened.samples, wanted=wanted)
     print(folder / "samples.png")
 
 

@@ -1,12 +1,12 @@
-"""Options that `eval` and `sample` share: how images are generated."""
+"""Options that `eval`, `sample` and `sweep` share: how images are generated and judged."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from robustdiff.config import Config, SamplerName, resolve, to_plain
+from robustdiff.config import Config, GuidanceName, SamplerName, resolve, to_plain
 
 from .flags import flag_layer
 
@@ -19,9 +19,41 @@ RunArgument = Annotated[
     Path | None, typer.Argument(help="Run folder; the newest under runs/ if left out.")
 ]
 SamplerOption = Annotated[SamplerName | None, typer.Option(rich_help_panel=_SAMPLING)]
+EtaOption = Annotated[
+    float | None, typer.Option(help="Randomness of ddim, 0 to 1.", rich_help_panel=_SAMPLING)
+]
+ChurnOption = Annotated[
+    float | None,
+    typer.Option(help="Noise that edm adds back over its steps.", rich_help_panel=_SAMPLING),
+]
+SpacingOption = Annotated[
+    Literal["even", "karras"] | None,
+    typer.Option(help="Where the steps lie; each sampler has its own.", rich_help_panel=_SAMPLING),
+]
 StepsOption = Annotated[
     int | None, typer.Option("--steps", help="Sampling steps.", rich_help_panel=_SAMPLING)
 ]
+GuidanceOption = Annotated[
+    GuidanceName | None,
+    typer.Option(
+        "--guidance", rich_help_panel=_SAMPLING,
+        help="By the estimate without a label, a classifier's gradient, or a weaker run.",
+    ),
+]  # fmt: skip
+WeakOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--weak", metavar="RUN", rich_help_panel=_SAMPLING,
+        help="Weaker run to guide away from; implies --guidance auto.",
+    ),
+]  # fmt: skip
+RescaleOption = Annotated[
+    float | None,
+    typer.Option(
+        "--guidance-rescale", rich_help_panel=_SAMPLING,
+        help="0 to 1: give guided outputs the spread of unguided ones.",
+    ),
+]  # fmt: skip
 WeightOption = Annotated[
     float | None,
     typer.Option(
@@ -43,6 +75,16 @@ OutsideOption = Annotated[
         help="What the other steps see: null (no label) or given (label, no guidance).",
     ),
 ]  # fmt: skip
+NumSamplesOption = Annotated[
+    int | None, typer.Option(help="Images to generate, equal numbers per class.")
+]
+FeaturesOption = Annotated[
+    Literal["classifier", "inception"] | None,
+    typer.Option(help="Feature space of FID, KID, density and coverage."),
+]
+InceptionOption = Annotated[
+    Path | None, typer.Option(help="File of the standard Inception weights.")
+]
 DataDirOption = Annotated[
     Path | None, typer.Option(help="Where the dataset lies, if not where training found it.")
 ]
@@ -50,12 +92,18 @@ DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the generated images.")]
 
 
-# Which configuration entry each option of `eval` and `sample` replaces.
+# Which configuration entry each option replaces.
 _FLAGS = {
     "num_samples": "eval.num_samples",
     "features": "eval.features",
     "sampler": "sample.sampler",
     "steps": "sample.steps",
+    "eta": "sample.eta",
+    "churn": "sample.churn",
+    "spacing": "sample.spacing",
+    "guidance": "sample.guidance",
+    "weak": "sample.weak",
+    "guidance_rescale": "sample.guidance_rescale",
     "guidance_weight": "sample.guidance_weight",
     "guidance_interval": "sample.guidance_interval",
     "guidance_outside": "sample.guidance_outside",
@@ -77,4 +125,7 @@ def open_with(path: Path | None, values: Mapping[str, Any]) -> tuple["Run", Conf
     from robustdiff.runs import open_run
 
     run = open_run(path)
-    return run, resolve(to_plain(run.config()), flag_layer(_FLAGS, values))
+    given = dict(values)
+    if given.get("weak") is not None and given.get("guidance") is None:
+        given["guidance"] = "auto"
+    return run, resolve(to_plain(run.config()), flag_layer(_FLAGS, given))

@@ -33,7 +33,8 @@ CurriculumName = Literal[
 ObjectiveName = Literal["plain", "tdsm", "tdsm-class"]
 TreatmentName = Literal["none", "select", "reweight", "null", "relabel", "soft"]
 NoiseMode = Literal["exact", "exact-overall", "exact-per-class", "bernoulli"]
-SamplerName = Literal["ancestral", "ddim", "dpm-solver++", "heun"]
+GuidanceName = Literal["classifier-free", "classifier", "auto"]
+SamplerName = Literal["ancestral", "ddim", "dpm-solver++", "heun", "edm"]
 
 _Kind = TypeVar("_Kind")
 Layer = Mapping[str, Any]
@@ -161,16 +162,36 @@ class DiffusionConfig:
         schedule: Key of `robustdiff.schedules.SCHEDULES`.
         prediction: Key of `robustdiff.process.PREDICTIONS`.
         p_uncond: Probability per example that its label is dropped, in [0, 1].
+        time_sampling: "uniform" draws times evenly; the others, keys of
+            `robustdiff.noise_levels.LOG_SNR_DISTRIBUTIONS`, draw log-SNRs.
+        log_snr_range: (low, high) log-SNRs between which they are drawn, as far as the schedule
+            reaches; also those that loss weight "sigmoid" counts.
+        loss_weight: "none" is the plain squared error of what the network predicts; see
+            `robustdiff.noise_levels.loss_weights`.
+        min_snr: gamma of loss weight "min-snr".
+        sigmoid_bias: b of loss weight "sigmoid".
     """
 
     schedule: Literal["cosine", "cosine-paper", "linear"] = "cosine"
     prediction: Literal["eps", "x0", "v"] = "v"
     p_uncond: float = 0.2
+    time_sampling: Literal["uniform", "cosine", "log-snr-uniform", "log-snr-normal"] = "uniform"
+    log_snr_range: tuple[float, float] = (-20.0, 20.0)
+    loss_weight: Literal["none", "min-snr", "sigmoid"] = "none"
+    min_snr: float = 5.0
+    sigmoid_bias: float = 2.0
 
     def __post_init__(self) -> None:
         _require(
             0 <= self.p_uncond <= 1, f"diffusion.p_uncond must be in [0, 1], got {self.p_uncond}"
         )
+        # Every schedule reaches 0, and within this no float64 overflows.
+        low, high = self.log_snr_range
+        _require(
+            -50 <= low < 0 < high <= 50,
+            f"diffusion.log_snr_range must be -50 <= low < 0 < high <= 50, got {[low, high]}",
+        )
+        _require(self.min_snr > 0, f"diffusion.min_snr must be positive, got {self.min_snr}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -322,21 +343,38 @@ class SampleConfig:
     Attributes:
         sampler: Key of `robustdiff.samplers.SAMPLERS`.
         steps: Sampling steps.
+        spacing: Key of `robustdiff.schedules.SPACINGS`; None is "karras" for sampler "edm", "even"
+            for the others.
+        rho: Exponent of the Karras spacing.
         t_start: Time of the first step, in (0, 1].
         v: Variance interpolation of the ancestral sampler, in [0, 1].
+        eta: Randomness of DDIM, in [0, 1].
+        churn: Noise that sampler "edm" adds back over its steps (S_churn), at least 0.
+        guidance: Key of `robustdiff.samples.GUIDES`: away from the estimate without a label, up the
+            gradient of a classifier of noisy images, or away from a weaker model ("auto"). Grids
+            drawn during training are always classifier-free.
+        weak: Folder of the weaker model's run, for guidance "auto".
         guidance_weight: The paper's w; 0 is plain conditional.
         guidance_interval: (low, high) times between which guidance acts.
         guidance_outside: What the other steps see: "null" (unconditional) or the "given" label.
+        guidance_rescale: Share in [0, 1] to which guided outputs get the spread of unguided ones.
         batch_size: Images generated at once.
     """
 
     sampler: SamplerName = "dpm-solver++"
     steps: int = 20
+    spacing: Literal["even", "karras"] | None = None
+    rho: float = 7.0
     t_start: float = 0.99
     v: float = 0.2
+    eta: float = 0.0
+    churn: float = 0.0
+    guidance: GuidanceName = "classifier-free"
+    weak: str | None = None
     guidance_weight: float = 0.5
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     guidance_outside: Literal["null", "given"] = "null"
+    guidance_rescale: float = 0.0
     batch_size: int = 256
 
     def __post_init__(self) -> None:
@@ -346,12 +384,18 @@ class SampleConfig:
             f"sample.guidance_interval must be 0 <= low <= high <= 1, got {[low, high]}",
         )
         _require(0 < self.t_start <= 1, f"sample.t_start must be in (0, 1], got {self.t_start}")
-        _require(0 <= self.v <= 1, f"sample.v must be in [0, 1], got {self.v}")
         _require(
-            self.guidance_weight >= 0,
-            f"sample.guidance_weight must be at least 0, got {self.guidance_weight}",
+            (self.weak is not None) == (self.guidance == "auto"),
+            f"sample.weak, a run, goes with sample.guidance = 'auto' and only with it, "
+            f"got guidance {self.guidance!r} and weak {self.weak!r}",
         )
-        for name in ("steps", "batch_size"):
+        for name in ("v", "eta", "guidance_rescale"):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"sample.{name} must be in [0, 1], got {value}")
+        for name in ("guidance_weight", "churn"):
+            value = getattr(self, name)
+            _require(value >= 0, f"sample.{name} must be at least 0, got {value}")
+        for name in ("steps", "batch_size", "rho"):
             value = getattr(self, name)
             _require(value >= 1, f"sample.{name} must be at least 1, got {value}")
 

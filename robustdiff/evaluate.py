@@ -2,80 +2,92 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from robustdiff.config import Config
 from robustdiff.data import Images, load_images
-from robustdiff.device import pick_device, pick_dtype
-from robustdiff.files import write_atomic, write_text
-from robustdiff.generate import class_labels, generate
+from robustdiff.files import write_text
+from robustdiff.generate import class_labels
 from robustdiff.images import image_grid, write_png
 from robustdiff.metrics.evaluator import load_or_train
-from robustdiff.metrics.report import evaluate
-from robustdiff.model import bind
+from robustdiff.metrics.report import Reference, make_reference, measure
 from robustdiff.parallel import ALONE, Workers
 from robustdiff.progress import Report
 from robustdiff.runs import Run
-from robustdiff.task import build_network
+from robustdiff.samples import sample_run
 
 # One evaluator judges all runs on a dataset, so its seed is not the run's.
 _EVALUATOR_SEED = 0
 _MOST_SAMPLES = 1000
 
 
-def sample_run(
+def classes_to_make(config: Config, images: Images) -> Tensor:
+    """Return the classes of the images that an evaluation generates, (M,) int64.
+
+    Raises:
+        ValueError: If there are not as many held-out images to compare with.
+    """
+    rarest = int(torch.bincount(images.test_labels).min())
+    count = config.eval.num_samples or min(_MOST_SAMPLES, rarest * images.num_classes)
+    if not 2 * images.num_classes <= count <= rarest * images.num_classes:
+        raise ValueError(
+            f"num_samples must be between {2 * images.num_classes} and "
+            f"{rarest * images.num_classes}: the floor takes as many held-out {images.name} images "
+            f"of each class, and the rarest has {rarest}; got {count}"
+        )
+    return class_labels(count, images.num_classes)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What generated images of a dataset are measured with.
+
+    Attributes:
+        reference: The real images, measured.
+        digest: SHA-256 of the evaluator.
+    """
+
+    reference: Reference
+    digest: str
+
+
+def make_judge(
     run: Run,
     config: Config,
     images: Images,
-    labels: Tensor,
-    seed: int,
     report: Report,
-    workers: Workers = ALONE,
-) -> Tensor:
-    """Generate images with a run's averaged weights.
-
-    Args:
-        run: The run.
-        config: Its configuration; the sample section may differ from the stored one.
-        images: Its dataset, for shapes and classes.
-        labels: (M,) int64 classes to generate.
-        seed: Seed of the images.
-        report: Told about progress.
-        workers: Those that share the work; each gets all images.
-
-    Returns:
-        (M, C, H, W) uint8.
-
-    Raises:
-        ValueError: If the run's weights cannot be used.
-    """
-    shape = tuple(images.train.shape[1:])
-    network = build_network(config.model, shape, images.num_classes, config.seed)
-    run.load_weights(network)
-    device = pick_device(config.train.device)
-    network = network.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    mine = workers.share(torch.arange(len(labels)))
-    generated = torch.zeros(len(labels), *shape, dtype=torch.uint8)
-    generated[mine] = generate(
-        bind(
-            network,
-            config.diffusion,
-            images.num_classes,
-            pick_dtype(config.train.precision, device),
-        ),
-        labels.to(device),
-        shape,
-        setting=config.sample,
-        seed=seed,
-        numbers=mine,
-        progress=lambda done, total: report.progress("sampling", done, total),
+    *,
+    seed: int,
+    inception_weights: Path | None = None,
+    evaluators: Path | None = None,
+) -> Judge:
+    """Measure a run's dataset; see `evaluate_run` for arguments and errors."""
+    evaluator, digest = load_or_train(
+        evaluators or run.path.resolve().parent / "evaluators",
+        images.name,
+        images.train,
+        images.train_labels,
+        images.num_classes,
+        seed=_EVALUATOR_SEED,
+        progress=lambda done, total: report.progress("training the evaluator", done, total),
     )
-    return workers.total(generated)
+    classes = classes_to_make(config, images)
+    reference = make_reference(
+        real=images.train,
+        real_labels=images.train_labels,
+        heldout=images.test,
+        heldout_labels=images.test_labels,
+        counts=torch.bincount(classes, minlength=images.num_classes).tolist(),
+        evaluator=evaluator,
+        seed=seed,
+        embed_images=_embedding(config, inception_weights),
+    )
+    return Judge(reference, digest)
 
 
 def evaluate_run(
@@ -105,40 +117,22 @@ def evaluate_run(
     Raises:
         ValueError: If the run, its dataset or the Inception weights cannot be used.
     """
-    images = load_images(config.data, report)
     labels = run.labels()
-    rarest = int(torch.bincount(images.test_labels).min())
-    count = config.eval.num_samples or min(_MOST_SAMPLES, rarest * images.num_classes)
-    if not 2 * images.num_classes <= count <= rarest * images.num_classes:
-        raise ValueError(
-            f"num_samples must be between {2 * images.num_classes} and "
-            f"{rarest * images.num_classes}: the floor takes as many held-out {images.name} images "
-            f"of each class, and the rarest has {rarest}; got {count}"
-        )
-    classes = class_labels(count, images.num_classes)
+    images = load_images(config.data, report)
+    classes = classes_to_make(config, images)
     generated = sample_run(run, config, images, classes, seed, report, workers)
     if not workers.leader:
         return {}
-    evaluator, digest = load_or_train(
-        evaluators or run.path.resolve().parent / "evaluators",
-        images.name,
-        images.train,
-        images.train_labels,
-        images.num_classes,
-        seed=_EVALUATOR_SEED,
-        progress=lambda done, total: report.progress("training the evaluator", done, total),
-    )
-    measured = evaluate(
-        real=images.train,
-        real_labels=images.train_labels,
-        heldout=images.test,
-        heldout_labels=images.test_labels,
-        generated=generated,
-        generated_labels=classes,
-        evaluator=evaluator,
+    judge = make_judge(
+        run,
+        config,
+        images,
+        report,
         seed=seed,
-        embed_images=_embedding(config, inception_weights),
+        inception_weights=inception_weights,
+        evaluators=evaluators,
     )
+    measured = measure(judge.reference, generated, classes)
     trust = run.trust()
     training_seconds, scoring_seconds = run.seconds(config.train.batch_size)
     result = {
@@ -155,7 +149,8 @@ def evaluate_run(
         "training_seconds": training_seconds,
         "scoring_seconds": scoring_seconds,
         "features": config.eval.features,
-        "evaluator_sha256": digest,
+        "evaluator_sha256": judge.digest,
+        "guidance": config.sample.guidance,
         "guidance_weight": config.sample.guidance_weight,
         "sampler": config.sample.sampler,
         "steps": config.sample.steps,
@@ -172,46 +167,3 @@ def _embedding(config: Config, weights: Path | None) -> Callable[[Tensor], Tenso
     from robustdiff.metrics.inception import inception_features
 
     return lambda pictures: inception_features(pictures, weights)
-
-
-def write_samples(
-    run: Run,
-    config: Config,
-    report: Report,
-    *,
-    folder: Path,
-    classes: list[int] | None,
-    per_class: int,
-    seed: int,
-) -> Path:
-    """Generate images and write samples.png and samples.npz (images uint8, labels int64).
-
-    Args:
-        run: The run.
-        config: Its configuration; the sample section may differ from the stored one.
-        report: Told about progress.
-        folder: Made if missing; files of the same names are replaced.
-        classes: Classes to generate, None for all.
-        per_class: Images of each.
-        seed: Seed of the images.
-
-    Returns:
-        The folder.
-
-    Raises:
-        ValueError: If a class does not exist or the run's weights cannot be used.
-    """
-    images = load_images(config.data, report)
-    wanted = list(range(images.num_classes)) if classes is None else classes
-    for number in wanted:
-        if not 0 <= number < images.num_classes:
-            raise ValueError(
-                f"{images.name} has classes 0 to {images.num_classes - 1}, got {number}"
-            )
-    labels = torch.tensor(wanted).repeat(per_class)
-    generated = sample_run(run, config, images, labels, seed, report)
-    folder.mkdir(parents=True, exist_ok=True)
-    content = {"images": generated.numpy(), "labels": labels.numpy()}
-    write_atomic(folder / "samples.npz", lambda file: np.savez(file, **content))  # type: ignore[arg-type]
-    write_png(folder / "samples.png", image_grid(generated, len(wanted)))
-    return folder

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -23,11 +24,13 @@ class Prediction(NamedTuple):
         target: (x_0, eps, alpha, sigma) -> what the network should put out.
         to_x_0: (output, x_t, alpha, sigma) -> estimate of x_0.
         to_eps: (output, x_t, alpha, sigma) -> estimate of eps.
+        eps_error: (alpha, sigma) -> squared error of eps over that of the output.
     """
 
     target: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
     to_x_0: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
     to_eps: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    eps_error: Callable[[Tensor, Tensor], Tensor]
 
 
 def eps_from_x_0(x_0: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -46,15 +49,18 @@ PREDICTIONS: dict[str, Prediction] = {
         target=lambda x_0, eps, alpha, sigma: eps,
         to_x_0=x_0_from_eps,
         to_eps=lambda output, x_t, alpha, sigma: output,
+        eps_error=lambda alpha, sigma: torch.ones_like(alpha),
     ),
     "x0": Prediction(
         target=lambda x_0, eps, alpha, sigma: x_0,
         to_x_0=lambda output, x_t, alpha, sigma: output,
         to_eps=eps_from_x_0,
+        eps_error=lambda alpha, sigma: (alpha / sigma) ** 2,
     ),
     "v": Prediction(
         target=lambda x_0, eps, alpha, sigma: alpha * eps - sigma * x_0,
         to_x_0=lambda output, x_t, alpha, sigma: alpha * x_t - sigma * output,
         to_eps=lambda output, x_t, alpha, sigma: sigma * x_t + alpha * output,
+        eps_error=lambda alpha, sigma: alpha**2,
     ),
 }

@@ -31,6 +31,7 @@ class Stream(IntEnum):
     CROSSFIT = 8
     SOFT_LABEL = 9
     TIME_CLASSIFIER = 10
+    LIKELIHOOD = 11
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> list[Tensor]:

@@ -5,18 +5,23 @@ precision and progress belong to the caller. States are float64: few-step solver
 equal numbers.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from dataclasses import replace
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+from robustdiff.config import SampleConfig
 from robustdiff.process import eps_from_x_0
-from robustdiff.schedules import Grid
+from robustdiff.schedules import Grid, time_at
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """(x_t (B, C, H, W) float64, t scalar float64) -> estimate of x_0, same shape, float64."""
+
+_State = TypeVar("_State")
 
 Noise = Callable[[int], Tensor]
 """Number of the step -> standard normal noise (B, C, H, W)."""
@@ -26,13 +31,13 @@ class Sampler(Protocol):
     """What every sampler in `SAMPLERS` accepts."""
 
     def __call__(
-        self, denoise: Denoise, x_t: Tensor, grid: Grid, *, noise: Noise, v: float
+        self, denoise: Denoise, x_t: Tensor, grid: Grid, *, noise: Noise, setting: SampleConfig
     ) -> Iterator[Tensor]:
-        """Yield the state after each step; `noise` and `v` matter to random samplers only."""
+        """Yield the state after each step; `noise` and `setting` matter to random samplers only."""
 
 
 def ancestral(
-    denoise: Denoise, x_t: Tensor, grid: Grid, *, noise: Noise, v: float
+    denoise: Denoise, x_t: Tensor, grid: Grid, *, noise: Noise, setting: SampleConfig
 ) -> Iterator[Tensor]:
     """Sample by the reverse Markov chain (Ho & Salimans 2022, algorithm 2).
 
@@ -45,7 +50,7 @@ def ancestral(
         x_t: (B, C, H, W) start at the grid's first level.
         grid: S + 1 levels.
         noise: See `Noise`; called for all steps but the last.
-        v: Interpolation of the two variances, in [0, 1].
+        setting: For `v`, the interpolation of the two variances.
 
     Yields:
         (B, C, H, W) float64, the last one is the sample.
@@ -62,31 +67,44 @@ def ancestral(
         beta = 1 - (alpha_t / alpha_s) ** 2
         mean = (alpha_s * beta * x_0 + (alpha_t / alpha_s) * sigma_s**2 * x_t) / sigma_t**2
         beta_tilde = beta * (sigma_s / sigma_t) ** 2
-        std = torch.sqrt(beta_tilde ** (1 - v) * beta**v)
+        std = torch.sqrt(beta_tilde ** (1 - setting.v) * beta**setting.v)
         x_t = mean + std * noise(i).double()
         yield x_t
 
 
-def ddim(denoise: Denoise, x_t: Tensor, grid: Grid, *, noise: Noise, v: float) -> Iterator[Tensor]:
-    """Sample by deterministic DDIM (Song et al. 2021, eq. 12 with eta = 0).
+def ddim(
+    denoise: Denoise, x_t: Tensor, grid: Grid, *, noise: Noise, setting: SampleConfig
+) -> Iterator[Tensor]:
+    """Sample by DDIM (Song, Meng & Ermon 2021, eq. 12).
 
-    Args and yields as in `ancestral`; `noise` and `v` are not used.
+    The step from t to s goes to `alpha_s x_0 + sqrt(sigma_s^2 - std^2) eps` and adds noise of
+    `std = eta sqrt(beta_tilde)`, in the notation of `ancestral`: eta = 0 follows the
+    probability-flow ODE at first order, eta = 1 is ancestral sampling with v = 0.
+
+    Args and yields as in `ancestral`; `setting` is for `eta`, and `noise` not called where it is 0.
     """
     x_t = x_t.double()
-    for i in range(len(grid.t) - 1):
+    last = len(grid.t) - 2
+    for i in range(last + 1):
         x_0 = denoise(x_t, grid.t[i])
-        eps = eps_from_x_0(x_0, x_t, grid.alpha[i], grid.sigma[i])
-        x_t = grid.alpha[i + 1] * x_0 + grid.sigma[i + 1] * eps
+        alpha_t, sigma_t = grid.alpha[i], grid.sigma[i]
+        alpha_s, sigma_s = grid.alpha[i + 1], grid.sigma[i + 1]
+        eps = eps_from_x_0(x_0, x_t, alpha_t, sigma_t)
+        beta = 1 - (alpha_t / alpha_s) ** 2
+        std = setting.eta * torch.sqrt(beta) * sigma_s / sigma_t
+        x_t = alpha_s * x_0 + torch.sqrt((sigma_s**2 - std**2).clamp_min(0)) * eps
+        if setting.eta > 0 and i < last:
+            x_t = x_t + std * noise(i).double()
         yield x_t
 
 
 def dpm_solver_2m(
-    denoise: Denoise, x_t: Tensor, grid: Grid, *, noise: Noise, v: float
+    denoise: Denoise, x_t: Tensor, grid: Grid, *, noise: Noise, setting: SampleConfig
 ) -> Iterator[Tensor]:
     """Sample by the second-order multistep DPM-Solver++ (Lu et al. 2022, algorithm 2).
 
     One denoiser call per step; the first step and the last one, to sigma = 0, are first order.
-    Args and yields as in `ancestral`; `noise` and `v` are not used.
+    Args and yields as in `ancestral`; `noise` and `setting` are not used.
     """
     x_t = x_t.double()
     half_log_snr = torch.log(grid.alpha) - torch.log(grid.sigma)  # +inf at the clean end
@@ -106,20 +124,42 @@ def dpm_solver_2m(
         yield x_t
 
 
-def heun(denoise: Denoise, x_t: Tensor, grid: Grid, *, noise: Noise, v: float) -> Iterator[Tensor]:
+def heun(
+    denoise: Denoise, x_t: Tensor, grid: Grid, *, noise: Noise, setting: SampleConfig
+) -> Iterator[Tensor]:
     """Sample by Heun's method in sigma / alpha (Karras et al. 2022, algorithm 1).
 
     With `y = x / alpha` and `u = sigma / alpha` the probability-flow ODE is
     `dy/du = (y - x_0(y, u)) / u`. Two denoiser calls per step, one in the last (to u = 0).
-    Args and yields as in `ancestral`; `noise` and `v` are not used.
+    Args and yields as in `ancestral`; `noise` and `setting` are not used.
+    """
+    return edm(denoise, x_t, grid, noise=noise, setting=replace(setting, churn=0.0))
+
+
+def edm(
+    denoise: Denoise, x_t: Tensor, grid: Grid, *, noise: Noise, setting: SampleConfig
+) -> Iterator[Tensor]:
+    """Sample by Heun's method with churn (Karras et al. 2022, algorithm 2).
+
+    Each of S steps first adds noise up to the level `(1 + gamma) u`, with
+    `gamma = min(churn / S, sqrt(2) - 1)`, and then goes on as `heun`; churn 0 is `heun`. As in the
+    paper's algorithm the first step churns too; S_noise is 1 and no level is spared.
+
+    Args and yields as in `ancestral`; `setting` is for `churn`, and `noise` not called where it is
+    0. With churn, levels between those of the grid are found in its schedule.
     """
     x_t = x_t.double()
     ratio = grid.sigma / grid.alpha
     last = len(grid.t) - 2
+    gamma = min(setting.churn / (last + 1), math.sqrt(2) - 1)
     for i in range(last + 1):
-        alpha_t, alpha_s, h = grid.alpha[i], grid.alpha[i + 1], ratio[i + 1] - ratio[i]
-        y = x_t / alpha_t
-        slope = (y - denoise(x_t, grid.t[i])) / ratio[i]
+        y, t, alpha_t, u = x_t / grid.alpha[i], grid.t[i], grid.alpha[i], ratio[i]
+        if gamma > 0:
+            u = (1 + gamma) * ratio[i]
+            y = y + torch.sqrt(u**2 - ratio[i] ** 2) * noise(i).double()
+            t, alpha_t = time_at(grid.schedule, -2 * torch.log(u)), torch.rsqrt(1 + u**2)
+        alpha_s, h = grid.alpha[i + 1], ratio[i + 1] - u
+        slope = (y - denoise(alpha_t * y, t)) / u
         x_t = alpha_s * (y + h * slope)
         if i < last:
             slope_s = (x_t / alpha_s - denoise(x_t, grid.t[i + 1])) / ratio[i + 1]
@@ -132,9 +172,15 @@ SAMPLERS: dict[str, Sampler] = {
     "ddim": ddim,
     "dpm-solver++": dpm_solver_2m,
     "heun": heun,
+    "edm": edm,
 }
 
 
-def last(states: Iterator[Tensor]) -> Tensor:
+def denoiser_calls(sampler: str, steps: int) -> int:
+    """Return how often a sampler of `SAMPLERS` calls the denoiser in a run of `steps` steps."""
+    return 2 * steps - 1 if sampler in ("heun", "edm") else steps
+
+
+def last(states: Iterator[_State]) -> _State:
     """Return the final state, holding only one in memory."""
     return deque(states, maxlen=1).pop()

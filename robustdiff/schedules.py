@@ -13,6 +13,10 @@ from torch import Tensor
 
 Schedule = Callable[[Tensor], tuple[Tensor, Tensor]]
 
+_HALVINGS = 60
+# sigma_min of Karras et al. 2022, table 1.
+_KARRAS_LEAST = 0.002
+
 
 def cosine(t: Tensor, s: float = 0.008) -> tuple[Tensor, Tensor]:
     """Evaluate the cosine schedule, read as an amplitude.
@@ -56,6 +60,30 @@ SCHEDULES: dict[str, Schedule] = {
 }
 
 
+def log_snr_at(schedule: Schedule, t: Tensor) -> Tensor:
+    """Return `lambda = 2 log(alpha_t / sigma_t)`, of the shape of `t`; +inf where sigma_t is 0."""
+    alpha, sigma = schedule(t)
+    return 2 * (torch.log(alpha) - torch.log(sigma))
+
+
+def time_at(schedule: Schedule, log_snr: Tensor) -> Tensor:
+    """Return the times in [0, 1] of given log-SNRs, by bisection: the inverse of `log_snr_at`.
+
+    Args:
+        schedule: Its log-SNR falls with time.
+        log_snr: Any shape; values that the schedule does not reach give the nearer end.
+
+    Returns:
+        float64 of the shape of `log_snr`, exact to rounding.
+    """
+    low, high = torch.zeros_like(log_snr, dtype=torch.float64), torch.ones_like(log_snr).double()
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        too_clean = log_snr_at(schedule, middle) > log_snr
+        low, high = torch.where(too_clean, middle, low), torch.where(too_clean, high, middle)
+    return (low + high) / 2
+
+
 class Grid(NamedTuple):
     """Decreasing noise levels of a sampling run; the last one is the clean image.
 
@@ -63,26 +91,61 @@ class Grid(NamedTuple):
         t: (S + 1,) float64 times, the last is 0.
         alpha: (S + 1,) float64 signal amplitudes, the last is exactly 1.
         sigma: (S + 1,) float64 noise amplitudes, the last is exactly 0.
+        schedule: The schedule that they are levels of.
     """
 
     t: Tensor
     alpha: Tensor
     sigma: Tensor
+    schedule: Schedule
 
 
-def time_grid(schedule: Schedule, num_steps: int, t_start: float) -> Grid:
-    """Place `num_steps` sampling steps evenly in time from `t_start` to the clean image.
+def even_times(schedule: Schedule, num_steps: int, t_start: float, rho: float) -> Tensor:
+    """Place `num_steps` times evenly from `t_start` on, stopping one step short of 0."""
+    return torch.linspace(t_start, 0, num_steps + 1, dtype=torch.float64)[:-1]
+
+
+def karras_times(schedule: Schedule, num_steps: int, t_start: float, rho: float) -> Tensor:
+    """Place times so that (sigma / alpha)^(1 / rho) is even (Karras et al. 2022, eq. 5).
+
+    From the ratio at `t_start` to 0.002, as there, or to the schedule's own least ratio.
+    """
+    ends = torch.tensor([t_start, 0.0], dtype=torch.float64)
+    high, low = torch.exp(-log_snr_at(schedule, ends) / 2).tolist()
+    root = torch.linspace(
+        high ** (1 / rho), max(low, _KARRAS_LEAST) ** (1 / rho), num_steps, dtype=torch.float64
+    )
+    times = time_at(schedule, -2 * rho * torch.log(root))
+    times[0] = t_start
+    return times
+
+
+SPACINGS = {"even": even_times, "karras": karras_times}
+
+
+def time_grid(
+    schedule: Schedule,
+    num_steps: int,
+    t_start: float,
+    *,
+    spacing: str = "even",
+    rho: float = 7.0,
+) -> Grid:
+    """Place `num_steps` sampling steps in time from `t_start` to the clean image.
 
     Args:
         schedule: Maps times to (alpha, sigma).
         num_steps: S, at least 1.
         t_start: First time, in (0, 1]; below 1 where alpha_1 = 0 would be divided by.
+        spacing: Key of `SPACINGS`.
+        rho: Exponent of the Karras spacing; larger puts more steps at low noise.
 
     Returns:
         Grid of S + 1 levels.
     """
-    t = torch.linspace(t_start, 0, num_steps + 1, dtype=torch.float64)
+    times = SPACINGS[spacing](schedule, num_steps, t_start, rho)
+    t = torch.cat([times, torch.zeros(1, dtype=torch.float64)])
     alpha, sigma = schedule(t)
     # What noise the schedule leaves at t = 0 is removed by the last step.
     alpha[-1], sigma[-1] = 1.0, 0.0
-    return Grid(t, alpha, sigma)
+    return Grid(t, alpha, sigma, schedule)

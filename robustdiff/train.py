@@ -17,6 +17,7 @@ from robustdiff.ema import ema_decay, update_ema
 from robustdiff.errors import DivergedError
 from robustdiff.guidance import drop_labels
 from robustdiff.model import Model
+from robustdiff.noise_levels import loss_weights, training_times
 from robustdiff.objective import ClassMixture, make_mixture, mixed_output
 from robustdiff.process import diffuse, per_image
 from robustdiff.rng import Stream, normal, uniform
@@ -93,11 +94,11 @@ def batch_losses(
         (B,) float32, unreduced.
     """
     x_0, labels, index = batch
-    seed, p_uncond = task.config.seed, task.config.diffusion.p_uncond
-    t = uniform(seed, Stream.TIME, step, index)[:, 0]
+    seed, diffusion = task.config.seed, task.config.diffusion
+    t = training_times(uniform(seed, Stream.TIME, step, index)[:, 0], model.schedule, diffusion)
     drop = uniform(seed, Stream.LABEL_DROP, step, index)[:, 0]
     eps = normal(seed, Stream.NOISE, step, index, tuple(x_0.shape[1:]))
-    labels = drop_labels(labels, drop, p_uncond, model.null_class)
+    labels = drop_labels(labels, drop, diffusion.p_uncond, model.null_class)
     alpha, sigma = (per_image(part, x_0) for part in model.schedule(t))
     x_t = diffuse(x_0, eps, alpha, sigma)
     if mixture is None:
@@ -112,7 +113,9 @@ def batch_losses(
             gradient=task.config.objective.gradient,
         )
     target = model.prediction.target(x_0, eps, alpha, sigma)
-    return (output - target).square().flatten(1).mean(1)
+    losses = (output - target).square().flatten(1).mean(1)
+    weights = loss_weights(t, model.schedule, model.prediction, diffusion)
+    return losses if weights is None else losses * weights.to(losses.dtype)
 
 
 def train_step(

@@ -1,6 +1,7 @@
 """All metrics of a set of generated images, each next to what real images get."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,6 +18,154 @@ from robustdiff.metrics.neighbours import density_coverage
 from robustdiff.metrics.validation import check_images, check_labels
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """Real images that generated ones are compared with, measured once.
+
+    Attributes:
+        labels: (N,) int64 clean labels of the real images.
+        class_features: (N, D) features of the evaluator.
+        features: (N, F) features for `fid`, `kid`, `density` and `coverage`.
+        centres: Rows of `features` for density and coverage.
+        counts: K numbers of generated images that it is for.
+        evaluator: See `make_reference`.
+        embed_images: See `make_reference`.
+        seed: See `make_reference`.
+        partners: What held-out real images get in the place of generated ones.
+    """
+
+    labels: Tensor
+    class_features: Tensor
+    features: Tensor
+    centres: Tensor
+    counts: list[int]
+    evaluator: Evaluator
+    embed_images: Callable[[Tensor], Tensor] | None
+    seed: int
+    partners: dict[str, float]
+
+
+def make_reference(  # noqa: PLR0913 - two labelled sets, and what to measure them with
+    *,
+    real: Tensor,
+    real_labels: Tensor,
+    heldout: Tensor,
+    heldout_labels: Tensor,
+    counts: list[int],
+    evaluator: Evaluator,
+    seed: int,
+    embed_images: Callable[[Tensor], Tensor] | None = None,
+) -> Reference:
+    """Measure real images for comparison with generated ones.
+
+    Args:
+        real: (N, C, H, W) uint8 images that the generator was trained on.
+        real_labels: (N,) int64 clean labels in [0, K).
+        heldout: (H, C, H, W) uint8 real images that it was not trained on.
+        heldout_labels: (H,) int64 clean labels.
+        counts: K numbers of generated images, each at least 2.
+        evaluator: Classifier with K classes, trained on clean labels.
+        seed: Seed of the choice of real images and of the subsets within metrics; the global
+            generators stay untouched.
+        embed_images: Another feature space, images to (N, D) features, for `fid`, `kid`, `density`
+            and `coverage`. The class-wise distance stays with the evaluator: one class has too few
+            samples for thousands of features.
+
+    Raises:
+        ValueError: If images or labels have a wrong type, shape or range, or more were generated of
+            a class than there are real images.
+    """
+    num_classes = evaluator.num_classes
+    for images, labels, what in (
+        (real, real_labels, "real"),
+        (heldout, heldout_labels, "held-out"),
+    ):
+        check_images(images, f"{what} images")
+        check_labels(labels, len(images), num_classes, f"{what} labels")
+    generator = torch.Generator().manual_seed(seed)
+    floor = _matching(heldout_labels, counts, "held-out", generator)
+    centres = _matching(real_labels, counts, "real", generator)
+    heldout, heldout_labels = heldout[floor], heldout_labels[floor]
+    class_features, _ = embed(evaluator, real)
+    floor_features, floor_logits = embed(evaluator, heldout)
+    class_fid_floor, _ = classwise_frechet(
+        class_features, real_labels, floor_features, heldout_labels, num_classes
+    )
+    features = class_features
+    if embed_images is not None:
+        features, floor_features = map(embed_images, (real, heldout))
+    density_real, coverage_real = density_coverage(features[centres], floor_features)
+    return Reference(
+        labels=real_labels,
+        class_features=class_features,
+        features=features,
+        centres=centres,
+        counts=counts,
+        evaluator=evaluator,
+        embed_images=embed_images,
+        seed=seed,
+        partners={
+            "fid_floor": frechet_distance(features, floor_features),
+            "class_fid_floor": class_fid_floor,
+            "kid_floor": kid(features, floor_features, seed),
+            "inception_score_real": inception_score(floor_logits, seed),
+            "nll_real": nll(floor_logits, heldout_labels),
+            "label_accuracy_real": label_accuracy(floor_logits, heldout_labels),
+            "density_real": density_real,
+            "coverage_real": coverage_real,
+        },
+    )
+
+
+def measure(reference: Reference, generated: Tensor, labels: Tensor) -> dict[str, object]:
+    """Measure generated images against a reference; see `evaluate`.
+
+    Args:
+        reference: For as many images of each class as are generated.
+        generated: (M, C, H, W) uint8.
+        labels: (M,) int64, the classes that were asked for.
+
+    Raises:
+        ValueError: If images or labels have a wrong type, shape or range, or their numbers are not
+            those of the reference.
+    """
+    evaluator = reference.evaluator
+    check_images(generated, "generated images")
+    check_labels(labels, len(generated), evaluator.num_classes, "generated labels")
+    counts = torch.bincount(labels, minlength=evaluator.num_classes).tolist()
+    if counts != reference.counts:
+        raise ValueError(f"the reference is for {reference.counts} images a class, got {counts}")
+    features, logits = embed(evaluator, generated)
+    class_fid, class_fid_per_class = classwise_frechet(
+        reference.class_features, reference.labels, features, labels, evaluator.num_classes
+    )
+    if reference.embed_images is not None:
+        features = reference.embed_images(generated)
+    density, coverage = density_coverage(reference.features[reference.centres], features)
+    real = reference.partners
+    return {
+        "num_samples": len(generated),
+        "fid": frechet_distance(reference.features, features),
+        "fid_floor": real["fid_floor"],
+        "class_fid": class_fid,
+        "class_fid_floor": real["class_fid_floor"],
+        "class_fid_per_class": class_fid_per_class,
+        "kid": kid(reference.features, features, reference.seed),
+        "kid_floor": real["kid_floor"],
+        "inception_score": inception_score(logits, reference.seed),
+        "inception_score_real": real["inception_score_real"],
+        "nll": nll(logits, labels),
+        "nll_real": real["nll_real"],
+        "nll_per_class": nll_per_class(logits, labels, evaluator.num_classes),
+        "label_accuracy": label_accuracy(logits, labels),
+        "label_accuracy_real": real["label_accuracy_real"],
+        "density": density,
+        "density_real": real["density_real"],
+        "coverage": coverage,
+        "coverage_real": real["coverage_real"],
+    }
+
+
 def evaluate(  # noqa: PLR0913 - three labelled sets, and what to measure them with
     *,
     real: Tensor,
@@ -29,7 +178,7 @@ def evaluate(  # noqa: PLR0913 - three labelled sets, and what to measure them w
     seed: int,
     embed_images: Callable[[Tensor], Tensor] | None = None,
 ) -> dict[str, object]:
-    """Measure generated images against real ones.
+    """Measure generated images against real ones, once; see `make_reference` for several times.
 
     Every number has a partner that real images get: `*_floor` for distances, `*_real` for the rest.
     The partner comes from held-out images put in the place of the generated ones, as many per class
@@ -37,18 +186,15 @@ def evaluate(  # noqa: PLR0913 - three labelled sets, and what to measure them w
     number of real samples, use an equally large and equally labelled part of it.
 
     Args:
-        real: (N, C, H, W) uint8 images that the generator was trained on.
-        real_labels: (N,) int64 clean labels in [0, K).
-        heldout: (H, C, H, W) uint8 real images that it was not trained on.
-        heldout_labels: (H,) int64 clean labels.
+        real: See `make_reference`, like the next three.
+        real_labels: (N,) int64.
+        heldout: (H, C, H, W) uint8.
+        heldout_labels: (H,) int64.
         generated: (M, C, H, W) uint8.
         generated_labels: (M,) int64, the classes that were asked for.
-        evaluator: Classifier with K classes, trained on clean labels.
-        seed: Seed of the choice of real images and of the subsets within metrics; the global
-            generators stay untouched.
-        embed_images: Another feature space, images to (N, D) features, for `fid`, `kid`, `density`
-            and `coverage`. The class-wise distance stays with the evaluator: one class has too few
-            samples for thousands of features.
+        evaluator: See `make_reference`, like the next two.
+        seed: Of choices.
+        embed_images: Another feature space.
 
     Returns:
         Numbers and lists of numbers that `json` can write: num_samples, fid, fid_floor, class_fid,
@@ -60,54 +206,18 @@ def evaluate(  # noqa: PLR0913 - three labelled sets, and what to measure them w
         ValueError: If images or labels have a wrong type, shape or range, a class has fewer than 2
             generated images, or more were generated of a class than there are real images.
     """
-    num_classes = evaluator.num_classes
-    for images, labels, what in (
-        (real, real_labels, "real"),
-        (heldout, heldout_labels, "held-out"),
-        (generated, generated_labels, "generated"),
-    ):
-        check_images(images, f"{what} images")
-        check_labels(labels, len(images), num_classes, f"{what} labels")
-    counts = torch.bincount(generated_labels, minlength=num_classes).tolist()
-    generator = torch.Generator().manual_seed(seed)
-    floor = _matching(heldout_labels, counts, "held-out", generator)
-    centres = _matching(real_labels, counts, "real", generator)
-    heldout, heldout_labels = heldout[floor], heldout_labels[floor]
-
-    real_features, _ = embed(evaluator, real)
-    features, logits = embed(evaluator, generated)
-    floor_features, floor_logits = embed(evaluator, heldout)
-    class_fid, class_fid_per_class = classwise_frechet(
-        real_features, real_labels, features, generated_labels, num_classes
+    check_labels(generated_labels, len(generated), evaluator.num_classes, "generated labels")
+    reference = make_reference(
+        real=real,
+        real_labels=real_labels,
+        heldout=heldout,
+        heldout_labels=heldout_labels,
+        counts=torch.bincount(generated_labels, minlength=evaluator.num_classes).tolist(),
+        evaluator=evaluator,
+        seed=seed,
+        embed_images=embed_images,
     )
-    class_fid_floor, _ = classwise_frechet(
-        real_features, real_labels, floor_features, heldout_labels, num_classes
-    )
-    if embed_images is not None:
-        real_features, features, floor_features = map(embed_images, (real, generated, heldout))
-    density, coverage = density_coverage(real_features[centres], features)
-    density_real, coverage_real = density_coverage(real_features[centres], floor_features)
-    return {
-        "num_samples": len(generated),
-        "fid": frechet_distance(real_features, features),
-        "fid_floor": frechet_distance(real_features, floor_features),
-        "class_fid": class_fid,
-        "class_fid_floor": class_fid_floor,
-        "class_fid_per_class": class_fid_per_class,
-        "kid": kid(real_features, features, seed),
-        "kid_floor": kid(real_features, floor_features, seed),
-        "inception_score": inception_score(logits, seed),
-        "inception_score_real": inception_score(floor_logits, seed),
-        "nll": nll(logits, generated_labels),
-        "nll_real": nll(floor_logits, heldout_labels),
-        "nll_per_class": nll_per_class(logits, generated_labels, num_classes),
-        "label_accuracy": label_accuracy(logits, generated_labels),
-        "label_accuracy_real": label_accuracy(floor_logits, heldout_labels),
-        "density": density,
-        "density_real": density_real,
-        "coverage": coverage,
-        "coverage_real": coverage_real,
-    }
+    return measure(reference, generated, generated_labels)
 
 
 def _matching(labels: Tensor, counts: list[int], what: str, generator: torch.Generator) -> Tensor:

@@ -94,6 +94,19 @@ def test_train_eval_and_sample(capsys):
         assert pictures["labels"].tolist() == [3, 5, 3, 5]
     assert Path("pictures/samples.png").read_bytes().startswith(b"\x89PNG")
 
+    capsys.readouterr()
+    assert call("likelihood", "--num-images=20", "--levels=2", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result == json.loads((run / "likelihood.json").read_text())
+    assert set(result["bits_per_dim"]) == {"true label", "no label", "given label"}
+    assert call("likelihood", "--num-images=20", "--levels=2") == 0
+    assert "given label wrong" in capsys.readouterr().out
+
+    assert call("sweep", "--num-samples=40", "--values=0,1") == 0
+    assert "coverage" in capsys.readouterr().out
+    assert (run / "sweep-guidance.csv").read_text().count("\n") == 3
+    assert (run / "sweep-guidance.png").exists()
+
 
 def test_tensorboard_tells_right_from_wrong_labels():
     assert train("runs/one", "--curriculum=pmi") == 0
@@ -220,6 +233,14 @@ def test_bad_requests_of_a_good_run(capsys):
         ("sample", "--classes=12"): "classes 0 to 9, got 12",
         ("sample", "--classes=two"): "comma-separated numbers, got 'two'",
         ("sample", "--guidance-outside=x"): "'given'",
+        ("sample", "--guidance=auto"): "sample.weak, a run, goes with",
+        ("sample", "--weak=nowhere"): "nowhere is not a run",
+        ("likelihood", "--num-images=451"): "between 2 and 450",
+        ("likelihood", "--levels=0"): "levels at least 1, got 450 and 0",
+        ("sweep", "--values=one"): "--values takes comma-separated numbers, got 'one'",
+        ("sweep", "--values=1,-2"): "guidance_weight must be at least 0, got -2",
+        ("sweep", "--over=steps", "--values=2.5"): "must be whole, got 2.5",
+        ("sweep", "--samplers=ddmi"): "did you mean 'ddim'?",
     }.items():
         capsys.readouterr()
         assert call(*words) == 2, words

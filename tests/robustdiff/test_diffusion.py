@@ -7,6 +7,7 @@ from gaussians import gaussian_denoiser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from robustdiff.config import SampleConfig
 from robustdiff.guidance import Guidance, drop_labels, guide, guided_denoiser
 from robustdiff.model import Model
 from robustdiff.process import PREDICTIONS, diffuse
@@ -14,6 +15,7 @@ from robustdiff.samplers import SAMPLERS, ancestral, ddim, dpm_solver_2m, heun, 
 from robustdiff.schedules import SCHEDULES, Grid, cosine, time_grid
 
 M, S = 0.7, 0.3
+PLAIN = SampleConfig()
 
 
 def no_noise(step):
@@ -65,11 +67,11 @@ def test_deterministic_samplers_converge_to_the_exact_map_at_their_order(sampler
 
     def error(steps):
         t = torch.linspace(0.9, 0.1, steps + 1, dtype=torch.float64)
-        grid = Grid(t, *cosine(t))
+        grid = Grid(t, *cosine(t), cosine)
         # The last level is not clean here: compare with the map between the two levels.
         end = torch.sqrt(grid.alpha[-1] ** 2 * S**2 + grid.sigma[-1] ** 2)
         exact = grid.alpha[-1] * M + end / S * (exact_map(x, grid) - M)
-        out = last(sampler(gaussian_denoiser(cosine, M, S), x, grid, noise=no_noise, v=0.0))
+        out = last(sampler(gaussian_denoiser(cosine, M, S), x, grid, noise=no_noise, setting=PLAIN))
         return float((out - exact).abs().max())
 
     measured = math.log2(error(128) / error(256))
@@ -81,7 +83,9 @@ def test_deterministic_samplers_converge_to_the_exact_map_at_their_order(sampler
 def test_deterministic_samplers_reach_the_data(name):
     grid = time_grid(cosine, 200, 0.98)
     x = torch.tensor([-2.0, 0.4, 3.0], dtype=torch.float64).reshape(3, 1, 1, 1)
-    out = last(SAMPLERS[name](gaussian_denoiser(cosine, M, S), x, grid, noise=no_noise, v=0.0))
+    out = last(
+        SAMPLERS[name](gaussian_denoiser(cosine, M, S), x, grid, noise=no_noise, setting=PLAIN)
+    )
     torch.testing.assert_close(out, exact_map(x, grid), rtol=0, atol=0.02)
 
 
@@ -95,7 +99,7 @@ def test_ancestral_sampler_follows_its_variance_recursion(v):
     def noise(step):
         return torch.randn(x.shape, generator=generator)
 
-    out = last(ancestral(denoise, x, grid, noise=noise, v=v))
+    out = last(ancestral(denoise, x, grid, noise=noise, setting=SampleConfig(v=v)))
     # The chain is affine in x, so mean and variance follow a recursion.
     mean, variance = 0.0, 1.0
     for i in range(50):
@@ -116,7 +120,7 @@ def test_ancestral_sampler_follows_its_variance_recursion(v):
 def test_ddim_equals_diffusers_step_by_step(steps):
     reference = DDIMScheduler(1000, clip_sample=False, timestep_spacing="trailing")
     states, grid, x = reference_run(reference, steps)
-    ours = ddim(network_x_0, x, grid, noise=no_noise, v=0.0)
+    ours = ddim(network_x_0, x, grid, noise=no_noise, setting=PLAIN)
     for a, b in zip(ours, states, strict=True):
         torch.testing.assert_close(a.float(), b, rtol=1e-4, atol=1e-4)
 
@@ -131,7 +135,7 @@ def test_dpm_solver_equals_diffusers_step_by_step(steps):
         final_sigmas_type="zero",
     )
     states, grid, x = reference_run(reference, steps)
-    ours = dpm_solver_2m(network_x_0, x, grid, noise=no_noise, v=0.0)
+    ours = dpm_solver_2m(network_x_0, x, grid, noise=no_noise, setting=PLAIN)
     for a, b in zip(ours, states, strict=True):
         torch.testing.assert_close(a.float(), b, rtol=1e-3, atol=1e-3)
 
@@ -147,7 +151,11 @@ def test_ancestral_equals_diffusers_step_by_step(variance, v):
     states, grid, x = reference_run(reference, 40, seed=7)
     generator = torch.Generator().manual_seed(7)
     ours = ancestral(
-        network_x_0, x, grid, noise=lambda step: torch.randn(x.shape, generator=generator), v=v
+        network_x_0,
+        x,
+        grid,
+        noise=lambda step: torch.randn(x.shape, generator=generator),
+        setting=SampleConfig(v=v),
     )
     # With the large variance diffusers adds noise in the last step too, where the paper has none.
     for a, b in list(zip(ours, states, strict=True))[: 39 if v else 40]:
@@ -166,7 +174,8 @@ def reference_run(reference, steps, seed=None):
     alpha = reference.alphas_cumprod.double()[reference.timesteps].sqrt()
     sigma = (1 - alpha**2).sqrt()
     one, zero = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
-    grid = Grid(*(torch.cat(pair) for pair in ((t, zero), (alpha, one), (sigma, zero))))
+    levels = (torch.cat(pair) for pair in ((t, zero), (alpha, one), (sigma, zero)))
+    grid = Grid(*levels, cosine)
     x = torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(1))
     state, states = x, []
     options = {} if seed is None else {"generator": torch.Generator().manual_seed(seed)}

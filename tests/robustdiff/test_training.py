@@ -358,3 +358,18 @@ def test_weights_multiply_the_losses():
     first = train_step(new_state(task), task, batch, 16.0 * (torch.arange(16) == 0))
     expected = batch_losses(task.bind(new_state(task).model), batch, 0, task)[0]
     assert first == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
+@pytest.mark.parametrize(
+    ("time_sampling", "loss_weight"),
+    [("uniform", "min-snr"), ("log-snr-normal", "none"), ("log-snr-uniform", "sigmoid")],
+)
+def test_continuous_noise_levels_train(prediction, time_sampling, loss_weight):
+    diffusion = {
+        "prediction": prediction, "time_sampling": time_sampling, "loss_weight": loss_weight,
+    }  # fmt: skip
+    events = run(small_task(train={"steps": 3}, diffusion=diffusion))[1]
+    losses = [event.loss for event in events if isinstance(event, StepDone)]
+    assert np.isfinite(losses).all()
+    assert min(losses) > 0

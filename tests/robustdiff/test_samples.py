@@ -1,0 +1,113 @@
+"""Files that sampling writes."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.datasets import ImageFolder
+
+from robustdiff import samples as module
+from robustdiff.config import Config, SampleConfig
+from robustdiff.data import to_uint8
+from robustdiff.generate import generate, generate_trajectory
+from robustdiff.model import Model
+from robustdiff.process import PREDICTIONS
+from robustdiff.progress import Silent
+from robustdiff.samplers import SAMPLERS
+from robustdiff.samples import Wanted, folder_name, write_image_folder, write_samples
+from robustdiff.schedules import cosine
+
+HOSTILE = ("../../up", "/etc", "a/b\\c", "..", "", "<b>\x00\n", "x" * 300, "naïve 猫", "CON", "-rf")
+
+
+def small_model():
+    def network(x_t, t, labels):
+        return torch.tanh(x_t + labels.reshape(-1, 1, 1, 1) / 10)
+
+    return Model(network, cosine, PREDICTIONS["x0"], null_class=10)
+
+
+def test_folders_are_safe_distinct_and_in_the_order_of_the_classes():
+    names = [folder_name(k, name, len(HOSTILE)) for k, name in enumerate(HOSTILE)]
+    assert names == sorted(names)
+    assert len(set(names)) == len(HOSTILE)
+    for name in names:
+        assert name[0].isdigit()
+        assert set(name) <= set("-_") | {c for c in map(chr, range(128)) if c.isalnum()}
+        assert len(name) < 64
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_torchvision_reads_the_folder_back(channels, tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (25, channels, 8, 8), generator=generator, dtype=torch.uint8)
+    labels = torch.arange(25) % 10
+    write_image_folder(tmp_path / "images", images, labels, HOSTILE)
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+    read = ImageFolder(tmp_path / "images")
+    assert read.targets == sorted(labels.tolist())
+    with Image.open(read.samples[3][0]) as picture:  # the first image of class 1
+        pixels = torch.from_numpy(np.asarray(picture).copy())
+    expected = images[1, 0] if channels == 1 else images[1].permute(1, 2, 0)
+    assert torch.equal(pixels, expected)
+
+
+def test_fewer_images_leave_none_of_an_earlier_call(tmp_path):
+    images = torch.zeros(6, 1, 8, 8, dtype=torch.uint8)
+    write_image_folder(tmp_path, images, torch.tensor([0, 0, 0, 1, 1, 1]), ("a", "b"))
+    (tmp_path / "0-a" / "mine.png").touch()
+    write_image_folder(tmp_path, images[:1], torch.tensor([0]), ("a", "b"))
+    assert sorted(path.name for path in (tmp_path / "0-a").iterdir()) == ["000000.png", "mine.png"]
+    assert len(list((tmp_path / "1-b").iterdir())) == 3
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_trajectory_leads_from_the_noise_to_the_images(name):
+    labels, setting = torch.arange(5), SampleConfig(sampler=name, steps=4, batch_size=3)
+    path = generate_trajectory(small_model(), labels, (1, 4, 4), setting=setting, seed=2)
+    images = generate(small_model(), labels, (1, 4, 4), setting=setting, seed=2)
+    assert path.x_t.shape == (5, 5, 1, 4, 4)
+    assert path.x_0.shape == (5, 4, 1, 4, 4)
+    assert path.t.shape == (5,)
+    assert torch.equal(to_uint8(path.x_t[:, -1]), images)
+    assert abs(float(path.x_t[:, 0].std()) - 1) < 0.3
+    assert path.x_0.abs().max() <= 1
+
+
+def test_samples_are_written_in_all_forms(tmp_path, monkeypatch):
+    images = SimpleNamespace(
+        name="toys", train=torch.zeros(1, 1, 8, 8), num_classes=2, class_names=("..", "b/c")
+    )
+    monkeypatch.setattr(module, "load_images", lambda config, report: images)
+    monkeypatch.setattr(module, "load_model", lambda run, config, images: small_model())
+    config = Config(sample=SampleConfig(steps=3))
+    for trajectory in (False, True):
+        folder = write_samples(
+            None, config, Silent(), folder=tmp_path / str(trajectory),
+            wanted=Wanted(classes=None, per_class=2, seed=1, trajectory=trajectory),
+        )  # fmt: skip
+        with np.load(folder / "samples.npz") as content:
+            pictures, labels = content["images"], content["labels"]
+        assert pictures.shape == (4, 1, 8, 8)
+        assert labels.tolist() == [0, 1, 0, 1]
+        if not trajectory:
+            plain = pictures
+    np.testing.assert_array_equal(plain, pictures)
+    made = {str(path.relative_to(folder)) for path in folder.rglob("*.*")}
+    assert made == {
+        "samples.png", "samples.npz", "trajectory.png", "trajectory.npz",
+        "images/0-_/000000.png", "images/0-_/000001.png",
+        "images/1-b_c/000000.png", "images/1-b_c/000001.png",
+    }  # fmt: skip
+    with np.load(folder / "trajectory.npz") as content:
+        assert {name: content[name].shape for name in content} == {
+            "x_t": (4, 4, 1, 8, 8), "x_0": (4, 3, 1, 8, 8), "t": (4,), "labels": (4,),
+        }  # fmt: skip
+    with pytest.raises(ValueError, match="classes 0 to 1, got 2"):
+        write_samples(
+            None, config, Silent(), folder=tmp_path / "none",
+            wanted=Wanted(classes=[2], per_class=2, seed=1),
+        )  # fmt: skip
+    assert not (tmp_path / "none").exists()
