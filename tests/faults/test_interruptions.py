@@ -50,6 +50,7 @@ def attempt(processes, words, seconds=None):
     return process.exitcode
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_killed_evaluation_leaves_the_run_and_its_earlier_result(processes, kills):
     assert call("train", *TINY, "--out=run") == 0
