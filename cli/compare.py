@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from .console import plain, printable
+
 
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold runs.")],
@@ -15,7 +17,6 @@ def compare(
     """Compare evaluated runs: mean and 95 % interval over seeds, and the gap that was closed."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     from robustdiff.compare import (
@@ -33,7 +34,7 @@ def compare(
     console = Console()
     for noise, part in by_noise(rows).items():
         table = Table(
-            title=escape(noise), title_justify="left", title_style="bold",
+            title=plain(noise), title_justify="left", title_style="bold",
             box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0),
         )  # fmt: skip
         table.add_column("method (seeds)", min_width=19)
@@ -42,12 +43,14 @@ def compare(
         for row in part:
             # Narrow enough for a terminal of 80 columns.
             cells = [cell(row.values[name]).replace(" ", "") for name in columns]
-            table.add_row(f"{escape(row.method)} ({len(row.seeds)})", *cells)
+            table.add_row(f"{plain(row.method)} ({len(row.seeds)})", *cells)
         console.print(table)
     if out is not None:
         write_comparison(rows, out)
+        where = printable(str(out))
         console.print(
-            f"all {len(COLUMNS) + 1} columns: {out}/compare.csv, .json; also .md and .png",
+            f"all {len(COLUMNS) + 1} columns: {where}/compare.csv, .json; also .md and .png",
             highlight=False,
+            markup=False,
             soft_wrap=True,
         )

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 _SECONDS_BETWEEN_LINES = 5.0
@@ -14,6 +15,11 @@ _SECONDS_BETWEEN_LINES = 5.0
 def printable(text: str) -> str:
     """Spell out what would steer a terminal, such as escape sequences in the name of a file."""
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+def plain(text: str) -> str:
+    """Make text safe for rich: neither markup nor escape sequences in it take effect."""
+    return escape(printable(text))
 
 
 class PlainReport:

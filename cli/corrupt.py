@@ -1,5 +1,6 @@
 """`robustdiff corrupt`: make the labels of any dataset wrong."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,7 +8,7 @@ import typer
 
 from robustdiff.config import BadImage, NoiseMode
 
-from .console import make_report
+from .console import make_report, plain, printable
 from .flags import flag_layer
 
 if TYPE_CHECKING:
@@ -87,7 +88,6 @@ def _print_table(labels: "NoisyLabels", names: tuple[str, ...], out: Path) -> No
     import numpy as np
     from rich.box import SIMPLE
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     console = Console()
@@ -97,9 +97,9 @@ def _print_table(labels: "NoisyLabels", names: tuple[str, ...], out: Path) -> No
         table.add_column("clean \\ given")
         short = all(len(name) <= _SHORT_NAME for name in names)
         for number, name in enumerate(names):
-            table.add_column(escape(name) if short else str(number), justify="right")
+            table.add_column(plain(name) if short else str(number), justify="right")
         for number, (name, row) in enumerate(zip(names, realised, strict=True)):
-            first = escape(name if short else f"{number} {name}")
+            first = plain(name if short else f"{number} {name}")
             table.add_row(first, *(f"{value:.3f}" if value else "·" for value in row))
     else:
         table = Table("clean", "given", "share of the clean class", box=SIMPLE)
@@ -107,16 +107,17 @@ def _print_table(labels: "NoisyLabels", names: tuple[str, ...], out: Path) -> No
         largest = np.argsort(-away, axis=None, kind="stable")[:_MOST_ROWS]
         for flat in largest[away.flat[largest] > 0]:
             clean, given = np.unravel_index(flat, away.shape)
-            table.add_row(escape(names[clean]), escape(names[given]), f"{away[clean, given]:.3f}")
+            table.add_row(plain(names[clean]), plain(names[given]), f"{away[clean, given]:.3f}")
     console.print(table)
+    where = shlex.quote(printable(str(out)))
     console.print(
-        f"{labels.noise_type}: {labels.convention}\n"
+        f"{labels.noise_type}: {printable(labels.convention)}\n"
         f"{int(labels.flipped.sum())} of {len(labels.given)} labels are wrong: "
         f"{labels.realised_rate:.4f}, expected {labels.expected_rate:.4f}, "
         f"asked for {labels.rate:g} ({labels.mode}, seed {labels.seed})\n"
         f"sha256 {labels.sha256}\n"
-        f"written to {out}/labels.npz, labels.csv and transition.png; "
-        f"train from it with: robustdiff train --labels {out}/labels.npz",
+        f"written to {where}/labels.npz, labels.csv and transition.png; "
+        f"train from it with: robustdiff train --labels {where}/labels.npz",
         highlight=False,
         markup=False,
         soft_wrap=True,

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .console import make_report
+from .console import make_report, plain, printable
 from .sampling import (
     ChurnOption,
     DataDirOption,
@@ -95,7 +95,7 @@ def _print_table(result: dict[str, Any]) -> None:
     from rich.table import Table
 
     title = (
-        f"{result['run']}\n{result['num_samples']} samples, {result['sampler']} "
+        f"{plain(result['run'])}\n{result['num_samples']} samples, {result['sampler']} "
         f"{result['steps']} steps, w = {result['guidance_weight']:g}"
     )
     table = Table("", "generated", "real, held out", title=title)
@@ -112,4 +112,4 @@ def _print_table(result: dict[str, Any]) -> None:
             f"(chance: {result['noise']:.3f})",
             highlight=False,
         )
-    console.print(f"also in {result['run']}/metrics.json", highlight=False)
+    console.print(f"also in {printable(result['run'])}/metrics.json", highlight=False, markup=False)

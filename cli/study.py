@@ -1,5 +1,6 @@
 """`robustdiff study`: a grid of runs from one file."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -34,7 +35,7 @@ def study(
         failed = run_study(cells, folder, report)
     if failed:
         raise OSError(f"{len(failed)} of {len(cells)} runs failed, the first is {failed[0]}")
-    print(f"done: compare with: robustdiff compare {folder}")
+    print(f"done: compare with: robustdiff compare {shlex.quote(str(folder))}")
 
 
 def _part(text: str) -> tuple[int, int]:

@@ -1,7 +1,8 @@
 """`robustdiff train`: train a model, from a preset, a file and flags, or resume one."""
 
+import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -50,8 +51,6 @@ _FLAGS = {
     "device": "train.device",
     "precision": "train.precision",
 }
-# What a resumed run may change: its length, where it runs, and when it is saved.
-_RESUMABLE = {"epochs", "steps", "data_dir", "device", "checkpoint_every", "checkpoint_minutes"}
 
 
 def train(
@@ -205,18 +204,18 @@ def train(
     """Train a class-conditional diffusion model on labels of which some may be wrong."""
     given = locals()
     flags = {name: given[name] for name in _FLAGS if given[name] is not None}
-    if resume is not None:
-        others = ("preset_name", "config", "set_", "out")
-        refused = [name for name in others if given[name]]
-        _resume(resume, flags, refused, dry_run=dry_run, shard=shard)
-        return
     if noise_matrix is not None:
         flags.setdefault("noise_type", "matrix")
-    settings = [parse_setting(text) for text in set_ or []]
     file = [] if config is None else [read_layer(config)]
+    settings = [*(parse_setting(text) for text in set_ or []), flag_layer(_FLAGS, flags)]
+    if resume is not None:
+        if out is not None or dry_run:
+            raise ValueError("--resume goes on in the run's own folder, without --out or --dry-run")
+        named = [] if preset_name is None else [preset(preset_name)]
+        _resume(resume, [*named, *file, *settings], flags.get("device", "auto"), shard=shard)
+        return
     base = _base_preset(preset_name, flags.get("dataset"), has_file=bool(file))
-    resolved = resolve(*base, *file, *settings, flag_layer(_FLAGS, flags))
-    _start(resolved, out, dry_run=dry_run, shard=shard)
+    _start(resolve(*base, *file, *settings), out, dry_run=dry_run, shard=shard)
 
 
 def _base_preset(name: str | None, dataset: str | None, *, has_file: bool) -> list[Layer]:
@@ -231,7 +230,7 @@ def _start(config: Config, out: Path | None, *, dry_run: bool, shard: bool) -> N
     from robustdiff.experiment import dry_run as try_out
     from robustdiff.experiment import resume_run, start_run
     from robustdiff.parallel import joined
-    from robustdiff.runs import default_path, restarted_run
+    from robustdiff.runs import restarted_run
 
     with (
         joined(config.train.device, shard=shard) as workers,
@@ -240,42 +239,27 @@ def _start(config: Config, out: Path | None, *, dry_run: bool, shard: bool) -> N
         if dry_run:
             try_out(config, report, workers)
             return
-        path = workers.from_leader(lambda: out or default_path(config))
-        run = workers.from_leader(lambda: restarted_run(path, config))
+        run = workers.from_leader(lambda: None if out is None else restarted_run(out, config))
         if run is None:
-            run = start_run(config, path, report, workers)
+            run = start_run(config, out, report, workers)
         else:
             resume_run(run, config, report, workers)
         _done(run.path, report)
 
 
-def _resume(
-    path: Path, flags: dict[str, Any], others: list[str], *, dry_run: bool, shard: bool
-) -> None:
+def _resume(path: Path, changes: list[Layer], device: str, *, shard: bool) -> None:
     from robustdiff.config import to_plain
     from robustdiff.experiment import resume_run
     from robustdiff.parallel import joined
     from robustdiff.runs import open_run
 
-    refused = sorted(set(flags) - _RESUMABLE) + others + (["dry_run"] if dry_run else [])
-    if refused:
-        names = ", ".join(
-            "--" + n.removesuffix("_name").strip("_").replace("_", "-") for n in refused
-        )
-        raise ValueError(
-            f"--resume continues a run as it was; only "
-            f"{', '.join('--' + n.replace('_', '-') for n in sorted(_RESUMABLE))} "
-            f"may be given with it, got {names}"
-        )
-    with joined(flags.get("device", "auto"), shard=shard) as workers:
+    with joined(device, shard=shard) as workers:
         run = workers.from_leader(lambda: open_run(path))
-        config = workers.from_leader(
-            lambda: resolve(to_plain(run.config()), flag_layer(_FLAGS, flags))
-        )
+        config = workers.from_leader(lambda: resolve(to_plain(run.config()), *changes))
         with make_report(leader=workers.leader) as report:
             resume_run(run, config, report, workers)
             _done(run.path, report)
 
 
 def _done(path: Path, report: PlainReport | RichReport) -> None:
-    report.message(f"done: {path}\nevaluate with: robustdiff eval {path}")
+    report.message(f"done: {path}\nevaluate with: robustdiff eval {shlex.quote(str(path))}")

@@ -1,10 +1,12 @@
 """The card of a run: a README.md that says what was trained, on what labels, with what result."""
 
+import shlex
 from importlib.metadata import version
 
 from corruptions import NoisyLabels
 from robustdiff.config import Config
 from robustdiff.files import write_text
+from robustdiff.markdown import plain_text
 from robustdiff.runs import Run
 
 
@@ -20,15 +22,16 @@ def write_card(
         detected: Detection metrics of the final scores, None where there are none.
         step: Optimiser steps made.
     """
+    model = config.model
     lines = [
-        f"# {run.path.name}",
+        f"# {plain_text(run.path.name)}",
         "",
         f"A class-conditional diffusion model of {config.data.dataset}, trained by robustdiff "
         f"{version('robustdiff')} (torch {version('torch')}).",
         "",
-        f"- labels: {_noise(labels)}",
+        f"- labels: {plain_text(_noise(labels))}",
         f"- curriculum: {config.curriculum.name}",
-        f"- class embedding: {config.model.cen}, channels {list(config.model.channels)}",
+        f"- class embedding: {plain_text(model.cen)}, channels {list(model.channels)}",
         f"- steps: {step} of {config.train.batch_size} images, seed {config.seed}",
     ]
     if detected:
@@ -36,7 +39,8 @@ def write_card(
             f"- wrong labels found by the score: AUROC {detected['auroc']:.3f}, "
             f"precision at the true rate {detected['precision_at_rate']:.3f}"
         )
-    lines += ["", f"Evaluate with `robustdiff eval {run.path}`; figures go to metrics.json.", ""]
+    command = plain_text(f"robustdiff eval {shlex.quote(str(run.path))}")
+    lines += ["", f"Evaluate with {command}; figures go to metrics.json.", ""]
     write_text(run.path / "README.md", "\n".join(lines))
 
 

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 from scipy.stats import t as student
 
-from robustdiff.config import Config, to_plain
+from robustdiff.config import Config, flat, to_plain
 from robustdiff.files import write_text
+from robustdiff.markdown import plain_text
 from robustdiff.plots import write_figure
 from robustdiff.runs import Run
 
@@ -150,22 +151,26 @@ def _quality(row: Row) -> float:
 def _metrics(run: Run) -> Metrics:
     try:
         metrics: Metrics = json.loads(run.metrics_file.read_text())
-    except (OSError, ValueError) as error:
+        for column in COLUMNS.values():
+            float(column(metrics) or 0)
+        float(metrics["noise"])
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"cannot read {run.metrics_file}: {error}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{run.metrics_file} does not hold an evaluation's figures") from error
     return metrics
 
 
 def _settings(config: Config) -> dict[str, Any]:
     """Return what repetitions have in common, dotted key -> value."""
-    flat: dict[str, Any] = {}
-    for key, value in to_plain(config).items():
-        nested = value if isinstance(value, dict) else {}
-        flat |= {f"{key}.{name}": entry for name, entry in nested.items()} or {key: value}
+    settings = flat(to_plain(config))
     if config.curriculum.name == "uniform":
         # Settings of scores say nothing where there are none.
         named = ("curriculum.name", "curriculum.treatment")
-        flat = {k: v for k, v in flat.items() if k in named or not k.startswith("curriculum.")}
-    return {key: value for key, value in flat.items() if key not in _FREE}
+        settings = {
+            k: v for k, v in settings.items() if k in named or not k.startswith("curriculum.")
+        }
+    return {key: value for key, value in settings.items() if key not in _FREE}
 
 
 def _setup(config: Config) -> str:
@@ -231,11 +236,11 @@ def markdown(rows: Sequence[Row]) -> str:
     """Return the comparison's main columns as one Markdown table for each noise."""
     lines = []
     for noise, part in by_noise(rows).items():
-        lines += [f"### {noise}", "", "| method | seeds | " + " | ".join(_MAIN) + " |"]
+        lines += [f"### {plain_text(noise)}", "", "| method | seeds | " + " | ".join(_MAIN) + " |"]
         lines.append("|---" * (len(_MAIN) + 2) + "|")
         for row in part:
             cells = " | ".join(cell(row.values[name]) for name in _MAIN)
-            lines.append(f"| {row.method} | {len(row.seeds)} | {cells} |")
+            lines.append(f"| {plain_text(row.method)} | {len(row.seeds)} | {cells} |")
         lines.append("")
     return "\n".join(lines)
 

@@ -596,6 +596,57 @@ def validated(kind: type[_Kind], plain: Mapping[str, Any]) -> _Kind:
         raise ValueError(f"{where}: {message}, got {first['input']!r}") from None
 
 
+# What may change when a run is resumed: its length, where it runs, what it says and when it saves.
+# None of it changes a weight or a score of the steps that both lengths have.
+RESUMABLE = (
+    "train.steps",
+    "train.epochs",
+    "train.device",
+    "train.log_every",
+    "train.sample_every",
+    "train.checkpoint_every",
+    "train.checkpoint_minutes",
+    "data.data_dir",
+    "data.download",
+    "sample",
+    "eval",
+)
+
+
+def check_resumable(before: Layer, now: Layer) -> None:
+    """Refuse a changed configuration for a run that is resumed.
+
+    Args:
+        before: The run's whole configuration, see `to_plain`.
+        now: The same as it would go on.
+
+    Raises:
+        ValueError: Naming every changed entry that is not in `RESUMABLE`.
+    """
+    was, would = flat(before), flat(now)
+    changed = [
+        f"{key} {json.dumps(would.get(key))} (was {json.dumps(was.get(key))})"
+        for key in sorted(was.keys() | would.keys())
+        if was.get(key) != would.get(key)
+        and key not in RESUMABLE
+        and key.partition(".")[0] not in RESUMABLE
+    ]
+    if changed:
+        raise ValueError(
+            f"--resume continues a run as it was; only {', '.join(RESUMABLE)} may change, "
+            f"got {', '.join(changed)}"
+        )
+
+
+def flat(plain: Layer) -> dict[str, Any]:
+    """Return nested settings as dotted key -> value."""
+    entries: dict[str, Any] = {}
+    for key, value in plain.items():
+        nested = value if isinstance(value, Mapping) else {}
+        entries |= {f"{key}.{name}": entry for name, entry in nested.items()} or {key: value}
+    return entries
+
+
 def to_plain(config: Config) -> dict[str, Any]:
     """Return the configuration as nested plain data, ready for JSON."""
     plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))

@@ -1,11 +1,13 @@
 """A training run from configuration to finished folder: data, labels, loop, logs, checkpoints."""
 
 import json
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +16,7 @@ from corruptions import NoisyLabels, corrupt, labels_from, load_matrix, read_lab
 from robustdiff.audit import PAGE_NAME, stored_findings, write_audit
 from robustdiff.card import write_card
 from robustdiff.checkpoint import load_checkpoint, save_checkpoint
-from robustdiff.config import Config
+from robustdiff.config import Config, check_resumable, to_plain
 from robustdiff.data import Images, LabelledImages, load_images
 from robustdiff.device import pick_device, pick_dtype
 from robustdiff.errors import DamagedError, InterruptedRunError
@@ -138,12 +140,12 @@ def make_task(
     )
 
 
-def start_run(config: Config, path: Path, report: Report, workers: Workers = ALONE) -> Run:
+def start_run(config: Config, path: Path | None, report: Report, workers: Workers = ALONE) -> Run:
     """Train a new run to its end.
 
     Args:
         config: Its configuration.
-        path: Folder to make.
+        path: Folder to make; None for a new one under runs/.
         report: Told about progress.
         workers: Those that train it.
 
@@ -199,16 +201,18 @@ def resume_run(run: Run, config: Config, report: Report, workers: Workers = ALON
 
     Args:
         run: Its folder.
-        config: Its configuration; the length may differ from the stored one.
+        config: Its configuration; what `RESUMABLE` names may differ from the stored one.
         report: Told about progress.
         workers: Those that train it; their number may differ from before.
 
     Raises:
-        ValueError: If the dataset cannot be loaded.
+        ValueError: If the dataset cannot be loaded, or the configuration differs in more than a
+            resumed run may change.
         DamagedError: If no checkpoint can be used.
         DivergedError: If the loss is not finite.
         InterruptedRunError: If a signal asked to stop.
     """
+    workers.from_leader(lambda: check_resumable(to_plain(run.config()), to_plain(config)))
     images = workers.leader_first(lambda: load_images(config.data, report))
     labels = workers.from_leader(run.labels)
     task = make_task(config, images, labels, report, workers)
@@ -217,18 +221,30 @@ def resume_run(run: Run, config: Config, report: Report, workers: Workers = ALON
         saved = workers.from_leader(lambda: load_checkpoint(run.checkpoints))
         losses: list[float] = []
         if saved is not None:
+            _check_saved(saved, config, total_steps(config, len(task.data)))
             try:
                 state.load_state_dict(saved)
                 losses = saved["losses"]
-            except (RuntimeError, KeyError) as error:
+            except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
                 raise DamagedError(
                     f"the checkpoint in {run.checkpoints} is of another network"
                 ) from error
         if workers.leader:
             run.save_config(config)
-            _forget_after(run.history_file, state.step)
+            _forget_after(run, state.step)
         report.message(f"resumed at step {state.step} of {total_steps(config, len(task.data))}")
         _train_to_end(run, images, labels, task, state, report, losses)
+
+
+def _check_saved(saved: dict[str, Any], config: Config, steps: int) -> None:
+    """Refuse a configuration that the checkpoint was not made with, such as an edited file's."""
+    if "config" in saved:
+        check_resumable(json.loads(saved["config"]), to_plain(config))
+    if steps < saved["step"]:
+        raise ValueError(
+            f"a resumed run may become longer, not shorter than the {saved['step']} steps that "
+            f"are done, got {steps}"
+        )
 
 
 def _train_to_end(
@@ -257,7 +273,7 @@ def _train_to_end(
                     _checkpoint(loop)
                     raise InterruptedRunError(
                         f"stopped at step {state.step}; continue with: "
-                        f"robustdiff train --resume {run.path}",
+                        f"robustdiff train --resume {shlex.quote(str(run.path))}",
                         signal,
                     )
         workers.from_leader(lambda: _finish(loop))
@@ -400,7 +416,10 @@ def _log_samples(loop: _Loop, step: int) -> None:
 
 
 def _checkpoint(loop: _Loop) -> None:
-    content = loop.state.state_dict() | {"losses": loop.losses}
+    content = loop.state.state_dict() | {
+        "losses": loop.losses,
+        "config": json.dumps(to_plain(loop.config)),
+    }
     network = loop.state.averaged()
 
     def save() -> None:
@@ -443,18 +462,14 @@ def _append(path: Path, entry: dict[str, float]) -> None:
         file.write(json.dumps(entry) + "\n")
 
 
-def _forget_after(path: Path, step: int) -> None:
+def _forget_after(run: Run, step: int) -> None:
     """Drop history entries that the resumed run will write again."""
-    if path.exists():
-        lines = [line for line in path.read_text().splitlines() if _stays(line, step)]
-        write_text(path, "".join(f"{line}\n" for line in lines))
+    if run.history_file.exists():
+        lines = [json.dumps(entry) for entry in run.history() if _stays(entry, step)]
+        write_text(run.history_file, "".join(f"{line}\n" for line in lines))
 
 
-def _stays(line: str, step: int) -> bool:
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return False  # half a line, from a process killed while writing
+def _stays(entry: dict[str, Any], step: int) -> bool:
     # A scoring round comes after the checkpoint of its step.
     done = step - 1 if "labels_used" in entry else step
     return bool(entry["step"] <= done)

@@ -177,9 +177,10 @@ def _read_cache(stem: Path, fingerprint: str) -> tuple[Pixels, list[tuple[str, s
             return None
         # Copy on write: torch wants writable memory, and the file must not change.
         images = np.load(stem.with_suffix(".npy"), mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError, KeyError, TypeError):
+        bad = [(str(path), str(reason)) for path, reason in index["bad"]]
+    except Exception:  # noqa: BLE001 of damaged files, which fail in many ways; they are made anew
         return None
-    return images, [(path, reason) for path, reason in index["bad"]]
+    return (images, bad) if isinstance(images, np.ndarray) else None
 
 
 def _decode_into(

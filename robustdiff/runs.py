@@ -2,17 +2,17 @@
 
 import datetime
 import fcntl
+import itertools
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import nn
 
 from corruptions import NoisyLabels
@@ -22,6 +22,7 @@ from robustdiff.errors import DamagedError
 from robustdiff.files import write_atomic, write_text
 from robustdiff.metrics.detection import detection
 from robustdiff.parallel import started_by_torchrun
+from robustdiff.weights import load_weights, save_weights
 
 DEFAULT_ROOT = Path("runs")
 # Fields of Trust that scores.npz holds where the score knows the classes.
@@ -132,15 +133,11 @@ class Run:
         path = self.weights_file
         if not path.exists():
             raise DamagedError(f"run {self.path} has no {path.name} yet; let it train further")
-        try:
-            network.load_state_dict(load_file(path))
-        except (SafetensorError, RuntimeError) as error:
-            raise DamagedError(f"{path} does not hold this run's weights") from error
+        load_weights(path, network)
 
     def save_weights(self, network: nn.Module) -> None:
         """Write the averaged weights atomically."""
-        state = {name: value.contiguous() for name, value in network.state_dict().items()}
-        write_atomic(self.weights_file, lambda file: file.write(save(state)))
+        save_weights(self.weights_file, network)
 
     def save_scores(
         self, scores: NDArray[np.floating], trust: Trust, label_used: NDArray[np.bool_]
@@ -162,25 +159,50 @@ class Run:
 
     def scores(self) -> NDArray[np.floating] | None:
         """Read the newest scores, (N,) floats; None if the run made none."""
-        if not self.scores_file.exists():
-            return None
-        with np.load(self.scores_file, allow_pickle=False) as content:
-            scores: NDArray[np.floating] = content["score"]
-        return scores
+        content = self._stored_scores()
+        return None if content is None else content["score"]
 
     def trust(self) -> Trust | None:
         """Read what the newest scores say about the labels; None if the run made none."""
-        if not self.scores_file.exists():
+        content = self._stored_scores()
+        if content is None:
             return None
-        with np.load(self.scores_file, allow_pickle=False) as content:
-            known = {name: content[name] for name in _CLASS_PARTS if name in content}
-            return Trust(content["label_right"], float(content["estimated_noise"]), **known)
+        known = {name: content[name] for name in _CLASS_PARTS if name in content}
+        return Trust(content["label_right"], float(content["estimated_noise"]), **known)
+
+    def _stored_scores(self) -> dict[str, Any] | None:
+        """Read scores.npz; its zip archive has a checksum for every array.
+
+        Raises:
+            DamagedError: If it is damaged or something else.
+        """
+        path = self.scores_file
+        if not path.exists():
+            return None
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                content = dict(archive)
+                one = content["score"].shape
+                if len(one) != 1 or content["label_right"].shape != one:
+                    raise ValueError("not one score a sample")
+                float(content["estimated_noise"])
+        except Exception as error:  # damaged archives fail in many ways
+            raise DamagedError(f"scores of run {self.path}: {path.name} is damaged") from error
+        return content
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return what was logged; half a line, from a process killed while writing, is left out."""
+        if not self.history_file.exists():
+            return []
+        entries = []
+        for line in self.history_file.read_text(errors="replace").splitlines():
+            with suppress(ValueError):
+                entries.append(json.loads(line))
+        return [entry for entry in entries if isinstance(entry, dict) and "step" in entry]
 
     def seconds(self, batch_size: int) -> tuple[float, float]:
         """Return the time of all training steps and that of all scoring rounds."""
-        if not self.history_file.exists():
-            return 0.0, 0.0
-        entries = [json.loads(line) for line in self.history_file.read_text().splitlines()]
+        entries = self.history()
         before, training = 0, 0.0
         for entry in entries:
             if "images_per_second" in entry:
@@ -227,23 +249,47 @@ def restarted_run(path: Path, config: Config) -> Run | None:
     return run
 
 
-def create_run(path: Path, config: Config, labels: NoisyLabels) -> Run:
+def create_run(path: Path | None, config: Config, labels: NoisyLabels) -> Run:
     """Make a run's folder with its configuration and labels.
+
+    Args:
+        path: The folder, missing or empty; None for a new one under runs/.
+        config: The run's configuration.
+        labels: Its labels.
 
     Raises:
         ValueError: If the folder exists and is not empty.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    run = _new_folder(default_path(config)) if path is None else Run(path)
+    try:
+        if path is not None:
+            path.mkdir(parents=True, exist_ok=not _holds_something(path))
+        # Of two processes that want the same folder, one gets here.
+        run.samples.mkdir()
+    except FileExistsError:
         raise ValueError(
             f"{path} already exists; choose another --out, or continue it with --resume {path}"
-        )
-    run = Run(path)
-    for folder in (path, run.samples, run.tensorboard):
-        folder.mkdir(parents=True, exist_ok=True)
+        ) from None
+    run.tensorboard.mkdir()
     labels.save(run.labels_file)
     # Last, because a folder with a configuration counts as a run.
     run.save_config(config)
     return run
+
+
+def _holds_something(path: Path) -> bool:
+    return path.is_dir() and any(path.iterdir())
+
+
+def _new_folder(path: Path) -> Run:
+    """Make a folder of this name, or with a number after it: runs may start in the same second."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        free = path if number == 1 else path.with_name(f"{path.name}-{number}")
+        with suppress(FileExistsError):
+            free.mkdir()
+            return Run(free)
+    raise AssertionError("unreachable")
 
 
 def open_run(path: Path | None) -> Run:

@@ -96,7 +96,8 @@ def read_study(path: Path, data_dir: Path | None = None) -> list[Cell]:
 
 
 def _plain(name: str) -> str:
-    if not name or name.startswith(".") or "/" in name or "\\" in name:
+    steering = name.startswith(".") or "/" in name or "\\" in name or not name.isprintable()
+    if steering or not name.strip():
         raise ValueError(f"names in a study become folders, got {name!r}")
     return name
 

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from robustdiff.data import to_float
-from robustdiff.files import sha256, write_atomic
+from robustdiff.errors import DamagedError
+from robustdiff.files import sha256
 from robustdiff.metrics.validation import check_images, check_labels
+from robustdiff.weights import load_weights, save_weights
 
 # Part of the cache key: change it with the architecture or the training recipe.
 RECIPE = "evaluator-1"
@@ -32,7 +32,6 @@ _MAX_SHIFT = 1 / 8
 _MAX_LEARNING_RATE = 1e-2
 _WEIGHT_DECAY = 1e-2
 _SMALLEST = 1e-9
-_DIGEST_KEY = "tensors_sha256"
 
 
 class Evaluator(nn.Module):
@@ -238,9 +237,12 @@ def load_or_train(
     key = _training_hash(images, labels, num_classes, seed)
     path = cache_dir / f"{name}-{key[:12]}.safetensors"
     evaluator = Evaluator(images.shape[1], num_classes).to(images.device).eval()
-    if not _load(evaluator, path):
+    try:
+        load_weights(path, evaluator)
+    except DamagedError:  # or not there yet
         evaluator = train_evaluator(images, labels, num_classes, seed=seed, progress=progress)
-        _save(evaluator, path)
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        save_weights(path, evaluator)
     return evaluator, sha256(path)
 
 
@@ -250,32 +252,3 @@ def _training_hash(images: Tensor, labels: Tensor, num_classes: int, seed: int) 
     digest.update(images.cpu().numpy().tobytes())
     digest.update(labels.cpu().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _tensors_hash(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _load(evaluator: Evaluator, path: Path) -> bool:
-    """Load weights in place; False if the file is missing, damaged or of another network."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            # The format checks its header only, so the tensors carry their own digest.
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            intact = (file.metadata() or {}).get(_DIGEST_KEY) == _tensors_hash(tensors)
-        if intact:
-            evaluator.load_state_dict(tensors)
-    except (OSError, SafetensorError, RuntimeError):
-        return False
-    return intact
-
-
-def _save(evaluator: Evaluator, path: Path) -> None:
-    tensors = {name: value.cpu().contiguous() for name, value in evaluator.state_dict().items()}
-    content = save(tensors, metadata={_DIGEST_KEY: _tensors_hash(tensors)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, lambda file: file.write(content))

@@ -172,13 +172,34 @@ def test_a_stopped_run_resumes_to_the_same_weights(number, code):
     assert rounds[0] == rounds[1]
 
 
-def test_resume_may_change_the_length_and_nothing_else(capsys):
+def test_resume_may_change_the_length_and_little_else(capsys):
     assert train("runs/one") == 0
-    assert call("train", "--resume=latest", "--steps=28") == 0
+    assert call("train", "--resume=latest", "--steps=28", "--set=train.log_every=3") == 0
     assert Path("runs/one/checkpoints/step-00000028.pt").exists()
-    capsys.readouterr()
-    assert call("train", "--resume=runs/one", "--noise=0.1", "--cen=add") == 2
-    assert "got --cen, --noise" in capsys.readouterr().err
+    before = Path("runs/one/config.json").read_text()
+
+    def refusal(*words):
+        capsys.readouterr()
+        assert call("train", "--resume=runs/one", *words) == 2
+        assert Path("runs/one/config.json").read_text() == before
+        return capsys.readouterr().err
+
+    said = refusal("--noise=0.1", "--cen=add", "--set=train.lr=1")
+    assert 'got model.cen "add" (was "pyramid"), noise.rate 0.1 (was 0.3), train.lr 1' in said
+    assert "data.dataset" in refusal("--preset=mnist-small")
+    assert "without --out" in refusal("--out=runs/two")
+    assert "without --out or --dry-run" in refusal("--dry-run")
+    assert "not shorter than the 28 steps that are done, got 27" in refusal("--steps=27")
+    # What is as it was, is no change.
+    assert call("train", "--resume=runs/one", "--noise=0.3", "--seed=0") == 0
+
+
+def test_a_configuration_edited_behind_our_back_is_refused(capsys):
+    assert train("runs/one") == 0
+    file = Path("runs/one/config.json")
+    file.write_text(file.read_text().replace('"lr": 0.001', '"lr": 0.002'))
+    assert call("train", "--resume=runs/one", "--steps=28") == 2
+    assert "got train.lr 0.002 (was 0.001)" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_dry_run_writes_nothing(capsys, tmp_path):

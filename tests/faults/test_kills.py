@@ -1,7 +1,6 @@
 """A run that is killed over and over ends as if it had never been."""
 
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -17,15 +16,6 @@ WORDS = [
     "--set=train.sample_every=20", "--set=curriculum.warmup=1", "--set=curriculum.probes=1",
     "--set=sample.steps=2", "--checkpoint-every=4",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def processes():
-    os.environ["OMP_NUM_THREADS"] = "1"
-    # The server imports everything once, so that kills meet the work and not the imports.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["robustdiff.experiment", "robustdiff.cli.app"])
-    return context
 
 
 def attempt(processes, words, seconds=None):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustdiff.config import read_layer, resolve, to_plain
+from robustdiff.config import RESUMABLE, check_resumable, flat, read_layer, resolve, to_plain
 
 UNIT = st.floats(0, 1, exclude_max=True)
 POSITIVE = st.integers(1, 10**6)
@@ -82,6 +82,25 @@ def test_any_bytes_are_a_layer_or_refused(tmp_path_factory, content, suffix):
     path.write_bytes(content)
     said = refusal(read_layer, path)
     assert said is None or f"fuzz.{suffix}" in said
+
+
+ENTRIES = flat(to_plain(resolve()))
+
+
+@pytest.mark.parametrize("key", ENTRIES)
+def test_every_changed_entry_is_refused_by_name_when_a_run_is_resumed(key):
+    before, now = to_plain(resolve()), to_plain(resolve())
+    section, _, name = key.rpartition(".")
+    (now[section] if section else now)[name] = "changed"
+    if key in RESUMABLE or section in RESUMABLE:
+        check_resumable(before, now)
+    else:
+        with pytest.raises(ValueError, match=rf'got {key} "changed" \(was'):
+            check_resumable(before, now)
+
+
+def test_what_may_change_exists():
+    assert set(RESUMABLE) <= ENTRIES.keys() | {key.partition(".")[0] for key in ENTRIES}
 
 
 def test_deep_nesting_is_refused(tmp_path):
