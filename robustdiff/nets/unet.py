@@ -20,6 +20,8 @@ from robustdiff.nets.embeddings import (
 _ACTIVATIONS = {"silu": F.silu, "relu": F.relu}
 # Tokens of a class that a level attends to; of one alone, attention would be a constant.
 _TOKENS = 4
+# Longest sequence whose whole attention matrix is held; beyond it memory would grow quadratically.
+_WHOLE_ATTENTION = 256
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -28,6 +30,26 @@ def _norm(channels: int) -> nn.GroupNorm:
     while channels % groups:
         groups -= 1
     return nn.GroupNorm(groups, channels)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Return `softmax(query key^T / sqrt(D)) value`.
+
+    Args:
+        query: (B, heads, L, D).
+        key: (B, heads, S, D).
+        value: (B, heads, S, D).
+
+    Returns:
+        (B, heads, L, D).
+    """
+    short = key.shape[2] <= _WHOLE_ATTENTION
+    if short and query.device.type == "cpu" and query.dtype == torch.bfloat16:
+        # torch's flash attention on CPUs takes up to ten times as long backwards in bfloat16.
+        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+        mixed: Tensor = scores.softmax(-1) @ value
+        return mixed
+    return F.scaled_dot_product_attention(query, key, value)
 
 
 class ResidualBlock(nn.Module):
@@ -82,7 +104,7 @@ class SpatialAttention(nn.Module):
         b, c, h, w = x.shape
         qkv = self.qkv(self.norm(x)).permute(0, 2, 3, 1).reshape(b, h * w, 3, self.heads, -1)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, key, value)
+        mixed = attend(query, key, value)
         mixed = mixed.transpose(1, 2).reshape(b, h, w, c).permute(0, 3, 1, 2)
         out: Tensor = x + self.out(mixed)
         return out
@@ -110,7 +132,7 @@ class ClassAttention(nn.Module):
             part.reshape(b, tokens.shape[1], self.heads, -1).transpose(1, 2)
             for part in self.key_value(tokens).chunk(2, dim=-1)
         )
-        mixed = F.scaled_dot_product_attention(query.transpose(1, 2), key, value)
+        mixed = attend(query.transpose(1, 2), key, value)
         mixed = mixed.transpose(1, 2).reshape(b, h, w, c).permute(0, 3, 1, 2)
         out: Tensor = x + self.out(mixed)
         return out

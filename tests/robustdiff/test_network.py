@@ -6,7 +6,7 @@ import torch
 from robustdiff.config import ModelConfig
 from robustdiff.ema import ema_decay, update_ema
 from robustdiff.nets.embeddings import ClassEmbeddingNetwork, class_embedding_sizes
-from robustdiff.nets.unet import ClassAttention, ResidualBlock, UNet
+from robustdiff.nets.unet import ClassAttention, ResidualBlock, UNet, attend
 from robustdiff.task import build_network
 
 
@@ -98,6 +98,20 @@ def levels_that_see_the_class(network, one, other):
     for hook in hooks:
         hook.remove()
     return [not torch.equal(a, b) for a, b in seen]
+
+
+@pytest.mark.parametrize("length", [5, 49, 300])
+def test_attention_in_bfloat16_equals_float64_within_its_rounding(length):
+    torch.manual_seed(0)
+    exact = [torch.randn(3, 2, length, 8, dtype=torch.float64) for _ in range(3)]
+    half = [part.bfloat16().requires_grad_() for part in exact]
+    exact = [part.detach().double().requires_grad_() for part in half]
+    expected, got = torch.nn.functional.scaled_dot_product_attention(*exact), attend(*half)
+    torch.testing.assert_close(got.double(), expected, rtol=0.03, atol=0.01)
+    seed = torch.randn_like(expected).bfloat16()
+    wanted = torch.autograd.grad(expected, exact, seed.double())
+    for one, other in zip(torch.autograd.grad(got, half, seed), wanted, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=0.05, atol=0.03)
 
 
 @pytest.mark.parametrize(
