@@ -32,6 +32,11 @@ def _norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(groups, channels)
 
 
+def for_labels(h: Tensor, count: int) -> Tensor:
+    """Repeat each image's part, (B, ...), for each of its labels: (count, ...), image by image."""
+    return h if len(h) == count else h.repeat_interleave(count // len(h), dim=0)
+
+
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Return `softmax(query key^T / sqrt(D)) value`.
 
@@ -156,8 +161,13 @@ class Level(nn.Module):
         self.cen = cen
 
     def forward(self, x: Tensor, time: Tensor, labels: Tensor) -> Tensor:
-        """Map (B, inputs, H, W) to (B, outputs + class size, H, W)."""
-        h: Tensor = self.attention(self.block(x, time))
+        """Map (B, inputs, H, W) to (B, outputs + class size, H, W).
+
+        With M labels an image, what comes before the class is computed once for all of them.
+        """
+        h: Tensor = self.attention(self.block(x, for_labels(time, len(x))))
+        if self.cross is not None or self.cen is not None:
+            h = for_labels(h, len(labels))
         if self.cross is not None:
             h = self.cross(h, labels)
         return h if self.cen is None else broadcast_concat(h, self.cen(labels))
@@ -237,16 +247,19 @@ class UNet(nn.Module):
         Args:
             x_t: (B, C, H, W) float32.
             t: (B,) times in [0, 1].
-            labels: (B,) int64 in [0, K], K for the null class.
+            labels: (B,) int64 in [0, K], K for the null class; or (B M,), M labels for each image,
+                image by image. Then each layer before the first that sees the class runs once an
+                image: all of the encoder with the complete bottleneck.
 
         Returns:
-            (B, C, H, W), zero before training.
+            (B, C, H, W), or (B M, C, H, W), zero before training.
         """
         time = self.time(t)
         if self.add is not None:
-            time = time + self.add(labels)
+            time = for_labels(time, len(labels)) + self.add(labels)
         time = F.silu(time)
-        h = F.pixel_unshuffle(x_t, self.patch_size).contiguous(memory_format=torch.channels_last)
+        h = for_labels(F.pixel_unshuffle(x_t, self.patch_size), len(time))
+        h = h.contiguous(memory_format=torch.channels_last)
         skips: list[Tensor] = []
         for i, encode in enumerate(self.encoder):
             h = encode(F.max_pool2d(h, 2) if i else h, time, labels)
@@ -255,8 +268,8 @@ class UNet(nn.Module):
         for decode, skip in zip(self.decoder, reversed(skips), strict=True):
             if h.shape[2:] != skip.shape[2:]:
                 h = F.interpolate(h, size=skip.shape[2:], mode="nearest")
-            h = decode(torch.cat([h, skip], dim=1), time, labels)
-        return F.pixel_shuffle(self.head(h), self.patch_size)
+            h = decode(torch.cat([h, for_labels(skip, len(h))], dim=1), time, labels)
+        return for_labels(F.pixel_shuffle(self.head(h), self.patch_size), len(labels))
 
 
 def smallest_image(config: ModelConfig) -> int:

@@ -84,6 +84,30 @@ def test_images_of_a_batch_do_not_see_each_other(cen, patch_size):
     torch.testing.assert_close(others[:1], alone, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "cen",
+    ["pyramid", "complete-bottleneck", "0,3,0", "0,0,0", "add", "adagn", "cross-attention"],
+)
+@pytest.mark.parametrize("each", [1, 3])
+def test_several_labels_of_an_image_equal_several_images(cen, each):
+    network = awake(small(cen=cen, patch_size=2))
+    x, t, _ = batch()
+    labels = torch.arange(5 * each) % 5
+    together = network(x, t, labels)
+    apart = network(x.repeat_interleave(each, 0), t.repeat_interleave(each), labels)
+    torch.testing.assert_close(together, apart, rtol=1e-5, atol=1e-6)
+
+
+def test_the_complete_bottleneck_runs_the_encoder_once_for_all_labels():
+    network = awake(small(cen="complete-bottleneck"))
+    seen = []
+    for level in network.levels():
+        level.block.register_forward_hook(lambda module, inputs, out: seen.append(len(out)))
+    x, t, _ = batch()
+    network(x, t, torch.arange(20) % 5)
+    assert seen == [5, 5, 5, 20, 20]  # two encoder levels, bottleneck, two decoder levels
+
+
 def levels_that_see_the_class(network, one, other):
     """Run two classes; say for each level, encoder first, whether its output differs."""
     levels = [*network.encoder, network.bottleneck, *network.decoder]
