@@ -12,7 +12,9 @@ from robustdiff.process import PREDICTIONS, Prediction, per_image
 from robustdiff.schedules import SCHEDULES, Schedule
 
 Network = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(x_t (B, C, H, W) float32, t (B,), labels (B,) int64) -> output (B, C, H, W) float32."""
+"""(x_t (B, C, H, W) float32, t (B,), labels (B,) int64) -> output (B, C, H, W) float32.
+
+With labels (B M,), M for each image, image by image, the output is (B M, C, H, W)."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,9 @@ class Model:
         self, convert: Callable[..., Tensor], x_t: Tensor, t: Tensor, labels: Tensor
     ) -> Tensor:
         output = self.network(x_t.float(), t, labels).to(x_t.dtype)
+        each = len(labels) // len(x_t)
+        if each > 1:
+            x_t, t = x_t.repeat_interleave(each, dim=0), t.repeat_interleave(each)
         alpha, sigma = (per_image(part, x_t) for part in self.schedule(t))
         return convert(output, x_t, alpha, sigma)
 

@@ -4,6 +4,7 @@ A probe is a fixed (t, eps) keyed by (seed, sample, round, k): the same for ever
 and new weights, so that differences between predictions are not differences between draws.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from curricula.scores import Curriculum, Forward, squared_error
+from curricula.scores import Curriculum, Forward
 from robustdiff.config import CurriculumConfig
 from robustdiff.data import LabelledImages
 from robustdiff.guidance import drop_labels
@@ -20,6 +21,7 @@ from robustdiff.model import Model
 from robustdiff.process import diffuse, per_image
 from robustdiff.rng import Stream, normal, uniform
 
+# Images times labels in one forward.
 _BATCH = 512
 
 
@@ -113,30 +115,41 @@ def prediction_scores(
         return None
     redrawn = curriculum.needs_previous and probing.settings.pairing == "redrawn"
     scores = torch.full((len(data),), float("nan"))
-    for where in torch.split(rows, _BATCH):
+    for where in torch.split(rows, max(1, _BATCH // len(curriculum.forwards))):
         batch = data[where]
         total = torch.zeros(len(where), dtype=torch.float64)
         for k in range(probing.settings.probes):
             probe = make_probe(model, probing, batch, round_number, k)
             old_probe = make_probe(model, probing, batch, round_number - 1, k) if redrawn else probe
-            outputs: dict[Forward, Tensor] = {}
-            for name in curriculum.forwards:
-                if name.startswith("old_") and old_model is not None:
-                    outputs[name] = _predict(name, old_model, old_probe, batch[1])
-                else:
-                    outputs[name] = _predict(name, model, probe, batch[1])
+            old = [name for name in curriculum.forwards if name.startswith("old_")]
+            new = [name for name in curriculum.forwards if name not in old]
+            outputs = _predict(new, model, probe, batch[1])
+            if old_model is not None:
+                outputs |= _predict(old, old_model, old_probe, batch[1])
             total += compute(probe.eps, outputs).double().cpu()
         scores[where] = (total / probing.settings.probes).float()
     return scores.numpy()
 
 
-def _predict(name: Forward, model: Model, probe: Probe, given: Tensor) -> Tensor:
+def _predict(
+    names: Sequence[Forward], model: Model, probe: Probe, given: Tensor
+) -> dict[Forward, Tensor]:
+    """Predict eps under several labels in one forward."""
+    if not names:
+        return {}
     labels = {
         "given": given,
         "dropped": probe.kept,
         "null": torch.full_like(given, model.null_class),
     }
-    return model.eps(probe.x_t, probe.t, labels[name.removeprefix("old_")])
+    told = torch.stack([labels[name.removeprefix("old_")] for name in names], dim=1)
+    return dict(zip(names, _under_labels(model, probe, told).unbind(1), strict=True))
+
+
+def _under_labels(model: Model, probe: Probe, labels: Tensor) -> Tensor:
+    """Predict eps under (B, M) labels as (B, M, C, H, W)."""
+    eps = model.eps(probe.x_t, probe.t, labels.flatten())
+    return eps.reshape(*labels.shape, *eps.shape[1:])
 
 
 @torch.inference_mode()
@@ -165,28 +178,28 @@ def class_evidence(
     """
     num_classes = model.null_class
     evidence = torch.full((len(data), num_classes), float("nan"))
-    for where in torch.split(rows, _BATCH):
+    count = num_classes
+    if previous is not None and probing.settings.rivals is not None:
+        count = min(probing.settings.rivals + 1, num_classes)
+    for where in torch.split(rows, max(1, _BATCH // count)):
         batch = data[where]
-        earlier = None if previous is None else torch.from_numpy(previous[where.numpy()])
-        tried = _classes_to_try(batch[1].cpu(), num_classes, earlier, probing.settings.rivals)
-        total = torch.zeros(len(where), tried.shape[1], dtype=torch.float64)
+        so_far = (
+            np.zeros((len(where), num_classes)) if previous is None else previous[where.numpy()]
+        )
+        tried = _likeliest(batch[1].cpu(), torch.from_numpy(so_far), count)
+        labels = tried.to(batch[1].device)
+        total = torch.zeros(labels.shape, dtype=torch.float64)
         for k in range(probing.settings.probes):
             probe = make_probe(model, probing, batch, round_number, k)
-            for column in range(tried.shape[1]):
-                labels = tried[:, column].to(batch[1].device)
-                error = squared_error(probe.eps, model.eps(probe.x_t, probe.t, labels))
-                total[:, column] += error.double().cpu()
+            error = (probe.eps[:, None] - _under_labels(model, probe, labels)).square()
+            total += error.flatten(2).mean(2).double().cpu()
         # The given label comes first.
         gain = (total[:, :1] - total) / probing.settings.probes
         evidence[where] = evidence[where].scatter(1, tried, gain.float())
     return evidence.numpy()
 
 
-def _classes_to_try(
-    given: Tensor, num_classes: int, previous: Tensor | None, rivals: int | None
-) -> Tensor:
-    """Return (B, M) int64 distinct classes, the given one first, then by previous evidence."""
-    order = torch.zeros(len(given), num_classes) if previous is None else previous.clone()
-    order.scatter_(1, given[:, None], float("inf"))
-    count = num_classes if previous is None or rivals is None else min(rivals + 1, num_classes)
+def _likeliest(given: Tensor, evidence: Tensor, count: int) -> Tensor:
+    """Return (B, count) int64 distinct classes, the given one first, then by (B, K) evidence."""
+    order = evidence.scatter(1, given[:, None], float("inf"))
     return order.argsort(dim=1, descending=True, stable=True)[:, :count]

@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
 
@@ -34,6 +33,8 @@ def detection(score: Tensor, flipped: Tensor) -> dict[str, float] | None:
             f"score must be floating point of shape ({len(flipped)},), got {score.dtype} "
             f"of shape {tuple(score.shape)}"
         )
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
     suspicion = -score.detach().cpu().double().numpy()
     wrong = flipped.cpu().numpy()
     if not np.isfinite(suspicion).all():

@@ -1,7 +1,6 @@
 """Density and coverage: fidelity and diversity from nearest neighbours."""
 
 import numpy as np
-from sklearn.neighbors import KDTree, NearestNeighbors
 from torch import Tensor
 
 from robustdiff.metrics.validation import check_feature_sets
@@ -37,6 +36,8 @@ def density_coverage(real: Tensor, generated: Tensor, k: int = 5) -> tuple[float
     # Trees compute differences, not the expanded square, so copies are at distance exactly 0, and
     # they never hold the N x M matrix.
     centres = real.cpu().double().numpy()
+    from sklearn.neighbors import KDTree, NearestNeighbors
+
     neighbours = NearestNeighbors(n_neighbors=k, algorithm="kd_tree").fit(centres)
     radii = neighbours.kneighbors()[0][:, -1]
     inside = KDTree(generated.cpu().double().numpy()).query_radius(

@@ -20,6 +20,8 @@ from robustdiff.nets.embeddings import (
 _ACTIVATIONS = {"silu": F.silu, "relu": F.relu}
 # Tokens of a class that a level attends to; of one alone, attention would be a constant.
 _TOKENS = 4
+# Longest sequence whose whole attention matrix is held; beyond it memory would grow quadratically.
+_WHOLE_ATTENTION = 256
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -28,6 +30,31 @@ def _norm(channels: int) -> nn.GroupNorm:
     while channels % groups:
         groups -= 1
     return nn.GroupNorm(groups, channels)
+
+
+def for_labels(h: Tensor, count: int) -> Tensor:
+    """Repeat each image's part, (B, ...), for each of its labels: (count, ...), image by image."""
+    return h if len(h) == count else h.repeat_interleave(count // len(h), dim=0)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Return `softmax(query key^T / sqrt(D)) value`.
+
+    Args:
+        query: (B, heads, L, D).
+        key: (B, heads, S, D).
+        value: (B, heads, S, D).
+
+    Returns:
+        (B, heads, L, D).
+    """
+    short = key.shape[2] <= _WHOLE_ATTENTION
+    if short and query.device.type == "cpu" and query.dtype == torch.bfloat16:
+        # torch's flash attention on CPUs takes up to ten times as long backwards in bfloat16.
+        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+        mixed: Tensor = scores.softmax(-1) @ value
+        return mixed
+    return F.scaled_dot_product_attention(query, key, value)
 
 
 class ResidualBlock(nn.Module):
@@ -82,7 +109,7 @@ class SpatialAttention(nn.Module):
         b, c, h, w = x.shape
         qkv = self.qkv(self.norm(x)).permute(0, 2, 3, 1).reshape(b, h * w, 3, self.heads, -1)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, key, value)
+        mixed = attend(query, key, value)
         mixed = mixed.transpose(1, 2).reshape(b, h, w, c).permute(0, 3, 1, 2)
         out: Tensor = x + self.out(mixed)
         return out
@@ -110,7 +137,7 @@ class ClassAttention(nn.Module):
             part.reshape(b, tokens.shape[1], self.heads, -1).transpose(1, 2)
             for part in self.key_value(tokens).chunk(2, dim=-1)
         )
-        mixed = F.scaled_dot_product_attention(query.transpose(1, 2), key, value)
+        mixed = attend(query.transpose(1, 2), key, value)
         mixed = mixed.transpose(1, 2).reshape(b, h, w, c).permute(0, 3, 1, 2)
         out: Tensor = x + self.out(mixed)
         return out
@@ -134,8 +161,13 @@ class Level(nn.Module):
         self.cen = cen
 
     def forward(self, x: Tensor, time: Tensor, labels: Tensor) -> Tensor:
-        """Map (B, inputs, H, W) to (B, outputs + class size, H, W)."""
-        h: Tensor = self.attention(self.block(x, time))
+        """Map (B, inputs, H, W) to (B, outputs + class size, H, W).
+
+        With M labels an image, what comes before the class is computed once for all of them.
+        """
+        h: Tensor = self.attention(self.block(x, for_labels(time, len(x))))
+        if self.cross is not None or self.cen is not None:
+            h = for_labels(h, len(labels))
         if self.cross is not None:
             h = self.cross(h, labels)
         return h if self.cen is None else broadcast_concat(h, self.cen(labels))
@@ -215,16 +247,19 @@ class UNet(nn.Module):
         Args:
             x_t: (B, C, H, W) float32.
             t: (B,) times in [0, 1].
-            labels: (B,) int64 in [0, K], K for the null class.
+            labels: (B,) int64 in [0, K], K for the null class; or (B M,), M labels for each image,
+                image by image. Then each layer before the first that sees the class runs once an
+                image: all of the encoder with the complete bottleneck.
 
         Returns:
-            (B, C, H, W), zero before training.
+            (B, C, H, W), or (B M, C, H, W), zero before training.
         """
         time = self.time(t)
         if self.add is not None:
-            time = time + self.add(labels)
+            time = for_labels(time, len(labels)) + self.add(labels)
         time = F.silu(time)
-        h = F.pixel_unshuffle(x_t, self.patch_size).contiguous(memory_format=torch.channels_last)
+        h = for_labels(F.pixel_unshuffle(x_t, self.patch_size), len(time))
+        h = h.contiguous(memory_format=torch.channels_last)
         skips: list[Tensor] = []
         for i, encode in enumerate(self.encoder):
             h = encode(F.max_pool2d(h, 2) if i else h, time, labels)
@@ -233,8 +268,8 @@ class UNet(nn.Module):
         for decode, skip in zip(self.decoder, reversed(skips), strict=True):
             if h.shape[2:] != skip.shape[2:]:
                 h = F.interpolate(h, size=skip.shape[2:], mode="nearest")
-            h = decode(torch.cat([h, skip], dim=1), time, labels)
-        return F.pixel_shuffle(self.head(h), self.patch_size)
+            h = decode(torch.cat([h, for_labels(skip, len(h))], dim=1), time, labels)
+        return for_labels(F.pixel_shuffle(self.head(h), self.patch_size), len(labels))
 
 
 def smallest_image(config: ModelConfig) -> int:

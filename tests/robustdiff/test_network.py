@@ -6,7 +6,7 @@ import torch
 from robustdiff.config import ModelConfig
 from robustdiff.ema import ema_decay, update_ema
 from robustdiff.nets.embeddings import ClassEmbeddingNetwork, class_embedding_sizes
-from robustdiff.nets.unet import ClassAttention, ResidualBlock, UNet
+from robustdiff.nets.unet import ClassAttention, ResidualBlock, UNet, attend
 from robustdiff.task import build_network
 
 
@@ -84,6 +84,30 @@ def test_images_of_a_batch_do_not_see_each_other(cen, patch_size):
     torch.testing.assert_close(others[:1], alone, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "cen",
+    ["pyramid", "complete-bottleneck", "0,3,0", "0,0,0", "add", "adagn", "cross-attention"],
+)
+@pytest.mark.parametrize("each", [1, 3])
+def test_several_labels_of_an_image_equal_several_images(cen, each):
+    network = awake(small(cen=cen, patch_size=2))
+    x, t, _ = batch()
+    labels = torch.arange(5 * each) % 5
+    together = network(x, t, labels)
+    apart = network(x.repeat_interleave(each, 0), t.repeat_interleave(each), labels)
+    torch.testing.assert_close(together, apart, rtol=1e-5, atol=1e-6)
+
+
+def test_the_complete_bottleneck_runs_the_encoder_once_for_all_labels():
+    network = awake(small(cen="complete-bottleneck"))
+    seen = []
+    for level in network.levels():
+        level.block.register_forward_hook(lambda module, inputs, out: seen.append(len(out)))
+    x, t, _ = batch()
+    network(x, t, torch.arange(20) % 5)
+    assert seen == [5, 5, 5, 20, 20]  # two encoder levels, bottleneck, two decoder levels
+
+
 def levels_that_see_the_class(network, one, other):
     """Run two classes; say for each level, encoder first, whether its output differs."""
     levels = [*network.encoder, network.bottleneck, *network.decoder]
@@ -98,6 +122,20 @@ def levels_that_see_the_class(network, one, other):
     for hook in hooks:
         hook.remove()
     return [not torch.equal(a, b) for a, b in seen]
+
+
+@pytest.mark.parametrize("length", [5, 49, 300])
+def test_attention_in_bfloat16_equals_float64_within_its_rounding(length):
+    torch.manual_seed(0)
+    exact = [torch.randn(3, 2, length, 8, dtype=torch.float64) for _ in range(3)]
+    half = [part.bfloat16().requires_grad_() for part in exact]
+    exact = [part.detach().double().requires_grad_() for part in half]
+    expected, got = torch.nn.functional.scaled_dot_product_attention(*exact), attend(*half)
+    torch.testing.assert_close(got.double(), expected, rtol=0.03, atol=0.01)
+    seed = torch.randn_like(expected).bfloat16()
+    wanted = torch.autograd.grad(expected, exact, seed.double())
+    for one, other in zip(torch.autograd.grad(got, half, seed), wanted, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=0.05, atol=0.03)
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,15 @@ import torch
 
 from corruptions import corrupt
 from curricula import CURRICULA, Labels
-from robustdiff.config import CurriculumConfig, DataConfig, resolve
+from robustdiff import scoring
+from robustdiff.config import CurriculumConfig, DataConfig, ModelConfig, resolve
 from robustdiff.crossfit import Judgement
 from robustdiff.data import LabelledImages, load_images
 from robustdiff.errors import DivergedError
 from robustdiff.experiment import make_task
 from robustdiff.model import Model
 from robustdiff.nets.time_classifier import TimeClassifier
+from robustdiff.nets.unet import UNet
 from robustdiff.process import PREDICTIONS
 from robustdiff.progress import Silent
 from robustdiff.rounds import RoundDone, rounds_due
@@ -226,8 +228,8 @@ def shifting(shift, used):
     """A model whose error depends on the label: wrong by `shift[label]`."""
 
     def network(x_t, t, labels):
-        used.append(labels.clone())
-        return x_t + shift[labels].reshape(-1, 1, 1, 1)
+        used.append(labels.unflatten(0, (len(x_t), -1)))
+        return x_t.repeat_interleave(used[-1].shape[1], dim=0) + shift[labels].reshape(-1, 1, 1, 1)
 
     return Model(network, cosine, PREDICTIONS["eps"], null_class=10)
 
@@ -293,8 +295,9 @@ def test_scores_call_each_forward_with_the_right_labels():
     model = shifting(torch.rand(11), used)
     data = small_data()
     prediction_scores(CURRICULA["pmi"], probing(probes=1), data, model, None, ROWS, 0)
-    assert torch.equal(used[0], data.given)
-    assert (used[1] == 10).all()
+    (labels,) = used  # one forward for both
+    assert torch.equal(labels[:, 0], data.given)
+    assert (labels[:, 1] == 10).all()
 
 
 def test_dynamics_have_no_score_before_a_second_round():
@@ -317,10 +320,41 @@ def test_class_evidence_is_the_error_of_the_given_label_less_that_of_each_class(
     assert (whole[:, 3] == 0).all()
     used = []
     again = class_evidence(setting, data, shifting(shift, used), whole, ROWS, 0)
-    assert [labels.unique().tolist() for labels in used] == [[3], [0], [1]] * 2
+    assert len(used) == 2  # one forward a probe
+    assert all((labels == torch.tensor([3, 0, 1])).all() for labels in used)
     tried = ~np.isnan(again)
     assert (tried == np.isin(np.arange(10), [0, 1, 3])).all()
     np.testing.assert_allclose(again[tried], whole[tried])
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v"])
+def test_scores_do_not_depend_on_how_many_run_at_once(prediction, monkeypatch):
+    torch.manual_seed(0)
+    config = ModelConfig(channels=(8, 16), cen="complete-bottleneck")
+    network = UNet(config, image_channels=1, num_classes=10).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    model = Model(network, cosine, PREDICTIONS[prediction], null_class=10)
+    data, one, many = small_data(), [], []
+    for found, batch in ((many, 512), (one, 1)):
+        monkeypatch.setattr(scoring, "_BATCH", batch)
+        found.append(class_evidence(probing(probes=2), data, model, None, ROWS, 0))
+        for name in ("pmi", "dynamics-uncond"):
+            args = (CURRICULA[name], probing(probes=2), data, model, model, ROWS, 0)
+            found.append(prediction_scores(*args))
+    for a, b in zip(one, many, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    # Class by class, as the definition says.
+    labels, index = data.given, torch.arange(20)
+    error = torch.zeros(20, 10)
+    with torch.no_grad():
+        for k in range(2):
+            probe = make_probe(model, probing(probes=2), (data[index][0], labels, index), 0, k)
+            for c in range(10):
+                eps = model.eps(probe.x_t, probe.t, torch.full((20,), c))
+                error[:, c] += (probe.eps - eps).square().flatten(1).mean(1) / 2
+    expected = error.gather(1, labels[:, None]) - error
+    np.testing.assert_allclose(many[0], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_samples_take_turns():
