@@ -107,7 +107,10 @@ def plan(count: int) -> dict[str, Any]:
         torch.zeros(count, 1, 1, 1, dtype=torch.uint8), torch.arange(count) % NUM_CLASSES
     )
     fake = Model(
-        lambda x_t, t, labels: x_t * (labels < NUM_CLASSES).float()[:, None, None, None],
+        lambda x_t, t, labels: (
+            x_t.repeat_interleave(len(labels) // len(x_t), dim=0)
+            * (labels < NUM_CLASSES).float()[:, None, None, None]
+        ),
         SCHEDULES["cosine"],
         PREDICTIONS["v"],
         NUM_CLASSES,

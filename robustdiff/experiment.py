@@ -231,7 +231,7 @@ def resume_run(run: Run, config: Config, report: Report, workers: Workers = ALON
                 ) from error
         if workers.leader:
             run.save_config(config)
-            _forget_after(run, state.step)
+            _forget_after(run, state)
         report.message(f"resumed at step {state.step} of {total_steps(config, len(task.data))}")
         _train_to_end(run, images, labels, task, state, report, losses)
 
@@ -378,6 +378,7 @@ def _on_round(loop: _Loop, event: RoundDone) -> None:
     board.estimate(event.step, estimated, labels.realised_rate)
     entry = {
         "step": event.step,
+        "round": event.number,
         "labels_used": float(event.label_used.mean()),
         "estimated_noise": estimated,
         "scoring_seconds": event.seconds,
@@ -462,14 +463,15 @@ def _append(path: Path, entry: dict[str, float]) -> None:
         file.write(json.dumps(entry) + "\n")
 
 
-def _forget_after(run: Run, step: int) -> None:
+def _forget_after(run: Run, state: TrainState) -> None:
     """Drop history entries that the resumed run will write again."""
     if run.history_file.exists():
-        lines = [json.dumps(entry) for entry in run.history() if _stays(entry, step)]
+        lines = [json.dumps(entry) for entry in run.history() if _stays(entry, state)]
         write_text(run.history_file, "".join(f"{line}\n" for line in lines))
 
 
-def _stays(entry: dict[str, Any], step: int) -> bool:
-    # A scoring round comes after the checkpoint of its step.
-    done = step - 1 if "labels_used" in entry else step
-    return bool(entry["step"] <= done)
+def _stays(entry: dict[str, Any], state: TrainState) -> bool:
+    # A checkpoint may come before or after the scoring round of its step.
+    if "round" in entry:
+        return bool(entry["round"] <= state.rounds)
+    return bool(entry["step"] <= state.step)

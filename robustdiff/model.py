@@ -38,7 +38,10 @@ class Model:
         return self._convert(self.prediction.to_x_0, x_t, t, labels)
 
     def eps(self, x_t: Tensor, t: Tensor, labels: Tensor) -> Tensor:
-        """Estimate the noise, (B, C, H, W) in the dtype of `x_t`."""
+        """Estimate the noise in the dtype of `x_t`.
+
+        Labels may be (B * M,), M for each image in turn; the result is then (B * M, C, H, W).
+        """
         return self._convert(self.prediction.to_eps, x_t, t, labels)
 
     def _convert(

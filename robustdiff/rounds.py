@@ -25,6 +25,7 @@ class RoundDone:
 
     Attributes:
         step: Steps so far.
+        number: Which round of the run it is, counted from 1.
         scores: (N,) float32 smoothed scores, high = trusted.
         trust: What they say about the labels.
         label_used: (N,) bool, whether training uses the given label.
@@ -32,6 +33,7 @@ class RoundDone:
     """
 
     step: int
+    number: int
     scores: Scores
     trust: Trust
     label_used: NDArray[np.bool_]
@@ -129,7 +131,7 @@ def scoring_round(state: TrainState, task: Task) -> Iterator[RoundDone]:
         return
     scores = sampler.update(*measured)
     assert sampler.trust is not None
-    yield _done(state, task, scores, sampler.trust, started)
+    yield _done(state, task, state.rounds, scores, sampler.trust, started)
 
 
 def last_round(state: TrainState, task: Task) -> Iterator[RoundDone]:
@@ -139,11 +141,14 @@ def last_round(state: TrainState, task: Task) -> Iterator[RoundDone]:
         return
     new, judged = measured
     sampler = state.curriculum
-    yield _done(state, task, *sampler.judged(sampler.updated(new), judged), started)
+    scores, trust = sampler.judged(sampler.updated(new), judged)
+    yield _done(state, task, state.rounds + 1, scores, trust, started)
 
 
-def _done(state: TrainState, task: Task, scores: Scores, trust: Trust, started: float) -> RoundDone:
+def _done(
+    state: TrainState, task: Task, number: int, scores: Scores, trust: Trust, started: float
+) -> RoundDone:
     used = np.ones(len(scores), dtype=bool)
     if state.curriculum.treatment not in ("none", "select"):
         used = trusted(trust.right, task.given)
-    return RoundDone(state.step, scores, trust, used, time.perf_counter() - started)
+    return RoundDone(state.step, number, scores, trust, used, time.perf_counter() - started)

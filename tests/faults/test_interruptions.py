@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from corruptions import corrupt
 from robustdiff import experiment, runs
 from robustdiff.config import resolve
+from robustdiff.rounds import RoundDone
 from robustdiff.runs import create_run
 
 TINY = [
@@ -125,6 +126,30 @@ def test_a_nan_stops_training_and_the_last_checkpoint_is_good(where, monkeypatch
     again, history_again = outcome(Path("run"))
     assert all((again[name] == weights[name]).all() for name in weights)
     assert history_again == history
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_stop_right_after_a_round_keeps_its_line(number, monkeypatch):
+    words = ["train", *TINY, "--set=curriculum.score_every=1", "--steps=40"]
+    assert call(*words, "--out=straight") == 0
+    real = experiment.train
+
+    def stopped(state, task):
+        for event in real(state, task):
+            if isinstance(event, RoundDone) and event.number == number:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield event
+
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment, "train", stopped)
+        assert call(*words, "--out=run") == 143
+    assert call("train", "--resume=run") == 0
+    weights, history = outcome(Path("straight"))
+    again, history_again = outcome(Path("run"))
+    assert all((again[name] == weights[name]).all() for name in weights)
+    assert [entry for entry in history_again if "round" in entry] == [
+        entry for entry in history if "round" in entry
+    ]
 
 
 @pytest.mark.parametrize("jump", [-1e8, 1e8])
