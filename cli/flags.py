@@ -1,10 +1,24 @@
-"""From the flags of a command to a configuration layer."""
+"""From the flags of a command to numbers and to a configuration layer."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from robustdiff.config import Layer
+
+_Number = TypeVar("_Number", int, float)
+
+
+def numbers(text: str, kind: type[_Number], flag: str) -> list[_Number]:
+    """Read the comma-separated numbers that a flag was given.
+
+    Raises:
+        ValueError: If they are something else.
+    """
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{flag} takes comma-separated numbers, got {text!r}") from None
 
 
 def flag_layer(entries: Mapping[str, str], values: Mapping[str, Any]) -> Layer:

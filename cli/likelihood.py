@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import make_report
+from .console import make_report, plain, printable
 from .sampling import DataDirOption, DeviceOption, RunArgument, open_with
 
 if TYPE_CHECKING:
@@ -48,14 +48,15 @@ def _print_table(result: dict[str, Any]) -> None:
         "under",
         "bits per dimension, at most",
         "bits per image that the label gains",
-        title=f"{result['run']}\n{result['num_images']} images, mean and standard error",
+        title=f"{plain(result['run'])}\n{result['num_images']} images, mean and standard error",
     )
     _add_rows(table, "all", result)
     if "given_label_wrong" in result:
         _add_rows(table, "given label wrong", result["given_label_wrong"])
     console = Console()
     console.print(table)
-    console.print(f"also in {result['run']}/likelihood.json", highlight=False)
+    where = f"also in {printable(result['run'])}/likelihood.json"
+    console.print(where, highlight=False, markup=False)
 
 
 def _add_rows(table: "Table", which: str, part: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from .console import make_report
+from .flags import numbers
 from .sampling import (
     ChurnOption,
     DataDirOption,
@@ -59,7 +60,7 @@ def sample(
     from robustdiff.samples import Wanted, write_samples
 
     wanted = Wanted(
-        classes=None if classes is None else _numbers(classes),
+        classes=None if classes is None else numbers(classes, int, "--classes"),
         per_class=per_class,
         seed=seed,
         trajectory=trajectory,
@@ -67,10 +68,3 @@ def sample(
     with make_report() as report:
         folder = write_samples(opened, config, report, folder=out or opened.samples, wanted=wanted)
     print(folder / "samples.png")
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(f"--classes takes comma-separated numbers, got {text!r}") from None

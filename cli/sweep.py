@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from .console import make_report
+from .console import make_report, printable
+from .flags import numbers
 from .sampling import (
     ChurnOption,
     DataDirOption,
@@ -72,7 +73,7 @@ def sweep(
     own = config.sample.sampler if over == "guidance" else _ALL_SAMPLERS
     names = [choose(name, SAMPLERS, "sampler") for name in (samplers or own).split(",")]
     settings = settings_to_try(
-        config.sample, over, _numbers(values or _DEFAULT_VALUES[over]), names
+        config.sample, over, numbers(values or _DEFAULT_VALUES[over], float, "--values"), names
     )
     with make_report() as report:
         rows = run_sweep(
@@ -80,13 +81,6 @@ def sweep(
             over=over, settings=settings, seed=seed, inception_weights=inception_weights,
         )  # fmt: skip
     _print_table(rows, opened.path / f"sweep-{over}.png")
-
-
-def _numbers(text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(f"--values takes comma-separated numbers, got {text!r}") from None
 
 
 def _print_table(rows: list[dict[str, str]], plot: Path) -> None:
@@ -107,4 +101,5 @@ def _print_table(rows: list[dict[str, str]], plot: Path) -> None:
     table.add_row("real", "", "", *(f"{float(first[p]):.3f}" for _, p, _ in FIGURES.values()))
     console = Console()
     console.print(table)
-    console.print(f"also in {plot.with_suffix('.csv')}, drawn in {plot}", highlight=False)
+    where = printable(f"also in {plot.with_suffix('.csv')}, drawn in {plot}")
+    console.print(where, highlight=False, markup=False)

@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from robustdiff.config import Config
 from robustdiff.data import Images, LabelledImages, load_images, to_uint8
 from robustdiff.device import pick_device, pick_dtype
+from robustdiff.errors import DamagedError
 from robustdiff.files import write_atomic
 from robustdiff.generate import Trajectory, generate, generate_trajectory
 from robustdiff.guidance import Guide, autoguidance, classifier_free, classifier_guidance
@@ -27,6 +26,7 @@ from robustdiff.progress import Report
 from robustdiff.runs import Run, open_run
 from robustdiff.schedules import SCHEDULES
 from robustdiff.task import build_network
+from robustdiff.weights import load_weights, save_weights
 
 _CLASSIFIER_FILE = "time_classifier.safetensors"
 _LONGEST_NAME = 40
@@ -75,8 +75,8 @@ def _classifier(run: Run, config: Config, images: Images, report: Report) -> Gui
     path = run.path / _CLASSIFIER_FILE
     classifier = TimeClassifier(images.train.shape[1], images.num_classes)
     try:
-        classifier.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, RuntimeError):
+        load_weights(path, classifier)
+    except DamagedError:
         given = torch.from_numpy(run.labels().given)
         classifier = train_time_classifier(
             LabelledImages(images.train, given).to(device),
@@ -86,8 +86,7 @@ def _classifier(run: Run, config: Config, images: Images, report: Report) -> Gui
             seed=config.seed,
             progress=lambda done, total: report.progress("classifying noisy images", done, total),
         )
-        state = {name: value.cpu().contiguous() for name, value in classifier.state_dict().items()}
-        write_atomic(path, lambda file: file.write(save(state)))
+        save_weights(path, classifier)
     trained = classifier.to(device).eval().requires_grad_(requires_grad=False)
     return classifier_guidance(lambda x_t, t: trained(x_t.float(), t))
 

@@ -15,13 +15,17 @@ from robustdiff.cli.app import main
 from robustdiff.cli.console import plain, printable
 
 from corruptions import NoisyLabels, corrupt, read_labels
+from robustdiff import samples
 from robustdiff.card import write_card
 from robustdiff.checkpoint import load_checkpoint
 from robustdiff.compare import COLUMNS, GAP, Row, markdown
 from robustdiff.config import resolve
+from robustdiff.data import load_images
 from robustdiff.errors import DamagedError
 from robustdiff.files import sha256
 from robustdiff.markdown import plain_text
+from robustdiff.nets.time_classifier import TimeClassifier
+from robustdiff.progress import Silent
 from robustdiff.runs import Run, create_run
 from robustdiff.task import build_network
 
@@ -270,6 +274,38 @@ def test_hostile_names_of_runs_in_the_table_of_an_evaluation(capsys):
     said = capsys.readouterr().out
     assert said.count("[red]x[/red]") == 2
     assert "\x1b" not in said
+
+
+def test_hostile_names_of_runs_in_the_table_of_a_likelihood(capsys):
+    from robustdiff.cli.likelihood import _print_table
+
+    figures = {"bits_per_dim": {"no label": {"mean": 1.0, "standard_error": 0.1}}}
+    named = {"run": "[red]x[/red]\x1b[2J", "num_images": 1, "label_gain_bits": {}}
+    _print_table(figures | named)
+    said = capsys.readouterr().out
+    assert said.count("[red]x[/red]") == 2
+    assert "\x1b" not in said
+
+
+def test_a_damaged_classifier_for_guidance_is_trained_again(run, monkeypatch):
+    trained = []
+
+    def train(data, num_classes, **rest):
+        trained.append(num_classes)
+        return TimeClassifier(1, num_classes)
+
+    monkeypatch.setattr(samples, "train_time_classifier", train)
+    config = resolve({"sample": {"guidance": "classifier"}})
+    images = load_images(config.data, Silent())
+    file = run.path / "time_classifier.safetensors"
+    samples.make_guide(run, config, images, Silent())
+    samples.make_guide(run, config, images, Silent())
+    assert len(trained) == 1
+    content = bytearray(file.read_bytes())
+    content[-20] ^= 1  # within a weight, which the format does not notice
+    file.write_bytes(content)
+    samples.make_guide(run, config, images, Silent())
+    assert len(trained) == 2
 
 
 def test_damaged_weights_are_refused_and_the_network_stays(run):
