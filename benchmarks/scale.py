@@ -99,7 +99,7 @@ def plan(count: int) -> dict[str, Any]:
     from robustdiff.config import CurriculumConfig
     from robustdiff.data import LabelledImages
     from robustdiff.model import Model
-    from robustdiff.process import PREDICTIONS
+    from robustdiff.process import PREDICTIONS, for_labels
     from robustdiff.schedules import SCHEDULES
 
     scoring._BATCH = PLAN_BATCH  # images of one pixel
@@ -108,8 +108,7 @@ def plan(count: int) -> dict[str, Any]:
     )
     fake = Model(
         lambda x_t, t, labels: (
-            x_t.repeat_interleave(len(labels) // len(x_t), dim=0)
-            * (labels < NUM_CLASSES).float()[:, None, None, None]
+            for_labels(x_t, len(labels)) * (labels < NUM_CLASSES).float()[:, None, None, None]
         ),
         SCHEDULES["cosine"],
         PREDICTIONS["v"],

@@ -147,15 +147,15 @@ def bounds(
         decoded = reconstruction_nats(images[index], z, alpha[1], sigma[1], probing.shares)
         parts["reconstruction"].append(decoded)
         parts["prior"].append(prior_nats(x_0, alpha[0], sigma[0]))
-        wanted = torch.cat([conditions[index] for conditions in labels.values()])
-        total = torch.zeros(len(wanted), dtype=torch.float64, device=images.device)
+        wanted = torch.stack([conditions[index] for conditions in labels.values()], dim=1)
+        total = torch.zeros(wanted.shape, dtype=torch.float64, device=images.device)
         for k in range(probing.num_levels):
             u = uniform(*key, draw=2 * k)[:, 0]
             t = time_at(model.schedule, low + (high - low) * (k + u) / probing.num_levels)
             eps = normal(*key, shape, draw=2 * k + 1).double()
             total += _squared_error(model, x_0, eps, t, wanted)
         total *= (high - low) / (2 * probing.num_levels)
-        for name, part in zip(labels, torch.split(total, len(index)), strict=True):
+        for name, part in zip(labels, total.unbind(1), strict=True):
             parts[name].append(part)
         progress(int(index[-1]) + 1, len(images))
     joined = {name: torch.cat(part).cpu() for name, part in parts.items()}
@@ -163,12 +163,10 @@ def bounds(
 
 
 def _squared_error(model: Model, x_0: Tensor, eps: Tensor, t: Tensor, labels: Tensor) -> Tensor:
-    """Return |eps - eps(x_t, label)|^2, summed over each image, for several labels an image."""
-    copies = len(labels) // len(x_0)
-    a, s = (per_image(part, x_0) for part in model.schedule(t))
-    x_t = diffuse(x_0, eps, a, s)
-    predicted = model.eps(x_t.repeat(copies, 1, 1, 1), t.repeat(copies), labels)
-    return (predicted - eps.repeat(copies, 1, 1, 1)).square().flatten(1).sum(1)
+    """Return |eps - eps(x_t, label)|^2, summed over each image: (B, M) for (B, M) labels."""
+    alpha, sigma = (per_image(part, x_0) for part in model.schedule(t))
+    predicted = model.eps_under(diffuse(x_0, eps, alpha, sigma), t, labels)
+    return (predicted - eps[:, None]).square().flatten(2).sum(2)
 
 
 def draw_given(clean: Tensor, transition: Tensor, seed: int) -> Tensor:

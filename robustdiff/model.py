@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robustdiff.config import DiffusionConfig
-from robustdiff.process import PREDICTIONS, Prediction, per_image
+from robustdiff.process import PREDICTIONS, Prediction, for_labels, per_image
 from robustdiff.schedules import SCHEDULES, Schedule
 
 Network = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -38,19 +38,19 @@ class Model:
         return self._convert(self.prediction.to_x_0, x_t, t, labels)
 
     def eps(self, x_t: Tensor, t: Tensor, labels: Tensor) -> Tensor:
-        """Estimate the noise in the dtype of `x_t`.
-
-        Labels may be (B * M,), M for each image in turn; the result is then (B * M, C, H, W).
-        """
+        """Estimate the noise, (B, C, H, W) in the dtype of `x_t`."""
         return self._convert(self.prediction.to_eps, x_t, t, labels)
+
+    def eps_under(self, x_t: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+        """Estimate the noise under (B, M) labels, M for each image: (B, M, C, H, W)."""
+        eps = self.eps(x_t, t, labels.flatten())
+        return eps.reshape(*labels.shape, *eps.shape[1:])
 
     def _convert(
         self, convert: Callable[..., Tensor], x_t: Tensor, t: Tensor, labels: Tensor
     ) -> Tensor:
         output = self.network(x_t.float(), t, labels).to(x_t.dtype)
-        each = len(labels) // len(x_t)
-        if each > 1:
-            x_t, t = x_t.repeat_interleave(each, dim=0), t.repeat_interleave(each)
+        x_t, t = for_labels(x_t, len(labels)), for_labels(t, len(labels))
         alpha, sigma = (per_image(part, x_t) for part in self.schedule(t))
         return convert(output, x_t, alpha, sigma)
 

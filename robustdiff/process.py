@@ -12,6 +12,11 @@ def per_image(values: Tensor, images: Tensor) -> Tensor:
     return values.to(images.dtype).reshape(-1, *([1] * (images.ndim - 1)))
 
 
+def for_labels(part: Tensor, count: int) -> Tensor:
+    """Repeat each image's part, (B, ...), for each of its labels: (count, ...), image by image."""
+    return part if len(part) == count else part.repeat_interleave(count // len(part), dim=0)
+
+
 def diffuse(x_0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
     """Return `x_t = alpha_t x_0 + sigma_t eps`; all arguments broadcast."""
     return alpha * x_0 + sigma * eps

@@ -113,6 +113,8 @@ def prediction_scores(
     compute = curriculum.compute
     if compute is None or (curriculum.needs_previous and old_model is None):
         return None
+    old = [name for name in curriculum.forwards if name.startswith("old_")]
+    new = [name for name in curriculum.forwards if name not in old]
     redrawn = curriculum.needs_previous and probing.settings.pairing == "redrawn"
     scores = torch.full((len(data),), float("nan"))
     for where in torch.split(rows, max(1, _BATCH // len(curriculum.forwards))):
@@ -121,8 +123,6 @@ def prediction_scores(
         for k in range(probing.settings.probes):
             probe = make_probe(model, probing, batch, round_number, k)
             old_probe = make_probe(model, probing, batch, round_number - 1, k) if redrawn else probe
-            old = [name for name in curriculum.forwards if name.startswith("old_")]
-            new = [name for name in curriculum.forwards if name not in old]
             outputs = _predict(new, model, probe, batch[1])
             if old_model is not None:
                 outputs |= _predict(old, old_model, old_probe, batch[1])
@@ -143,13 +143,8 @@ def _predict(
         "null": torch.full_like(given, model.null_class),
     }
     told = torch.stack([labels[name.removeprefix("old_")] for name in names], dim=1)
-    return dict(zip(names, _under_labels(model, probe, told).unbind(1), strict=True))
-
-
-def _under_labels(model: Model, probe: Probe, labels: Tensor) -> Tensor:
-    """Predict eps under (B, M) labels as (B, M, C, H, W)."""
-    eps = model.eps(probe.x_t, probe.t, labels.flatten())
-    return eps.reshape(*labels.shape, *eps.shape[1:])
+    eps = model.eps_under(probe.x_t, probe.t, told)
+    return dict(zip(names, eps.unbind(1), strict=True))
 
 
 @torch.inference_mode()
@@ -191,7 +186,7 @@ def class_evidence(
         total = torch.zeros(labels.shape, dtype=torch.float64)
         for k in range(probing.settings.probes):
             probe = make_probe(model, probing, batch, round_number, k)
-            error = (probe.eps[:, None] - _under_labels(model, probe, labels)).square()
+            error = (probe.eps[:, None] - model.eps_under(probe.x_t, probe.t, labels)).square()
             total += error.flatten(2).mean(2).double().cpu()
         # The given label comes first.
         gain = (total[:, :1] - total) / probing.settings.probes

@@ -7,7 +7,7 @@ other settings, is not made again. So a sweep can be stopped, resumed and extend
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from matplotlib.axis import Axis
@@ -31,22 +31,7 @@ Row = dict[str, str]
 # What a point is a function of; rows that agree in the first part may share a plot, rows that
 # differ in nothing but the swept setting share a line.
 _JUDGED_BY = ("weights", "evaluator", "features", "num_samples", "seed")
-_SETTING = (
-    "sampler",
-    "steps",
-    "spacing",
-    "rho",
-    "t_start",
-    "v",
-    "eta",
-    "churn",
-    "guidance",
-    "weak",
-    "guidance_weight",
-    "guidance_interval",
-    "guidance_outside",
-    "guidance_rescale",
-)
+_SETTING = tuple(entry.name for entry in fields(SampleConfig) if entry.name != "batch_size")
 _KEY = (*_JUDGED_BY, *_SETTING)
 # Figure -> (its name, the partner that real images get, logarithmic axis).
 FIGURES = {

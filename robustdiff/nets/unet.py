@@ -16,6 +16,7 @@ from robustdiff.nets.embeddings import (
     broadcast_concat,
     class_embedding_sizes,
 )
+from robustdiff.process import for_labels
 
 _ACTIVATIONS = {"silu": F.silu, "relu": F.relu}
 # Tokens of a class that a level attends to; of one alone, attention would be a constant.
@@ -30,11 +31,6 @@ def _norm(channels: int) -> nn.GroupNorm:
     while channels % groups:
         groups -= 1
     return nn.GroupNorm(groups, channels)
-
-
-def for_labels(h: Tensor, count: int) -> Tensor:
-    """Repeat each image's part, (B, ...), for each of its labels: (count, ...), image by image."""
-    return h if len(h) == count else h.repeat_interleave(count // len(h), dim=0)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

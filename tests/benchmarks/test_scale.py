@@ -16,6 +16,8 @@ from curricula.draw import draw_order, indices
 from robustdiff.config import CurriculumConfig
 from robustdiff.data import LabelledImages
 from robustdiff.judge import judge
+from robustdiff.model import Model
+from robustdiff.process import PREDICTIONS, for_labels
 from robustdiff.scoring import Probing, class_evidence
 
 N, K = 1_000_000, 10
@@ -100,14 +102,12 @@ def test_partial_selection_and_small_indices_change_no_draw():
 def test_a_rotated_round_of_classes_needs_no_more_than_its_result():
     """The classes to try are chosen batch by batch, not for all samples at once."""
 
-    class Fake:
-        null_class = K
-
-        def schedule(self, t):
-            return torch.cos(t), torch.sin(t)
-
-        def eps(self, x_t, t, labels):
-            return x_t.repeat_interleave(len(labels) // len(x_t), dim=0) * 0.1
+    fake = Model(
+        lambda x_t, t, labels: for_labels(x_t, len(labels)) * 0.1,
+        lambda t: (torch.cos(t), torch.sin(t)),
+        PREDICTIONS["eps"],
+        null_class=K,
+    )
 
     count = 50_000
     data = LabelledImages(
@@ -115,7 +115,7 @@ def test_a_rotated_round_of_classes_needs_no_more_than_its_result():
     )
     probing = Probing(seed=0, p_uncond=0.2, settings=CurriculumConfig(probes=1))
     rows = torch.arange(0, count, 50)
-    evidence = class_evidence(probing, data, Fake(), np.zeros((count, K)), rows, 0)
+    evidence = class_evidence(probing, data, fake, np.zeros((count, K)), rows, 0)
     assert evidence.dtype == np.float32
     tried = ~np.isnan(evidence[::50])
     assert (tried.sum(axis=1) == 3).all()  # the given class and two rivals

@@ -17,7 +17,7 @@ from robustdiff.likelihood import (
 )
 from robustdiff.model import Model
 from robustdiff.noise_levels import log_snr_bounds
-from robustdiff.process import PREDICTIONS, per_image
+from robustdiff.process import PREDICTIONS, for_labels, per_image
 from robustdiff.schedules import SCHEDULES
 
 LEVELS = to_float(torch.arange(256)).double()
@@ -32,6 +32,7 @@ def exact_model(schedule, classes, distortion=1.0):
     """The posterior mean of pixels that are independent draws from (256,) shares."""
 
     def network(x_t, t, labels):
+        x_t, t = for_labels(x_t, len(labels)), for_labels(t, len(labels))
         alpha, sigma = (per_image(part.double(), x_t.double())[..., None] for part in schedule(t))
         logs = torch.stack(classes)[labels].log()[:, None, None, None]
         weights = torch.softmax(
