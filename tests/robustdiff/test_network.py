@@ -6,7 +6,7 @@ import torch
 from robustdiff.config import ModelConfig
 from robustdiff.ema import ema_decay, update_ema
 from robustdiff.nets.embeddings import ClassEmbeddingNetwork, class_embedding_sizes
-from robustdiff.nets.unet import ClassAttention, ResidualBlock, UNet, attend
+from robustdiff.nets.unet import ClassAttention, Norm, ResidualBlock, UNet, attend
 from robustdiff.task import build_network
 
 
@@ -136,6 +136,20 @@ def test_attention_in_bfloat16_equals_float64_within_its_rounding(length):
     wanted = torch.autograd.grad(expected, exact, seed.double())
     for one, other in zip(torch.autograd.grad(got, half, seed), wanted, strict=True):
         torch.testing.assert_close(one.double(), other, rtol=0.05, atol=0.03)
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(4, 1), (16, 2), (20, 2), (17, 1), (36, 4)])
+def test_norm_is_that_of_groups_in_float32_whatever_came(channels, groups):
+    torch.manual_seed(0)
+    half = torch.randn(3, channels, 4, 4).bfloat16().contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = Norm(channels)(half)
+    assert got.dtype == torch.float32
+    assert got.is_contiguous(memory_format=torch.channels_last)
+    parts = half.double().reshape(3, groups, -1)
+    centred = parts - parts.mean(-1, keepdim=True)
+    expected = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+    torch.testing.assert_close(got.double(), expected.reshape(half.shape), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
