@@ -1,6 +1,8 @@
 """Everything that training changes; a checkpoint holds it."""
 
 import copy
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +25,8 @@ class TrainState:
 
     Attributes:
         model: The trained network.
-        network: What a training step calls: `model`, wrapped so that all processes' gradients meet.
+        network: What a training step calls: `model`, wrapped so that all processes' gradients meet,
+            and compiled if asked to.
         ema: Its averaged weights, in evaluation mode.
         optimizer: AdamW over `model`.
         curriculum: Scores and draws.
@@ -166,7 +169,18 @@ def new_state(task: Task) -> TrainState:
         selection=_selection(config.curriculum),
     )
     network = workers.averaging(model)
+    if config.train.compile:
+        _check_compiler()
+        network.compile()
     return TrainState(model, network, ema, optimizer, curriculum, workers, averaged)
+
+
+def _check_compiler() -> None:
+    if not any(map(shutil.which, (os.environ.get("CXX") or "c++", "g++", "clang++"))):
+        raise ValueError(
+            "train.compile needs a C++ compiler (c++, g++ or clang++, or the one that CXX names), "
+            "and there is none; leave it false"
+        )
 
 
 def _selection(setting: CurriculumConfig) -> Selection:

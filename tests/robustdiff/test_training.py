@@ -407,3 +407,25 @@ def test_continuous_noise_levels_train(prediction, time_sampling, loss_weight):
     losses = [event.loss for event in events if isinstance(event, StepDone)]
     assert np.isfinite(losses).all()
     assert min(losses) > 0
+
+
+@pytest.mark.slow
+def test_compiled_training_is_that_of_the_plain_network(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    training = SMALL["train"] | {"steps": 4}
+    states = []
+    for compiled in (False, True):
+        task = small_task(train=training | {"compile": compiled})
+        state = new_state(task)
+        list(train(state, task))
+        states.append(state)
+    plain, fast = (state.ema.state_dict() for state in states)
+    assert fast.keys() == plain.keys()
+    for name, weight in plain.items():
+        torch.testing.assert_close(fast[name], weight, rtol=1e-3, atol=1e-4)
+
+
+def test_compiling_without_a_compiler_is_refused(monkeypatch):
+    monkeypatch.setattr("robustdiff.state.shutil.which", lambda name: None)
+    with pytest.raises(ValueError, match="and there is none"):
+        new_state(small_task(train=SMALL["train"] | {"compile": True}))

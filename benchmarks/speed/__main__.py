@@ -1,0 +1,295 @@
+"""Measure training, scoring and sampling against peers, and how costs grow; in one process.
+
+    python -m benchmarks.speed --data-dir DIR --out FOLDER [--rounds 3] [--only train growth ...]
+
+Works that are compared take turns, round by round; ratios are formed within a round, and given as
+median (least to largest). Writes speed.json (what --only leaves out stays as it was), growth.png
+and quality.png, and prints Markdown. Peers are measured where they are installed: `make bench`
+installs them.
+"""
+
+import argparse
+import dataclasses
+import functools
+import json
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+
+from benchmarks.speed.contenders import OURS, PLAIN, contenders
+from benchmarks.speed.costs import growth, overhead, scoring_rates, shared_encoder, start_seconds
+from benchmarks.speed.parts import PRODUCTS, flops, matrix_rate, parts
+from benchmarks.speed.rates import exponent, peak_memory, rates, ratio
+from robustdiff.config import Config, preset, resolve
+from robustdiff.data import Images, load_images, to_float
+from robustdiff.device import pick_device, pick_dtype
+from robustdiff.plots import write_figure
+from robustdiff.progress import Silent
+
+PRESET = "mnist-small"
+BATCH = 128
+# The contenders that train against the clock, seconds each and between two looks.
+QUALITY = (OURS, PLAIN, "diffusers UNet2DModel", "denoising-diffusion-pytorch")
+
+
+def load(name: str, data_dir: str, **training: int) -> tuple[Config, Images]:
+    """Return a preset's configuration and images."""
+    layer = {"data": {"data_dir": data_dir}, "train": training}
+    config = resolve(preset(name), layer)
+    return config, load_images(config.data, Silent())
+
+
+def machine() -> dict[str, Any]:
+    """Say what this was measured on."""
+    device = pick_device("auto")
+    dtype = pick_dtype("auto", device)
+    name = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor()
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), name)
+    return {
+        "device": name if device.type == "cuda" else cpu,
+        "threads": torch.get_num_threads(),
+        "amx": torch.cpu._is_amx_tile_supported(),
+        "avx512_bf16": torch.cpu._is_avx512_bf16_supported(),
+        "precision": str(dtype).removeprefix("torch."),
+        "torch": torch.__version__,
+        "gflops_fp32": matrix_rate(torch.float32, device) / 1e9,
+        "gflops_bf16": matrix_rate(torch.bfloat16, device) / 1e9,
+    }
+
+
+def training(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure images a second of training steps."""
+    config, images = load(PRESET, options.data_dir, batch_size=BATCH)
+    built = {name: make() for name, make in contenders(config, images, PRESET).items()}
+    found = rates({n: c.step for n, c in built.items()}, options.rounds, options.seconds)
+    return {"parameters": {n: c.parameters for n, c in built.items()}, "images_per_second": found}
+
+
+def sampling(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure images a second of guided sampling, DDIM with 25 steps."""
+    config, images = load(PRESET, options.data_dir, batch_size=BATCH)
+    count = options.samples
+
+    def work(make: Callable[[int], object]) -> Callable[[], int]:
+        def sample() -> int:
+            make(count)
+            return count
+
+        return sample
+
+    works = {n: work(make().sample) for n, make in contenders(config, images, PRESET).items()}
+    return {"images_per_second": rates(works, options.rounds, 1, warm_up=0)}
+
+
+def _three_steps(name: str, data_dir: str) -> None:
+    config, images = load(PRESET, data_dir, batch_size=BATCH)
+    contender = contenders(config, images, PRESET)[name]()
+    for _ in range(3):
+        contender.step()
+
+
+def memory(options: argparse.Namespace) -> dict[str, float]:
+    """Measure peak resident MiB of three training steps, each in a fresh process."""
+    config, images = load(PRESET, options.data_dir, batch_size=BATCH)
+    return {
+        name: peak_memory(functools.partial(_three_steps, name, options.data_dir))
+        for name in contenders(config, images, PRESET)
+    }
+
+
+def quality(options: argparse.Namespace) -> dict[str, list[tuple[float, float]]]:
+    """Train each against the clock; return (seconds, error of the noise on held-out images)."""
+    config, images = load(PRESET, options.data_dir, batch_size=BATCH)
+    generator = torch.Generator().manual_seed(0)
+    x_0, labels = to_float(images.test[:256]), images.test_labels[:256]
+    # Evenly spaced log-SNRs at which a label matters and the noise is not all there is.
+    alpha_bar = torch.sigmoid(torch.linspace(-6, 4, len(x_0)))
+    eps = torch.randn(x_0.shape, generator=generator)
+    found: dict[str, list[tuple[float, float]]] = {}
+    makers = contenders(config, images, PRESET)
+    for name in (name for name in QUALITY if name in makers):
+        torch.manual_seed(0)
+        contender = makers[name]()
+        spent, found[name] = 0.0, []
+        while spent < options.clock:
+            started = time.perf_counter()
+            while time.perf_counter() - started < options.clock / 12:
+                contender.step()
+            spent += time.perf_counter() - started
+            found[name].append((spent, contender.error(x_0, labels, alpha_bar, eps)))
+    return found
+
+
+def scoring(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure scoring, and what sharing the encoder among classes gains."""
+    config, images = load(PRESET, options.data_dir)
+    shared = {}
+    for cen in ("pyramid", "complete-bottleneck"):
+        model = dataclasses.replace(config.model, cen=cen)
+        shared[cen] = shared_encoder(dataclasses.replace(config, model=model), images)
+    return {"images_per_second": scoring_rates(config, images), "shared": shared}
+
+
+def overheads(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Measure total time with a curriculum over that without, at the presets' own settings."""
+    found = {}
+    for name in ("digits", "mnist-14", PRESET):
+        config, images = load(name, options.data_dir)
+        found[name] = {
+            curriculum: overhead(config, images, curriculum, options.seconds)
+            for curriculum in ("pmi", "dynamics-uncond", "margin", "crossfit")
+        }
+    return found
+
+
+def step_parts(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure where the time of a step goes, at two widths."""
+    device = pick_device("auto")
+    rate = matrix_rate(pick_dtype("auto", device), device)
+    found = {}
+    for name, batch in ((PRESET, 64), ("paper-mnist", 8)):
+        config, images = load(name, options.data_dir, batch_size=batch)
+        step = contenders(config, images, name)[OURS]().step
+        step()
+        operations, seconds = flops(step), parts(step, 3)
+        products = sum(seconds[part] for part in PRODUCTS)
+        found[name] = {
+            "batch": batch,
+            "gflop": operations / 1e9,
+            "seconds": seconds,
+            "share_of_rate_in_products": operations / products / rate,
+            "share_of_rate_in_all": operations / sum(seconds.values()) / rate,
+        }
+    return found
+
+
+def starts(_: argparse.Namespace) -> dict[str, float]:
+    """Measure how soon the command line is there."""
+    with tempfile.TemporaryDirectory() as folder:
+        start_seconds(Path(folder))  # compiles the files to bytecode
+        return start_seconds(Path(folder) / "again")
+
+
+WORKS: dict[str, Callable[[argparse.Namespace], Any]] = {
+    "starts": starts,
+    "train": training,
+    "sample": sampling,
+    "memory": memory,
+    "quality": quality,
+    "score": scoring,
+    "overhead": overheads,
+    "parts": step_parts,
+    "growth": lambda options: {
+        what: {"seconds": cost, "exponent": exponent([*cost], [*cost.values()])}
+        for what, cost in growth(options.seconds).items()
+    },
+}
+
+
+def _spread(values: dict[str, float]) -> str:
+    return f"{values['median']:.2f} ({values['min']:.2f} to {values['max']:.2f})"
+
+
+def _compared(found: dict[str, list[float]]) -> list[str]:
+    lines = ["| | img/s, median | robustdiff is faster by |", "|---|---|---|"]
+    for name, values in found.items():
+        middle = sorted(values)[len(values) // 2]
+        lines.append(f"| {name} | {middle:.1f} | {_spread(ratio(found[OURS], values))} |")
+    return lines
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """Return all tables."""
+    lines: list[str] = []
+    for part, title in (("train", "Training"), ("sample", "Sampling, DDIM 25, guided")):
+        if part in found:
+            lines += [f"## {title}", "", *_compared(found[part]["images_per_second"]), ""]
+    for part in ("machine", "memory", "overhead", "score", "starts"):
+        if part in found:
+            lines += [f"## {part}", "", "```", json.dumps(found[part], indent=1), "```", ""]
+    for name, step in found.get("parts", {}).items():
+        whole = sum(step["seconds"].values())
+        lines += [
+            f"## One step of {name}, batch {step['batch']}, {step['gflop']:.1f} GFLOP",
+            "",
+            f"products run at {step['share_of_rate_in_products']:.0%} of the matrix rate, "
+            f"the step at {step['share_of_rate_in_all']:.0%}",
+            "",
+            "| part | ms | share |",
+            "|---|---|---|",
+        ]
+        lines += [
+            f"| {part} | {1e3 * seconds:.1f} | {seconds / whole:.1%} |"
+            for part, seconds in step["seconds"].items()
+        ]
+        lines.append("")
+    if "growth" in found:
+        lines += ["## Growth", "", "| what | sizes | exponent |", "|---|---|---|"]
+        for what, cost in found["growth"].items():
+            sizes = ", ".join(f"{float(size):g}" for size in cost["seconds"])
+            lines.append(f"| {what} | {sizes} | {cost['exponent']:.2f} |")
+    return "\n".join(lines)
+
+
+def growth_figure(found: dict[str, Any]) -> Figure:
+    """Draw costs against sizes on logarithmic axes."""
+    figure = Figure(figsize=(11, 6), layout="constrained")
+    for i, (what, cost) in enumerate(found.items()):
+        axes = figure.add_subplot(2, 3, i + 1)
+        sizes = [float(size) for size in cost["seconds"]]
+        axes.loglog(sizes, [*cost["seconds"].values()], "o-")
+        axes.set_title(f"{what}\nexponent {cost['exponent']:.2f}", fontsize=9)
+        axes.set_ylabel("seconds")
+        axes.grid(alpha=0.3, which="both")
+    return figure
+
+
+def quality_figure(found: dict[str, Any]) -> Figure:
+    """Draw held-out error against seconds of training."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for name, points in found.items():
+        axes.plot(*zip(*points, strict=True), "o-", label=name)
+    axes.set_xlabel("seconds of training")
+    axes.set_ylabel("held-out squared error of the noise")
+    axes.set_yscale("log")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+    return figure
+
+
+def main() -> None:
+    """Measure, write JSON and plots, print Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data-dir", required=True)
+    parser.add_argument("--out", type=Path, default=Path("runs/speed"))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=8, help="of one turn")
+    parser.add_argument("--samples", type=int, default=128, help="images of one sampling turn")
+    parser.add_argument("--clock", type=float, default=60, help="seconds of training for quality")
+    parser.add_argument("--only", nargs="+", choices=[*WORKS], default=[*WORKS])
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    file = options.out / "speed.json"
+    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    found["machine"] = machine()
+    for name in options.only:
+        print(f"measuring: {name}", flush=True)
+        found[name] = WORKS[name](options)
+        file.write_text(json.dumps(found, indent=2) + "\n")
+    if "growth" in found:
+        write_figure(growth_figure(found["growth"]), options.out / "growth.png")
+    if "quality" in found:
+        write_figure(quality_figure(found["quality"]), options.out / "quality.png")
+    print(markdown(found))
+
+
+if __name__ == "__main__":
+    main()

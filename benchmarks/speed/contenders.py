@@ -1,0 +1,248 @@
+"""What is timed: this project, its own network in a plain loop, and peers, all on the same images.
+
+Every contender trains class-conditionally with label dropout, AdamW and the same batch. Only this
+project clips gradients, averages weights and derives every draw from (seed, step, sample); the
+plain loops are what one would write first, in float32 unless their name says otherwise. The
+peers' networks are sized to our number of parameters within 5 % (`WIDTHS`).
+"""
+
+import importlib.util
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustdiff.config import Config
+from robustdiff.data import Images, to_float
+from robustdiff.experiment import make_task, prepare_labels
+from robustdiff.generate import class_labels, generate
+from robustdiff.guidance import drop_labels
+from robustdiff.model import bind
+from robustdiff.progress import Silent
+from robustdiff.state import new_state
+from robustdiff.task import build_network
+from robustdiff.train import StepDone, train
+
+OURS, PLAIN = "robustdiff", "our network, plain fp32 loop"
+# Preset -> widths with which diffusers' and denoising-diffusion-pytorch's networks have our size.
+WIDTHS: dict[str, tuple[tuple[int, ...], int]] = {"mnist-small": ((32, 64, 128), 32)}
+SAMPLING_STEPS = 25
+TIMESTEPS = 1000
+P_UNCOND = 0.2
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to train a diffusion model.
+
+    Attributes:
+        parameters: Weights of its network.
+        step: Makes one training step; returns the number of images it used.
+        sample: Makes so many images with guidance, DDIM with `SAMPLING_STEPS`.
+        error: Mean squared error of predicted noise on (x_0, labels, alpha_bar, eps).
+    """
+
+    parameters: int
+    step: Callable[[], int]
+    sample: Callable[[int], object]
+    error: Callable[[Tensor, Tensor, Tensor, Tensor], float]
+
+
+def _size(network: nn.Module) -> int:
+    return sum(weight.numel() for weight in network.parameters())
+
+
+def _noisy(x_0: Tensor, alpha_bar: Tensor, eps: Tensor) -> Tensor:
+    signal = alpha_bar[:, None, None, None]
+    return signal.sqrt() * x_0 + (1 - signal).sqrt() * eps
+
+
+def ours(config: Config, images: Images) -> Contender:
+    """Train as `robustdiff train` does, all that belongs to a step included."""
+    task = make_task(config, images, prepare_labels(config, images), Silent())
+    state = new_state(task)
+    events = train(state, task)
+    shape = tuple(images.train.shape[1:])
+    device = task.data.images.device
+
+    def step() -> int:
+        next(event for event in events if isinstance(event, StepDone))
+        return config.train.batch_size
+
+    def sample(count: int) -> object:
+        setting = replace(config.sample, sampler="ddim", steps=SAMPLING_STEPS, batch_size=count)
+        labels = class_labels(count, images.num_classes).to(device)
+        return generate(task.bind(state.ema), labels, shape, setting=setting, seed=0)
+
+    def error(x_0: Tensor, labels: Tensor, alpha_bar: Tensor, eps: Tensor) -> float:
+        model = task.bind(state.ema)
+        t = cosine_times(alpha_bar)
+        with torch.inference_mode():
+            return float((model.eps(_noisy(x_0, alpha_bar, eps), t, labels) - eps).square().mean())
+
+    return Contender(_size(state.model), step, sample, error)
+
+
+def cosine_times(alpha_bar: Tensor) -> Tensor:
+    """Return the times at which the cosine schedule has these alpha_bar, (B,) float64."""
+    offset = 0.008
+    ratio = torch.acos(alpha_bar.double().sqrt()) / (torch.pi / 2)
+    return (ratio * (1 + offset) - offset).clamp(0, 1)
+
+
+def plain(config: Config, images: Images) -> Contender:
+    """Train our network with the loop that one would write first, in float32."""
+    network = build_network(config.model, tuple(images.train.shape[1:]), images.num_classes, 0)
+    model = bind(network, config.diffusion, images.num_classes, torch.float32)
+
+    def loss(x_0: Tensor, labels: Tensor) -> Tensor:
+        t = torch.rand(len(x_0), dtype=torch.float64)
+        alpha, sigma = (part.float()[:, None, None, None] for part in model.schedule(t))
+        eps = torch.randn_like(x_0)
+        labels = drop_labels(labels, torch.rand(len(x_0)), P_UNCOND, images.num_classes)
+        output = network(alpha * x_0 + sigma * eps, t, labels)
+        return F.mse_loss(output, model.prediction.target(x_0, eps, alpha, sigma))
+
+    def sample(count: int) -> object:
+        setting = replace(config.sample, sampler="ddim", steps=SAMPLING_STEPS, batch_size=count)
+        labels = class_labels(count, images.num_classes)
+        return generate(model, labels, tuple(images.train.shape[1:]), setting=setting, seed=0)
+
+    def error(x_0: Tensor, labels: Tensor, alpha_bar: Tensor, eps: Tensor) -> float:
+        t = cosine_times(alpha_bar)
+        with torch.inference_mode():
+            return float((model.eps(_noisy(x_0, alpha_bar, eps), t, labels) - eps).square().mean())
+
+    return Contender(_size(network), _loop(network, loss, config, images), sample, error)
+
+
+def _loop(
+    network: nn.Module,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    config: Config,
+    images: Images,
+    dtype: torch.dtype = torch.float32,
+) -> Callable[[], int]:
+    """Return one step of a plain loop: batch, loss, backward pass, AdamW."""
+    optimizer = torch.optim.AdamW(network.parameters(), lr=config.train.lr)
+    half = dtype != torch.float32
+
+    def step() -> int:
+        index = torch.randint(len(images.train), (config.train.batch_size,))
+        x_0, labels = to_float(images.train[index]), images.train_labels[index]
+        with torch.autocast("cpu", dtype) if half else nullcontext():
+            value = loss(x_0, labels)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        return len(index)
+
+    return step
+
+
+def diffusers(
+    config: Config, images: Images, widths: tuple[int, ...], dtype: torch.dtype = torch.float32
+) -> Contender:
+    """Train diffusers' UNet2DModel, attention in every level, with its schedulers."""
+    from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
+
+    channels, null = images.train.shape[1], images.num_classes
+    network: Any = UNet2DModel(
+        sample_size=images.train.shape[-1],
+        in_channels=channels,
+        out_channels=channels,
+        layers_per_block=1,
+        block_out_channels=widths,
+        down_block_types=("AttnDownBlock2D",) * len(widths),
+        up_block_types=("AttnUpBlock2D",) * len(widths),
+        num_class_embeds=null + 1,
+        norm_num_groups=8,
+    )
+    noiser = DDPMScheduler(TIMESTEPS, beta_schedule="squaredcos_cap_v2")
+    half = dtype != torch.float32
+
+    def predict(x_t: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype) if half else nullcontext():
+            output: Tensor = network(x_t, t, labels).sample
+        return output.float()
+
+    def loss(x_0: Tensor, labels: Tensor) -> Tensor:
+        t, eps = torch.randint(TIMESTEPS, (len(x_0),)), torch.randn_like(x_0)
+        labels = drop_labels(labels, torch.rand(len(x_0)), P_UNCOND, null)
+        return F.mse_loss(predict(noiser.add_noise(x_0, eps, t), t, labels), eps)
+
+    @torch.inference_mode()
+    def sample(count: int) -> object:
+        sampler: Any = DDIMScheduler(TIMESTEPS, beta_schedule="squaredcos_cap_v2")
+        sampler.set_timesteps(SAMPLING_STEPS)
+        labels = torch.cat([torch.arange(count) % null, torch.full((count,), null)])
+        x_t, w = torch.randn(count, *images.train.shape[1:]), config.sample.guidance_weight
+        for t in sampler.timesteps:
+            given, none = predict(torch.cat([x_t, x_t]), t, labels).chunk(2)
+            x_t = sampler.step((1 + w) * given - w * none, t, x_t).prev_sample
+        return x_t
+
+    def error(x_0: Tensor, labels: Tensor, alpha_bar: Tensor, eps: Tensor) -> float:
+        nearest = (noiser.alphas_cumprod[None] - alpha_bar[:, None]).abs().argmin(1)
+        with torch.inference_mode():
+            found = predict(_noisy(x_0, alpha_bar, eps), nearest, labels)
+        return float((found - eps).square().mean())
+
+    return Contender(_size(network), _loop(network, loss, config, images, dtype), sample, error)
+
+
+def denoising_diffusion_pytorch(config: Config, images: Images, width: int) -> Contender:
+    """Train denoising-diffusion-pytorch's classifier-free Unet with its own loss and sampler."""
+    from denoising_diffusion_pytorch.classifier_free_guidance import GaussianDiffusion, Unet
+
+    channels, side = images.train.shape[1], images.train.shape[-1]
+    network = Unet(width, images.num_classes, P_UNCOND, channels=channels, dim_mults=(1, 2, 4))
+    diffusion = GaussianDiffusion(
+        network, image_size=side, timesteps=TIMESTEPS, sampling_timesteps=SAMPLING_STEPS,
+        ddim_sampling_eta=0.0,
+    )  # fmt: skip
+
+    def loss(x_0: Tensor, labels: Tensor) -> Tensor:
+        return diffusion((x_0 + 1) / 2, classes=labels)
+
+    def sample(count: int) -> object:
+        labels = torch.arange(count) % images.num_classes
+        scale = 1 + config.sample.guidance_weight
+        with torch.inference_mode():
+            return diffusion.sample(labels, cond_scale=scale, rescaled_phi=0.0)
+
+    def error(x_0: Tensor, labels: Tensor, alpha_bar: Tensor, eps: Tensor) -> float:
+        nearest = (diffusion.alphas_cumprod[None] - alpha_bar[:, None]).abs().argmin(1)
+        with torch.inference_mode():
+            found = network(_noisy(x_0, alpha_bar, eps), nearest, labels, cond_drop_prob=0.0)
+        return float((found - eps).square().mean())
+
+    return Contender(_size(network), _loop(network, loss, config, images), sample, error)
+
+
+def contenders(config: Config, images: Images, preset: str) -> dict[str, Callable[[], Contender]]:
+    """Return name -> builder of everything that can be timed on these images here."""
+    found: dict[str, Callable[[], Contender]] = {
+        OURS: lambda: ours(config, images),
+        "robustdiff, pixels not folded": lambda: ours(
+            replace(config, model=replace(config.model, patch_size=1)), images
+        ),
+        PLAIN: lambda: plain(config, images),
+    }
+    if preset not in WIDTHS:
+        return found
+    widths, width = WIDTHS[preset]
+    if importlib.util.find_spec("diffusers") is not None:
+        found["diffusers UNet2DModel"] = lambda: diffusers(config, images, widths)
+        found["diffusers UNet2DModel, bf16 autocast"] = lambda: diffusers(
+            config, images, widths, torch.bfloat16
+        )
+    if importlib.util.find_spec("denoising_diffusion_pytorch") is not None:
+        found["denoising-diffusion-pytorch"] = lambda: denoising_diffusion_pytorch(
+            config, images, width
+        )
+    return found

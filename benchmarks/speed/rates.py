@@ -1,0 +1,80 @@
+"""Timing several works in turn, so that a machine whose speed drifts is fair to all."""
+
+import math
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+
+
+def rates(
+    works: Mapping[str, Callable[[], int]], rounds: int, seconds: float, warm_up: int = 1
+) -> dict[str, list[float]]:
+    """Return items per second of each work in each round; in a round all have their turn.
+
+    Args:
+        works: Name -> does some work and returns how many items that were.
+        rounds: Turns of each.
+        seconds: A turn repeats the work until it has taken so long.
+        warm_up: Calls of each before the first round, not counted.
+    """
+    for work in works.values():
+        for _ in range(warm_up):
+            work()
+    found: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(rounds):
+        for name, work in works.items():
+            found[name].append(rate(work, seconds))
+    return found
+
+
+def rate(work: Callable[[], int], seconds: float) -> float:
+    """Repeat a work for so many seconds and return its items per second."""
+    _wait()
+    started, items = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds or not items:
+        items += work()
+        _wait()
+    return items / (time.perf_counter() - started)
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def ratio(one: Sequence[float], other: Sequence[float]) -> dict[str, float]:
+    """Return median, least and largest of the ratio one / other, round by round."""
+    pairs = sorted(a / b for a, b in zip(one, other, strict=True))
+    return {"median": statistics.median(pairs), "min": pairs[0], "max": pairs[-1]}
+
+
+def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
+    """Fit cost = a size^b on logarithmic axes and return b."""
+    return float(np.polyfit(np.log(sizes), np.log(costs), 1)[0])
+
+
+def peak_memory(work: Callable[[], object]) -> float:
+    """Run a picklable work in a fresh process; return its peak resident memory in MiB."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_report_peak, args=(work, sender))
+    process.start()
+    sender.close()
+    try:
+        peak: float = receiver.recv()
+    except EOFError:
+        peak = math.nan
+    process.join()
+    return peak
+
+
+def _report_peak(
+    work: Callable[[], object], sender: "multiprocessing.connection.Connection"
+) -> None:
+    work()
+    sender.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
