@@ -18,7 +18,7 @@ class Trust(NamedTuple):
 
     Attributes:
         right: (N,) in [0, 1], how likely each given label is right.
-        noise: Estimated share of wrong labels.
+        noise: Estimated share of wrong labels; NaN for scores that say nothing of it.
         classes: (N, K), rows sum to 1: how likely each class is, given image and label;
             None, like the rest, where the score knows no classes.
         image_classes: (N, K), rows sum to 1: the same by the image alone.

@@ -144,6 +144,30 @@ def test_scores_without_a_zero_are_split_by_their_own_distribution(name):
     assert ((trust.right < 0.5) == wrong).mean() > 0.97
 
 
+def test_easy_and_hard_classes_are_no_noise():
+    rng = np.random.default_rng(0)
+    given, wrong = np.arange(5000) % 5, rng.random(5000) < 0.3
+    offset = np.array([-9.0, 0.0, 2.0, 5.0, 9.0])[given]
+    for flipped in (np.zeros(5000, dtype=bool), wrong):
+        scores = offset + rng.normal(np.where(flipped, -4.0, 0.0))
+        _, trust = judge(CURRICULA["small-loss"], scores, given)
+        assert trust.noise == pytest.approx(flipped.mean(), abs=0.03)
+        assert ((trust.right < 0.5) == flipped).mean() > 0.95
+
+
+def test_one_heap_of_scores_holds_no_wrong_labels():
+    scores = np.random.default_rng(0).normal(size=4000)
+    trust = judge(CURRICULA["small-loss"], scores, np.zeros(4000, int))[1]
+    assert trust.noise == 0
+
+
+def test_random_scores_say_nothing_of_the_noise():
+    scores = np.random.default_rng(0).normal(size=4000)
+    trust = judge(CURRICULA["random"], scores, np.zeros(4000, int))[1]
+    assert np.isnan(trust.noise)
+    assert (trust.right == 1).all()
+
+
 def test_scores_with_a_zero_are_split_there():
     scores = np.array([-3.0, -1e-9, 0.0, 1e-9, 20.0])
     trust = judge(CURRICULA["pmi"], scores, np.zeros(5, int))[1]
