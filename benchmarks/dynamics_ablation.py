@@ -1,7 +1,7 @@
 """What do dynamics scores know about wrong labels? {paired, redrawn} x {cond, uncond, dropout}.
 
 Plain training on noisy labels; after every pass the new weights are compared with those of the pass
-before, by every score, on one image in five. Beside them: the mutual information (pmi), and its
+before, by every score, on one image in eight. Beside them: the mutual information (pmi), and its
 dynamics, pmi of the new weights less that of the old ones on equal probes, whose sum over the
 rounds is pmi itself. Prints AUROC of each score against the truth, as a mean of rounds and summed
 over all rounds, with 95 % intervals over seeds.
@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--noise", type=float, default=0.4)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--probes", type=int, default=4)
-    parser.add_argument("--every", type=int, default=5, help="score one image in so many")
+    parser.add_argument("--every", type=int, default=8, help="score one image in so many")
     parser.add_argument("--out", type=Path, help="also write the figures here, JSON")
     given = parser.parse_args()
     noise = {"type": given.noise_type, "rate": given.noise}

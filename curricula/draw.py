@@ -6,11 +6,13 @@ Written for many samples: few arrays of N at a time, noise drawn in pieces, 4-by
 import numpy as np
 from numpy.typing import NDArray
 
+from curricula.trust import LEAST_KEPT
+
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
 
 # Streams under one seed; the numbers are part of the reproducibility promise.
-_ORDER, _RANDOM_SCORES = 101, 102
+_ORDER, _RANDOM_SCORES, _QUOTA = 101, 102, 103
 # Random numbers drawn at a time; the stream is the same for any size.
 _PIECE = 1 << 20
 
@@ -91,8 +93,11 @@ def draw_order(
     scores: Floats | None,
     share: float,
     temperature: float,
+    given: Ints | None = None,
 ) -> Ints:
     """Return the order of one epoch.
+
+    A pure function of its arguments: every process draws the same.
 
     Args:
         seed: Seed of the run.
@@ -101,6 +106,7 @@ def draw_order(
         scores: (N,), or None to visit every sample once.
         share: Share of the samples to draw, in (0, 1].
         temperature: Weights are exp(temperature * standardised score).
+        given: (N,) labels in [0, K); the draw then holds a tenth of every class's share at least.
 
     Returns:
         (M,) distinct indices, M = N or max(1, round(share * N)); int32 below 2**31 samples.
@@ -112,9 +118,42 @@ def draw_order(
         log_weights = standardise(scores)
         log_weights *= temperature
         drawn = gumbel_top_k(log_weights, max(1, round(share * num_samples)), rng)
+        if given is not None:
+            again = np.random.default_rng(np.random.SeedSequence([seed, _QUOTA, epoch]))
+            drawn = _with_quotas(drawn, log_weights, given, again)
     # The draw comes best first; training wants no such order.
     rng.shuffle(drawn)
     return drawn
+
+
+def _with_quotas(drawn: Ints, log_weights: Floats, given: Ints, rng: np.random.Generator) -> Ints:
+    """Return a draw of as many samples in which no class has less than its quota.
+
+    For a class below it the draw goes on among its own samples; what was drawn last of classes
+    above theirs makes room. The draw is returned as it is where every class has its quota, or
+    where it is too small for one sample of each.
+    """
+    classes = given[drawn]
+    counts = np.bincount(given)
+    quota = np.rint(LEAST_KEPT * len(drawn) / len(given) * counts).astype(np.int64)
+    quota = np.where(counts > 0, np.maximum(quota, 1), 0)
+    found = np.bincount(classes, minlength=len(counts))
+    below = np.flatnonzero(found < quota)
+    if len(below) == 0 or quota.sum() > len(drawn):
+        return drawn
+    left = np.ones(len(given), dtype=bool)
+    left[drawn] = False
+    added = []
+    for label in below:
+        members = np.flatnonzero(left & (given == label)).astype(drawn.dtype)
+        added.append(members[gumbel_top_k(log_weights[members], quota[label] - found[label], rng)])
+    more = np.concatenate(added)
+    # Place of each drawn sample within its class, the first drawn at 0.
+    by_class = np.argsort(classes, kind="stable")
+    place = np.empty_like(by_class)
+    place[by_class] = np.arange(len(drawn)) - (np.cumsum(found) - found)[classes[by_class]]
+    spare = np.flatnonzero(place >= quota[classes])
+    return np.concatenate([np.delete(drawn, spare[len(spare) - len(more) :]), more])
 
 
 def random_scores(seed: int, round_number: int, num_samples: int) -> Floats:

@@ -41,8 +41,8 @@ class Selection:
 class CurriculumSampler:
     """Order of training samples under a curriculum, for any model.
 
-    The order of an epoch is a pure function of (seed, epoch, scores): every process draws the same
-    list and takes its slice, and a resumed run continues identically.
+    The order of an epoch is a pure function of (seed, epoch, scores, labels): every process draws
+    the same list and takes its slice, and a resumed run continues identically.
 
     What is held for every sample is float32, so that it fits for many of them; arithmetic is done
     in float64 where sums or differences of it matter.
@@ -130,8 +130,13 @@ class CurriculumSampler:
         right = np.ones(len(evidence)) if zero is None else (evidence >= zero).astype(np.float32)
         return evidence, Trust(right, float(1 - right.mean(dtype=np.float64)))
 
-    def order(self, epoch: int) -> Indices:
-        """Return the indices of one epoch, (M,) distinct; see `curricula.draw.draw_order`."""
+    def order(self, epoch: int, given: Ints | None = None) -> Indices:
+        """Return the indices of one epoch, (M,) distinct.
+
+        Args:
+            epoch: Its number.
+            given: (N,) int64 labels, so that a draw by score loses no class; see `draw_order`.
+        """
         select = self.treatment == "select" and self.scores is not None
         setting = self.selection
         return draw_order(
@@ -141,6 +146,7 @@ class CurriculumSampler:
             scores=self.scores if select else None,
             share=selected_share(self.rounds, setting.k, setting.dk, setting.mk) if select else 1.0,
             temperature=setting.temperature,
+            given=given if select else None,
         )
 
     def labels(self, given: Ints, null: int) -> Labels:

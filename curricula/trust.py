@@ -10,7 +10,7 @@ Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
 
 # Least share of every class's labels that stays in use, so that no class is lost to a bad score.
-_LEAST_KEPT = 0.1
+LEAST_KEPT = 0.1
 
 
 class Trust(NamedTuple):
@@ -18,7 +18,7 @@ class Trust(NamedTuple):
 
     Attributes:
         right: (N,) in [0, 1], how likely each given label is right.
-        noise: Estimated share of wrong labels.
+        noise: Estimated share of wrong labels; NaN for scores that say nothing of it.
         classes: (N, K), rows sum to 1: how likely each class is, given image and label;
             None, like the rest, where the score knows no classes.
         image_classes: (N, K), rows sum to 1: the same by the image alone.
@@ -65,7 +65,7 @@ def trusted(right: Floats, given: Ints) -> NDArray[np.bool_]:
     counts = np.bincount(given)
     kept = np.bincount(given[used], minlength=len(counts))
     for label in np.flatnonzero(counts):
-        least = max(1, round(_LEAST_KEPT * counts[label]))
+        least = max(1, round(LEAST_KEPT * counts[label]))
         if kept[label] < least:
             members = np.flatnonzero(given == label)
             used[members[np.argsort(-right[members], kind="stable")[:least]]] = True
@@ -81,7 +81,8 @@ def _null(trust: Trust, given: Ints, null: int) -> Labels:
 
 
 def _reweight(trust: Trust, given: Ints, null: int) -> Labels:
-    weights = np.where(trusted(trust.right, given), trust.right, np.minimum(trust.right, 0.5))
+    used = trusted(trust.right, given)
+    weights = np.where(used, np.maximum(trust.right, 0.5), trust.right)
     return Labels(given, weights=weights / weights.mean())
 
 
@@ -92,7 +93,14 @@ def _relabel(trust: Trust, given: Ints, null: int) -> Labels:
 
 
 def _soft(trust: Trust, given: Ints, null: int) -> Labels:
-    return Labels(given, soft=trust.classes)
+    assert trust.classes is not None
+    soft = trust.classes
+    kept = np.flatnonzero(trusted(trust.right, given) & (trust.right < 0.5))
+    if len(kept):
+        soft = soft.copy()
+        soft[kept] = 0
+        soft[kept, given[kept]] = 1
+    return Labels(given, soft=soft)
 
 
 TREATMENTS: dict[str, Callable[[Trust, Ints, int], Labels]] = {

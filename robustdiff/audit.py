@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from corruptions import NoisyLabels
-from curricula import CURRICULA, Trust
+from curricula import CURRICULA, TREATMENTS, Trust
+from curricula.scores import treatment_of
 from robustdiff.config import Config
 from robustdiff.crossfit import crossfit
 from robustdiff.data import Images
@@ -39,12 +40,16 @@ class Findings:
         scores: (N,) floats, high = trusted.
         trust: What follows from them.
         source: Where they come from, in words.
+        weights: (N,) floats, how much training heeds each given label; None if unknown.
+        in_sample: Whether what judges an image was trained on it and its label.
     """
 
     given: Ints
     scores: NDArray[np.floating]
     trust: Trust
     source: str
+    weights: NDArray[np.floating] | None = None
+    in_sample: bool = False
 
     @cached_property
     def issue(self) -> NDArray[np.bool_]:
@@ -64,8 +69,26 @@ def stored_findings(run: Run, config: Config, labels: NoisyLabels) -> Findings |
     scores, trust = run.scores(), run.trust()
     if scores is None or trust is None or curriculum.source in ("none", "random"):
         return None
-    source = f"curriculum {config.curriculum.name}, last scoring round"
-    return Findings(labels.given, scores, trust, source)
+    logged = [entry["temperature"] for entry in run.history() if "temperature" in entry]
+    return Findings(
+        labels.given,
+        scores,
+        trust._replace(temperature=logged[-1] if logged else None),
+        f"curriculum {config.curriculum.name}, last scoring round",
+        _weights(config, trust, labels.given),
+        in_sample=curriculum.source in ("predictions", "classes"),
+    )
+
+
+def _weights(config: Config, trust: Trust, given: Ints) -> NDArray[np.floating]:
+    """Return how much training under such trust heeds each given label, (N,)."""
+    treatment = treatment_of(config.curriculum.name, config.curriculum.treatment)
+    told = TREATMENTS[treatment](trust, given, -1)
+    if told.weights is not None:
+        return told.weights
+    if told.soft is not None:
+        return np.asarray(told.soft[np.arange(len(given)), given])
+    return np.asarray(told.labels == given, dtype=np.float64)
 
 
 def judge_now(images: Images, labels: NoisyLabels, config: Config, report: Report) -> Findings:
@@ -89,6 +112,8 @@ def judge_now(images: Images, labels: NoisyLabels, config: Config, report: Repor
 def cleanlab_issues(findings: Findings) -> NDArray[np.bool_]:
     """Return cleanlab's verdict on the same class probabilities, (N,) bool.
 
+    It expects those of the given label, noise and all, so the transition matrix is put back in.
+
     Raises:
         ValueError: If cleanlab is not installed, or the findings know no classes.
     """
@@ -99,10 +124,14 @@ def cleanlab_issues(findings: Findings) -> NDArray[np.bool_]:
             "cleanlab is not installed; get it with: pip install 'robustdiff[cleanlab]'"
         ) from error
     if findings.trust.image_classes is None:
-        raise ValueError(f"cleanlab needs class probabilities, and {findings.source} has none")
-    found: NDArray[np.bool_] = find_label_issues(
-        findings.given, findings.trust.image_classes, n_jobs=1
-    )
+        raise ValueError(
+            f"cleanlab needs class probabilities, and {findings.source} has none; "
+            f"--by crossfit makes some"
+        )
+    probabilities = findings.trust.image_classes.astype(np.float64)
+    if findings.trust.transition is not None:
+        probabilities = probabilities @ findings.trust.transition
+    found: NDArray[np.bool_] = find_label_issues(findings.given, probabilities, n_jobs=1)
     return found
 
 
@@ -158,7 +187,9 @@ def issue_columns(images: Images, labels: NoisyLabels, findings: Findings) -> di
         "given_label": given,
         # Without classes: the label if it is trusted, else nothing.
         "predicted_label": np.where(issue, None, given) if predicted is None else predicted,  # type: ignore[call-overload]
-        "sample_weight": (~issue).astype(np.float64),
+        "sample_weight": (~issue).astype(np.float64)
+        if findings.weights is None
+        else findings.weights,
     }
     if labels.flipped.any():
         columns |= {"true_label": labels.clean, "is_flipped": labels.flipped}
@@ -195,6 +226,8 @@ def audit_page(run: Run, images: Images, labels: NoisyLabels, findings: Findings
             dataset=images.name,
             count=len(labels.given),
             source=findings.source,
+            in_sample=findings.in_sample,
+            temperature=findings.trust.temperature,
             noise=findings.trust.noise,
             true_noise=labels.realised_rate if known else None,
             detected=detect(findings.scores, labels),

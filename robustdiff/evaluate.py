@@ -1,6 +1,7 @@
 """Judge a run: generate images, compare them with real ones, and the scores with the truth."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,7 +146,7 @@ def evaluate_run(
         "seed": config.seed,
         **measured,
         "detection": run.detection(labels),
-        "estimated_noise": None if trust is None else trust.noise,
+        "estimated_noise": None if trust is None or math.isnan(trust.noise) else trust.noise,
         "training_seconds": training_seconds,
         "scoring_seconds": scoring_seconds,
         "features": config.eval.features,

@@ -374,9 +374,10 @@ def _on_round(loop: _Loop, event: RoundDone) -> None:
     board.scores(event.step, event.scores, labels.flipped, detected)
     board.extremes(event.step, loop.images.train, event.scores, labels.given, labels.clean)
     loop.run.save_scores(event.scores, event.trust, event.label_used)
-    estimated = event.trust.noise
-    board.estimate(event.step, estimated, labels.realised_rate)
-    entry = {
+    estimated = None if np.isnan(event.trust.noise) else event.trust.noise
+    if estimated is not None:
+        board.estimate(event.step, estimated, labels.realised_rate)
+    entry: dict[str, float | None] = {
         "step": event.step,
         "round": event.number,
         "labels_used": float(event.label_used.mean()),
@@ -388,9 +389,10 @@ def _on_round(loop: _Loop, event: RoundDone) -> None:
         entry["temperature"] = event.trust.temperature
     _append(loop.run.history_file, entry)
     if detected:
+        noise = "" if estimated is None else f", estimated noise {estimated:.1%}"
         loop.report.message(
-            f"step {event.step}: scores separate wrong labels with AUROC {detected['auroc']:.3f}, "
-            f"estimated noise {estimated:.1%}"
+            f"step {event.step}: scores separate wrong labels with AUROC "
+            f"{detected['auroc']:.3f}{noise}"
         )
     # The clock of training stands still meanwhile.
     loop.logged_at += event.seconds + time.perf_counter() - started
@@ -458,7 +460,7 @@ def _finish(loop: _Loop) -> None:
         )
 
 
-def _append(path: Path, entry: dict[str, float]) -> None:
+def _append(path: Path, entry: dict[str, float | None]) -> None:
     with path.open("a") as file:
         file.write(json.dumps(entry) + "\n")
 

@@ -7,19 +7,21 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from scipy.special import expit, log_softmax
+from scipy.special import expit
 
-from corruptions import confident_joint, mixture_posterior
+from corruptions import mixture_posterior
 from curricula import Curriculum, Trust
 from curricula.draw import standardise
 from curricula.scores import class_margin
+from robustdiff.noise_model import fit_noise
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
 
 _DECONVOLUTION_STEPS = 20
 _TINY = 1e-12
+# Labels from which on a class has a median of its own.
+_FEW = 50
 # Entries of (N, K) arrays worked on at a time.
 _PIECE = 1 << 22
 
@@ -40,16 +42,13 @@ def judge(curriculum: Curriculum, evidence: Floats, given: Ints) -> tuple[Floats
         ValueError: If a class is never given, for source "classes".
     """
     if curriculum.source == "classes" and curriculum.reduce is None:
-        noisy, temperature = class_probabilities(evidence, given)
-        transition = confident_joint(given, noisy).transition
-        for where in _pieces(*noisy.shape):
-            noisy[where] = deconvolve(noisy[where].astype(np.float64), transition)
-        scores, trust = by_classes(noisy, transition, given)
-        return scores, trust._replace(temperature=temperature)
+        return _by_evidence(evidence, given)
     if curriculum.source == "clean":
         return evidence, _trust(np.where(evidence > 0, 1.0, 0.0))
+    if curriculum.source == "random":
+        return evidence, Trust(np.ones(len(evidence)), float("nan"))
     if curriculum.zero is None:
-        return evidence, _trust(1 - mixture_posterior(evidence))
+        return evidence, _trust(1 - mixture_posterior(_levelled(evidence, given)))
     # A logistic about the zero; the scale is the scores' own.
     centred = standardise(np.append(evidence, evidence.dtype.type(curriculum.zero)))
     right = centred[:-1]
@@ -57,8 +56,49 @@ def judge(curriculum: Curriculum, evidence: Floats, given: Ints) -> tuple[Floats
     return evidence, _trust(expit(right, out=right))
 
 
+def _levelled(scores: Floats, given: Ints) -> Floats:
+    """Return scores less the median of their class, (N,): some classes are harder than others.
+
+    Classes of few labels are compared with the median of all.
+    """
+    result = scores - np.median(scores)
+    for label in np.flatnonzero(np.bincount(given) >= _FEW):
+        members = given == label
+        result[members] -= np.median(result[members])
+    return result
+
+
 def _trust(right: Floats) -> Trust:
     return Trust(right, float((right < 0.5).mean()))
+
+
+def _by_evidence(evidence: Floats, given: Ints) -> tuple[Floats, Trust]:
+    """Judge labels by the noise that explains them best; all are right where none does."""
+    model = fit_noise(evidence, given)
+    classes = np.empty(evidence.shape, dtype=np.float32)
+    for where in _pieces(*evidence.shape):
+        classes[where] = model.image_classes(evidence[where])
+    if (model.transition == np.eye(len(model.transition))).all():
+        scores, trust = _as_given(classes, model.transition, given)
+    else:
+        scores, trust = by_classes(classes, model.transition, given)
+        # The matrix is fitted to all labels, so the probabilities are calibrated, however weak.
+        trust = trust._replace(noise=float(1 - trust.right.mean()))
+    return scores, trust._replace(temperature=1 / model.scale)
+
+
+def _as_given(
+    image_classes: Floats, transition: NDArray[np.float64], given: Ints
+) -> tuple[Floats, Trust]:
+    """Trust every label; the scores still say which fit their images best."""
+    scores = np.empty(len(given))
+    for where in _pieces(*image_classes.shape):
+        logs = np.log(image_classes[where].astype(np.float64) + _TINY)
+        own = logs[np.arange(len(logs)), given[where]]
+        scores[where] = class_margin(logs - own[:, None], given[where])
+    classes = np.zeros(image_classes.shape, dtype=np.float32)
+    classes[np.arange(len(given)), given] = 1
+    return scores, Trust(np.ones(len(given)), 0.0, classes, image_classes, transition)
 
 
 def by_classes(
@@ -89,42 +129,6 @@ def by_classes(
 def _pieces(rows: int, columns: int) -> Iterator[slice]:
     size = max(1, _PIECE // columns)
     return (slice(start, start + size) for start in range(0, rows, size))
-
-
-def class_probabilities(evidence: Floats, given: Ints) -> tuple[Floats, float]:
-    """Turn log-likelihoods of unknown scale into probabilities of the given label.
-
-    The scale is the one under which the given labels are likeliest; the prior is their share.
-
-    Args:
-        evidence: (N, K).
-        given: (N,) int64.
-
-    Returns:
-        (N, K) float32, rows sum to 1, and the temperature that the evidence was divided by.
-    """
-    counts = np.bincount(given, minlength=evidence.shape[1])
-    prior = np.log(np.maximum(counts, 1) / len(given))
-    pieces = list(_pieces(*evidence.shape))
-    unit = sum(np.abs(evidence[where]).sum(dtype=np.float64) for where in pieces) / evidence.size
-    unit = unit or 1.0
-
-    def logs(where: slice, log_scale: float) -> Floats:
-        logits = evidence[where].astype(np.float64) * (np.exp(log_scale) / unit) + prior
-        return np.asarray(log_softmax(logits, axis=1))
-
-    def loss(log_scale: float) -> float:
-        own = (
-            np.take_along_axis(logs(where, log_scale), given[where, None], axis=1).sum()
-            for where in pieces
-        )
-        return -float(sum(own)) / len(given)
-
-    best = minimize_scalar(loss, bounds=(-5, 8), method="bounded", options={"xatol": 1e-3})
-    found = np.empty(evidence.shape, dtype=np.float32)
-    for where in pieces:
-        found[where] = np.exp(logs(where, best.x))
-    return found, float(unit / np.exp(best.x))
 
 
 def deconvolve(noisy: Floats, transition: Floats, steps: int = _DECONVOLUTION_STEPS) -> Floats:

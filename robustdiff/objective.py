@@ -28,8 +28,9 @@ from robustdiff.rng import Stream, normal, stream_seed, uniform
 from robustdiff.schedules import SCHEDULES, Schedule
 from robustdiff.task import Task
 
-# Classes below this weight are left out, as in the authors' code.
-_SMALLEST_WEIGHT = 0.01
+# Classes below this weight are left out, as in the authors' code; with more than 50 classes below
+# half of an equal share, so that some class is always left.
+_SMALLEST_WEIGHT, _SMALLEST_SHARE = 0.01, 0.5
 _BATCH_SIZE, _LEARNING_RATE = 128, 2e-3
 _TINY = 1e-12
 
@@ -114,7 +115,8 @@ def mixed_output(
     Returns:
         (B, C, H, W).
     """
-    image, label = torch.nonzero(weights > _SMALLEST_WEIGHT, as_tuple=True)
+    smallest = min(_SMALLEST_WEIGHT, _SMALLEST_SHARE / weights.shape[1])
+    image, label = torch.nonzero(weights > smallest, as_tuple=True)
     output = network(x_t[image], t[image], label)
     if gradient == "given":
         told = (label == labels[image]).reshape(-1, *([1] * (output.ndim - 1)))
@@ -123,7 +125,7 @@ def mixed_output(
     # One cell for each pair, summed afterwards: the order of the sum does not depend on threads.
     cells = output.new_zeros(*weights.shape, *output.shape[1:])
     cells[image, label] = share * output
-    kept = torch.where(weights > _SMALLEST_WEIGHT, weights, 0).sum(1)
+    kept = torch.where(weights > smallest, weights, 0).sum(1)
     return cells.sum(1) / per_image(kept, output)
 
 

@@ -12,6 +12,7 @@ from robustdiff.files import write_atomic
 
 _MOST_NUMBERS = 12
 _MOST_TICKS = 30
+_LONGEST_TICK = 18
 
 
 def matrix_figure(
@@ -41,13 +42,23 @@ def matrix_figure(
                 axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
     if k <= _MOST_TICKS:
         # parse_math: a class may be called "$x$"
-        axes.set_xticks(range(k), class_names, rotation=90, fontsize=8, parse_math=False)
-        axes.set_yticks(range(k), class_names, fontsize=8, parse_math=False)
+        names = [_short(name) for name in class_names]
+        axes.set_xticks(range(k), names, rotation=90, fontsize=8, parse_math=False)
+        axes.set_yticks(range(k), names, fontsize=8, parse_math=False)
     axes.set_xlabel(f"{given} class")
     axes.set_ylabel("clean class")
     axes.set_title(title, fontsize=10, parse_math=False)
     figure.colorbar(shown, ax=axes, fraction=0.046, label="share of the clean class")
     return figure
+
+
+def _short(name: str) -> str:
+    """Return a name that leaves room for the picture beside it."""
+    return (
+        name
+        if len(name) <= _LONGEST_TICK
+        else f"{name[: _LONGEST_TICK - 1]}\N{HORIZONTAL ELLIPSIS}"
+    )
 
 
 def score_figure(
@@ -70,7 +81,9 @@ def score_figure(
     split = issue if wrong is None else wrong
     names = ("suspect", "trusted") if wrong is None else ("wrong label", "right label")
     parts = [np.clip(scores[split], low, high), np.clip(scores[~split], low, high)]
-    axes.hist(parts, bins=bins, stacked=True, label=names, color=["#c8553d", "#588b8b"])
+    # Each from the bottom up: on a logarithmic axis the upper part of a stack would look small.
+    for part, name, colour in zip(parts, names, ("#c8553d", "#588b8b"), strict=True):
+        axes.hist(part, bins=bins, histtype="stepfilled", alpha=0.55, label=name, color=colour)
     axes.set_yscale("log")
     axes.set_xlabel("score, high is trusted")
     axes.set_ylabel("labels")

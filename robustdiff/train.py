@@ -185,7 +185,7 @@ def train(state: TrainState, task: Task) -> Iterator[StepDone | RoundDone]:
     while state.step < steps:
         if state.rounds < rounds_due(task, state.step):
             yield from scoring_round(state, task)
-        order = torch.from_numpy(state.curriculum.order(state.epoch))
+        order = torch.from_numpy(state.curriculum.order(state.epoch, task.given))
         told = Told.of(
             state.curriculum.labels(task.given, task.num_classes), task.data.given.device
         )

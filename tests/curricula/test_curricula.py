@@ -162,13 +162,15 @@ def treated(treatment):
 
 def test_treatments_do_what_they_say():
     assert treated("none").labels.tolist() == [0, 0, 2]
-    # The third label is below one half, but the only one of its class.
+    # The third label is below one half, but the only one of its class: it stays in use.
     assert treated("null").labels.tolist() == [0, 3, 2]
     assert treated("relabel").labels.tolist() == [0, 1, 2]
-    np.testing.assert_allclose(treated("soft").soft, CLASSES, rtol=1e-6)
+    soft = treated("soft").soft
+    np.testing.assert_allclose(soft[:2], CLASSES[:2], rtol=1e-6)
+    assert soft[2].tolist() == [0, 0, 1]
     weights = treated("reweight").weights
     assert weights.mean() == pytest.approx(1)
-    np.testing.assert_allclose(weights / weights[0], np.array([0.9, 0.2, 0.4]) / 0.9, rtol=1e-6)
+    np.testing.assert_allclose(weights / weights[0], np.array([0.9, 0.2, 0.5]) / 0.9, rtol=1e-6)
 
 
 @settings(deadline=None, derandomize=True)
@@ -182,6 +184,73 @@ def test_no_class_loses_more_than_nine_labels_in_ten(seed, k):
         members = given_labels == label
         assert used[members].sum() >= max(1, round(0.1 * members.sum()))
     assert used[right >= 0.5].all()
+
+
+def used_by_class(told, given_labels, num_classes):
+    """How much of every class's labels training hears of, (K,)."""
+    shares = np.zeros((len(given_labels), num_classes + 1))
+    shares[np.arange(len(given_labels)), told.labels] = 1
+    if told.soft is not None:
+        shares = told.soft
+    heard = shares[np.arange(len(given_labels)), given_labels]
+    if told.weights is not None:
+        heard = heard * (told.weights >= 0.5 * told.weights.max())
+    return np.bincount(given_labels, heard, num_classes)
+
+
+@pytest.mark.parametrize("treatment", ["null", "reweight", "relabel", "soft"])
+@pytest.mark.parametrize("lost", [[0], [0, 1, 2]])
+def test_no_treatment_drops_a_class(treatment, lost):
+    given_labels = np.arange(300) % 3
+    right = np.where(np.isin(given_labels, lost), 0.0, 1.0)
+    classes = np.zeros((300, 3))
+    classes[np.arange(300), np.where(right > 0, given_labels, (given_labels + 1) % 3)] = 1
+    told = TREATMENTS[treatment](Trust(right, 0.5, classes), given_labels, 3)
+    expected = np.where(np.isin(np.arange(3), lost), 10, 100)
+    np.testing.assert_array_equal(used_by_class(told, given_labels, 3), expected)
+    if told.weights is not None:
+        assert told.weights.mean() == pytest.approx(1)
+
+
+def test_a_draw_by_score_loses_no_class():
+    given_labels = np.arange(3000) % 3
+    scores = np.random.default_rng(0).normal(size=3000) - 50 * (given_labels == 1)
+    setting = {"scores": scores, "share": 0.3, "temperature": 1.0}
+    plain = draw_order(0, 5, 3000, **setting)
+    assert not (given_labels[plain] == 1).any()
+    drawn = draw_order(0, 5, 3000, **setting, given=given_labels)
+    assert len(drawn) == len(set(drawn.tolist())) == 900
+    assert np.bincount(given_labels[drawn])[1] == 30
+    # Only as much is exchanged as the quota asks for, and again the same.
+    assert len(np.setdiff1d(plain, drawn)) == 30
+    np.testing.assert_array_equal(drawn, draw_order(0, 5, 3000, **setting, given=given_labels))
+    assert (drawn[:100] != draw_order(0, 6, 3000, **setting, given=given_labels)[:100]).any()
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.integers(1, 80), st.integers(1, 6), st.floats(0.01, 1), st.integers(0, 99))
+def test_every_class_has_its_quota_where_the_draw_is_large_enough(count, k, share, seed):
+    rng = np.random.default_rng(seed)
+    given_labels = rng.integers(0, k, count)
+    scores = rng.normal(size=count) + 20 * given_labels
+    setting = {"scores": scores, "share": share, "temperature": 2.0}
+    plain, drawn = (
+        draw_order(seed, 0, count, **setting, given=labels) for labels in (None, given_labels)
+    )
+    assert len(drawn) == len(plain) == len(set(drawn.tolist()))
+    counts, found = np.bincount(given_labels), np.bincount(given_labels[drawn], minlength=k)
+    quota = np.where(counts > 0, np.maximum(1, np.rint(0.1 * len(drawn) / count * counts)), 0)
+    if quota.sum() <= len(drawn):
+        assert (found[: len(quota)] >= quota).all()
+
+
+def test_labels_change_no_draw_that_has_every_class():
+    given_labels = np.arange(500) % 5
+    scores = np.random.default_rng(0).normal(size=500)
+    setting = {"scores": scores, "share": 0.5, "temperature": 1.0}
+    np.testing.assert_array_equal(
+        draw_order(3, 1, 500, **setting), draw_order(3, 1, 500, **setting, given=given_labels)
+    )
 
 
 def test_what_was_not_measured_keeps_its_evidence():

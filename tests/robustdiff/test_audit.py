@@ -77,7 +77,7 @@ def test_without_classes_there_is_no_prediction_for_a_suspect(images, labels):
     assert (columns["is_label_issue"] == labels.flipped).all()
     assert [p is None for p in columns["predicted_label"]] == labels.flipped.tolist()
     pytest.importorskip("cleanlab")
-    with pytest.raises(ValueError, match="needs class probabilities"):
+    with pytest.raises(ValueError, match=r"needs class probabilities.*--by crossfit"):
         cleanlab_issues(findings)
 
 
@@ -92,6 +92,70 @@ def test_cleanlab_gives_its_verdict_on_the_same_probabilities(tmp_path, images, 
     # By design it leaves at least some labels of every class.
     assert not (found & ~labels.flipped).any()
     assert found.sum() > 10
+
+
+@pytest.mark.filterwarnings("ignore:May not flag all label issues")
+def test_cleanlab_hears_of_the_given_labels_noise_and_all(labels):
+    """A matrix that explains all labels leaves cleanlab with their own probabilities."""
+    pytest.importorskip("cleanlab")
+    found = sure(labels)
+    hard = found.trust._replace(image_classes=np.eye(10)[labels.clean], transition=np.eye(10))
+    blind = hard._replace(transition=np.full((10, 10), 0.1))
+    assert cleanlab_issues(dataclasses.replace(found, trust=hard)).any()
+    assert not cleanlab_issues(dataclasses.replace(found, trust=blind)).any()
+
+
+def test_a_page_of_labels_that_are_all_wrong(tmp_path, images):
+    given = (images.train_labels.numpy() + 1) % 10
+    labels = corrupt(images.train_labels.numpy(), num_classes=10, noise_type="pairflip", rate=1)
+    np.testing.assert_array_equal(labels.given, given)
+    run = make_run(tmp_path, labels)
+    write_audit(run, images, labels, sure(labels))
+    page = (run.path / "audit.html").read_text()
+    assert "truly wrong" in page
+    assert "AUROC" not in page
+
+
+def test_the_page_says_by_what_and_how_the_labels_were_judged(tmp_path, images, labels):
+    run = make_run(tmp_path, labels)
+    told = dataclasses.replace(
+        sure(labels), trust=sure(labels).trust._replace(temperature=0.0025), in_sample=True
+    )
+    write_audit(run, images, labels, told)
+    page = (run.path / "audit.html").read_text()
+    assert "was trained on these images and labels" in page
+    assert "divided by 0.0025" in page
+    write_audit(run, images, labels, sure(labels))
+    page = (run.path / "audit.html").read_text()
+    assert "was trained on these images" not in page
+    assert "divided by" not in page
+
+
+@pytest.mark.parametrize(
+    ("name", "treatment", "weights"),
+    [
+        ("margin", None, lambda right: right >= 0.5),
+        ("margin", "none", lambda right: np.ones(50)),
+        ("small-loss", None, lambda right: np.ones(50)),
+        ("margin", "soft", lambda right: right),
+        ("crossfit", None, lambda right: right >= 0.5),
+    ],
+)
+def test_the_table_holds_the_weights_of_training(
+    tmp_path, images, labels, name, treatment, weights
+):
+    run, found = make_run(tmp_path, labels), sure(labels)
+    run.save_scores(found.scores, found.trust, ~labels.flipped)
+    run.history_file.write_text('{"step": 1, "temperature": 0.5}\n{"step": 2}\n')
+    config = resolve({"curriculum": {"name": name, "treatment": treatment}})
+    stored = stored_findings(run, config, labels)
+    # None of these classes has less than a tenth of its labels right.
+    shares = np.bincount(labels.given, ~labels.flipped) / np.bincount(labels.given)
+    assert (shares >= 0.1).all()
+    column = issue_columns(images, labels, stored)["sample_weight"]
+    np.testing.assert_allclose(column, weights(found.trust.right))
+    assert stored.in_sample == (name != "crossfit")
+    assert stored.trust.temperature == 0.5
 
 
 class Tags(html.parser.HTMLParser):

@@ -108,6 +108,16 @@ def test_gradients_reach_all_classes_or_the_given_one():
     torch.testing.assert_close(outputs["all"], x_t * mean)
 
 
+def test_many_equally_likely_classes_are_all_mixed():
+    x_t, t, _ = points(2)
+    weights = torch.nn.functional.pad(torch.full((2, 200), 1 / 200), (0, 1))
+    output = mixed_output(
+        lambda x, t, y: x * per_image(y.float(), x),
+        x_t, t, torch.tensor([0, 7]), weights, gradient="all",
+    )  # fmt: skip
+    torch.testing.assert_close(output, x_t * 99.5, rtol=1e-4, atol=1e-4)
+
+
 def test_an_identity_matrix_is_the_plain_objective():
     x_t, t, given = points()
     model = Model(lambda x, t, y: x * per_image(1.0 + y, x), cosine, PREDICTIONS["v"], 3)
