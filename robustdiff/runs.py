@@ -18,7 +18,7 @@ from torch import nn
 from corruptions import NoisyLabels
 from curricula import Trust
 from robustdiff.config import Config, read_layer, resolve, to_plain
-from robustdiff.errors import DamagedError
+from robustdiff.errors import DamagedError, LockedError, TakenError
 from robustdiff.files import write_atomic, write_text
 from robustdiff.metrics.detection import detection
 from robustdiff.parallel import started_by_torchrun
@@ -111,13 +111,13 @@ class Run:
         """Keep other processes from training this run meanwhile; ends with the process, too.
 
         Raises:
-            OSError: If another process trains it.
+            LockedError: If another process trains it.
         """
         with (self.path / ".lock").open("a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise OSError(f"run {self.path} is being trained by another process") from None
+                raise LockedError(f"run {self.path} is being trained by another process") from None
             yield
 
     def save_config(self, config: Config) -> None:
@@ -258,7 +258,7 @@ def create_run(path: Path | None, config: Config, labels: NoisyLabels) -> Run:
         labels: Its labels.
 
     Raises:
-        ValueError: If the folder exists and is not empty.
+        TakenError: If the folder exists and is not empty.
     """
     run = _new_folder(default_path(config)) if path is None else Run(path)
     try:
@@ -267,7 +267,7 @@ def create_run(path: Path | None, config: Config, labels: NoisyLabels) -> Run:
         # Of two processes that want the same folder, one gets here.
         run.samples.mkdir()
     except FileExistsError:
-        raise ValueError(
+        raise TakenError(
             f"{path} already exists; choose another --out, or continue it with --resume {path}"
         ) from None
     run.tensorboard.mkdir()
