@@ -45,6 +45,7 @@ COLUMNS: dict[str, Callable[[Metrics], float | None]] = {
     ),
     "training seconds": lambda m: m.get("training_seconds"),
     "scoring seconds": lambda m: m.get("scoring_seconds"),
+    "preparing seconds": lambda m: m.get("preparing_seconds"),
 }
 GAP = "gap closed"
 _CLEAN, _UNKNOWN = "clean", "unknown"

@@ -200,15 +200,16 @@ class Run:
                 entries.append(json.loads(line))
         return [entry for entry in entries if isinstance(entry, dict) and "step" in entry]
 
-    def seconds(self, batch_size: int) -> tuple[float, float]:
-        """Return the time of all training steps and that of all scoring rounds."""
+    def seconds(self, batch_size: int) -> tuple[float, float, float]:
+        """Return the time of all training steps, of all scoring rounds, and of the preparation."""
         entries = self.history()
         before, training = 0, 0.0
         for entry in entries:
             if "images_per_second" in entry:
                 training += (entry["step"] - before) * batch_size / entry["images_per_second"]
                 before = entry["step"]
-        return training, sum(entry.get("scoring_seconds", 0.0) for entry in entries)
+        scoring = sum(entry.get("scoring_seconds", 0.0) for entry in entries)
+        return training, scoring, sum(entry.get("preparing_seconds", 0.0) for entry in entries)
 
     def detection(self, labels: NoisyLabels) -> dict[str, float] | None:
         """Compare the newest scores with the labels' truth; None if there is nothing to tell."""
