@@ -371,6 +371,21 @@ def test_study_then_compare(capsys):
     assert {path.name for path in Path("table").iterdir()} == {
         f"compare.{kind}" for kind in ("md", "csv", "json", "png")
     }
+    study = Path("grid.toml").read_text()
+    Path("grid.toml").write_text(study.replace("steps = 24", "steps = 26"))
+    assert call("study", "grid.toml", "--part=1/3") == 0
+    first = Run(Path("runs/grid/clean/plain/s0"))
+    assert first.config().train.steps == first.history()[-1]["step"] == 26
+    capsys.readouterr()
+    assert call("study", "grid.toml", "--dry-run") == 0
+    listed = capsys.readouterr().out
+    assert [listed.count(state) for state in ("done runs/", "to resume runs/")] == [1, 2]
+    Path("grid.toml").write_text(study)
+    with first.locked():
+        assert call("study", "grid.toml", "--part=2/3") == 0
+        assert call("study", "grid.toml", "--part=1/3") == 1
+    said = capsys.readouterr().err
+    assert "made with other settings: 24 steps (was 26); delete it or use --out" in said
     assert call("study", "grid.toml", "--part=3/2") == 2
     assert "--part takes I/N" in capsys.readouterr().err
     assert call("compare", "runs/grid/evaluators") == 2
