@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .console import make_report
+from .console import make_report, printable
 
 
 def study(
@@ -21,21 +21,22 @@ def study(
 ) -> None:
     """Train and evaluate a grid of noise x method x seed; resumes, and skips what is done."""
     first, count = _part(part)
-    from robustdiff.runs import Run
-    from robustdiff.study import read_study, run_study
+    from robustdiff.study import plan, read_study, run_study
 
     folder = out or Path("runs") / file.stem
     cells = read_study(file, data_dir)[first - 1 :: count]
     if dry_run:
-        for cell in cells:
-            run = Run(folder / cell.path)
-            print(f"{'done ' if run.metrics_file.exists() else 'to do'} {run.path}")
+        for line in plan(cells, folder):
+            print(printable(line))
         return
     with make_report() as report:
-        failed = run_study(cells, folder, report)
+        failed, elsewhere = run_study(cells, folder, report)
+    for path in elsewhere:
+        print(f"in work elsewhere: {printable(str(folder / path))}")
     if failed:
         raise OSError(f"{len(failed)} of {len(cells)} runs failed, the first is {failed[0]}")
-    print(f"done: compare with: robustdiff compare {shlex.quote(str(folder))}")
+    done = f"{len(cells) - len(elsewhere)} of {len(cells)} runs done" if elsewhere else "done"
+    print(f"{done}: compare with: robustdiff compare {shlex.quote(str(folder))}")
 
 
 def _part(text: str) -> tuple[int, int]:

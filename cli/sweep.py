@@ -64,6 +64,9 @@ def sweep(
     seed: SeedOption = 0,
 ) -> None:
     """Judge a run at many settings: sweep-OVER.csv and a plot; goes on where it was stopped."""
+    from robustdiff.parallel import refuse_company
+
+    refuse_company("sweep")
     opened, config = open_with(run, locals())
     from robustdiff.config import choose
     from robustdiff.samplers import SAMPLERS

@@ -5,13 +5,20 @@ from importlib.metadata import version
 
 from corruptions import NoisyLabels
 from robustdiff.config import Config
+from robustdiff.data import known_noise
 from robustdiff.files import write_text
 from robustdiff.markdown import plain_text
 from robustdiff.runs import Run
 
 
 def write_card(
-    run: Run, config: Config, labels: NoisyLabels, detected: dict[str, float] | None, step: int
+    run: Run,
+    config: Config,
+    labels: NoisyLabels,
+    *,
+    detected: dict[str, float] | None,
+    estimated: float | None,
+    step: int,
 ) -> None:
     """Write the card.
 
@@ -20,6 +27,7 @@ def write_card(
         config: The run's configuration.
         labels: Its labels.
         detected: Detection metrics of the final scores, None where there are none.
+        estimated: Share of wrong labels by the final scores, None where they judge no labels.
         step: Optimiser steps made.
     """
     model = config.model
@@ -29,10 +37,11 @@ def write_card(
         f"A class-conditional diffusion model of {config.data.dataset}, trained by robustdiff "
         f"{version('robustdiff')} (torch {version('torch')}).",
         "",
-        f"- labels: {plain_text(_noise(labels))}",
+        f"- labels: {plain_text(_noise(config, labels, estimated))}",
         f"- curriculum: {config.curriculum.name}",
         f"- class embedding: {plain_text(model.cen)}, channels {list(model.channels)}",
         f"- steps: {step} of {config.train.batch_size} images, seed {config.seed}",
+        f"- time: {time_spent(run, config, len(labels.given))}",
     ]
     if detected:
         lines.append(
@@ -44,7 +53,23 @@ def write_card(
     write_text(run.path / "README.md", "\n".join(lines))
 
 
-def _noise(labels: NoisyLabels) -> str:
-    if not labels.realised_rate:
-        return "as published"
-    return f"{labels.realised_rate:.2%} wrong, {labels.noise_type} ({labels.convention})"
+def _noise(config: Config, labels: NoisyLabels, estimated: float | None) -> str:
+    known = known_noise(config.data, labels)
+    text = "as published"
+    if known is None:
+        text = "as they are, how many are wrong is not known"
+    elif known:
+        text = f"{known:.2%} wrong, {labels.noise_type} ({labels.convention})"
+    return text if estimated is None else f"{text}; estimated by the scores {estimated:.2%}"
+
+
+def time_spent(run: Run, config: Config, num_samples: int) -> str:
+    """Say how long training took, and what the rest added."""
+    training, *rest = run.seconds(min(config.train.batch_size, num_samples))
+    whole = training + sum(rest)
+    parts = [
+        f"{name} {seconds:.1f} s ({seconds / whole:.0%} of all)"
+        for name, seconds in zip(("scoring", "preparation"), rest, strict=True)
+        if seconds
+    ]
+    return ", ".join([f"training {training:.1f} s", *parts])

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 from scipy.stats import t as student
 
-from robustdiff.config import Config, flat, to_plain
+from robustdiff.config import Config, NoiseConfig, flat, to_plain
 from robustdiff.files import write_text
 from robustdiff.markdown import plain_text
 from robustdiff.plots import write_figure
@@ -39,13 +39,17 @@ COLUMNS: dict[str, Callable[[Metrics], float | None]] = {
     "AUROC": lambda m: m["detection"] and m["detection"]["auroc"],
     "precision at rate": lambda m: m["detection"] and m["detection"]["precision_at_rate"],
     "noise error": lambda m: (
-        None if m.get("estimated_noise") is None else abs(m["estimated_noise"] - m["noise"])
+        None
+        if m.get("estimated_noise") is None or m["noise"] is None
+        else abs(m["estimated_noise"] - m["noise"])
     ),
     "training seconds": lambda m: m.get("training_seconds"),
     "scoring seconds": lambda m: m.get("scoring_seconds"),
+    "preparing seconds": lambda m: m.get("preparing_seconds"),
 }
 GAP = "gap closed"
-_CLEAN = "clean"
+_CLEAN, _UNKNOWN = "clean", "unknown"
+_AS_THEY_ARE = (_CLEAN, _UNKNOWN)
 _MAIN = (
     "label accuracy",
     "NLL",
@@ -66,6 +70,18 @@ _FREE = (
     "train.checkpoint_every",
     "train.checkpoint_minutes",
 )
+# Entry of metrics.json -> the setting that it stands for: an evaluation may have had its own.
+_JUDGED_BY = {
+    "features": "eval.features",
+    "num_samples": "eval.num_samples",
+    "guidance": "sample.guidance",
+    "guidance_weight": "sample.guidance_weight",
+    "sampler": "sample.sampler",
+    "steps": "sample.steps",
+    "evaluator_sha256": "evaluator",
+}
+# As many of an evaluator's digest are shown.
+_DIGITS = 12
 
 
 class Row(NamedTuple):
@@ -100,14 +116,37 @@ def find_runs(paths: Sequence[Path]) -> list[Run]:
     return list(dict.fromkeys(found))
 
 
+class _Judged(NamedTuple):
+    """An evaluated run.
+
+    Attributes:
+        config: Its configuration.
+        metrics: Its figures.
+        settings: What repetitions have in common, dotted key -> value.
+        noise: Which noise its labels have.
+    """
+
+    config: Config
+    metrics: Metrics
+    settings: dict[str, Any]
+    noise: str
+
+    @property
+    def setup(self) -> str:
+        """What the run has in common with those it is measured against."""
+        apart = ("noise.", "objective.", "curriculum.")
+        return json.dumps([s for s in self.settings.items() if not s[0].startswith(apart)])
+
+
 def compare_runs(runs: Sequence[Run]) -> list[Row]:
-    """Group runs that differ in their seed alone.
+    """Group runs that differ in their seed alone, and were judged alike.
 
     The gap closed is (uniform - method) / (uniform - clean) in class-wise FID, seed by seed: 1 is
-    as good as clean labels. It needs runs with curriculum "uniform" on noisy and on clean labels.
+    as good as clean labels, or labels as they are where the truth is unknown. It needs runs with
+    curriculum "uniform" on noisy and on clean labels.
 
     Args:
-        runs: Evaluated runs.
+        runs: Evaluated runs; of two with the same settings and seed the one evaluated last counts.
 
     Returns:
         Rows, by noise, clean labels first, and the lowest class-wise FID first.
@@ -115,54 +154,61 @@ def compare_runs(runs: Sequence[Run]) -> list[Row]:
     Raises:
         ValueError: If a run's metrics cannot be read.
     """
-    entries = [(run.config(), _metrics(run)) for run in runs]
-    groups: dict[str, list[tuple[Config, Metrics]]] = {}
-    for config, metrics in entries:
-        groups.setdefault(json.dumps(_settings(config)), []).append((config, metrics))
+    groups: dict[str, dict[int, _Judged]] = {}
+    for run in sorted(runs, key=lambda run: run.metrics_file.stat().st_mtime_ns):
+        judged = _judged(run)
+        repetitions = groups.setdefault(json.dumps(judged.settings), {})
+        repetitions[judged.config.seed] = judged
     plain = {
-        (_noise(config, metrics), _setup(config), config.seed): metrics["class_fid"]
-        for config, metrics in entries
-        if config.curriculum.name == "uniform" and config.objective.name == "plain"
+        (judged.noise, judged.setup, seed): float(judged.metrics["class_fid"])
+        for group in groups.values()
+        for seed, judged in group.items()
+        if judged.config.curriculum.name == "uniform" and judged.config.objective.name == "plain"
     }
-    names = _method_names([group[0][0] for group in groups.values()])
+    firsts = [next(iter(group.values())) for group in groups.values()]
+    headings, names = _headings(firsts), _method_names(firsts)
     rows = []
-    for group, method in zip(groups.values(), names, strict=True):
-        group.sort(key=lambda entry: entry[0].seed)
+    for group, first, name in zip(groups.values(), firsts, names, strict=True):
+        seeds = sorted(group)
         values = {
-            name: [float(v) for _, m in group if (v := column(m)) is not None]
-            for name, column in COLUMNS.items()
+            title: [float(v) for seed in seeds if (v := column(group[seed].metrics)) is not None]
+            for title, column in COLUMNS.items()
         }
-        noise = _noise(*group[0])
-        values[GAP] = [
-            (noisy - metrics["class_fid"]) / (noisy - clean)
-            for config, metrics in group
-            if (noisy := plain.get((noise, _setup(config), config.seed))) is not None
-            and (clean := plain.get((_CLEAN, _setup(config), config.seed))) is not None
-            and noise != _CLEAN
-        ]
-        rows.append(Row(noise, method, [config.seed for config, _ in group], values))
-    return sorted(rows, key=lambda row: (row.noise != _CLEAN, row.noise, _quality(row)))
+        gaps = (_gap(group[seed], plain) for seed in seeds)
+        values[GAP] = [gap for gap in gaps if gap is not None]
+        rows.append(Row(headings[first.noise], name, seeds, values))
+    return sorted(rows, key=lambda row: (row.noise not in _AS_THEY_ARE, row.noise, _quality(row)))
+
+
+def _gap(judged: _Judged, plain: dict[tuple[str, str, int], float]) -> float | None:
+    """Return the gap closed; None without both ends of it, or where they are the same."""
+    rest = (judged.setup, judged.config.seed)
+    noisy = plain.get((judged.noise, *rest))
+    clean = next((plain[key] for name in _AS_THEY_ARE if (key := (name, *rest)) in plain), None)
+    if judged.noise in _AS_THEY_ARE or noisy is None or clean is None or noisy == clean:
+        return None
+    return (noisy - float(judged.metrics["class_fid"])) / (noisy - clean)
 
 
 def _quality(row: Row) -> float:
     return float(np.mean(row.values["class-wise FID"]))
 
 
-def _metrics(run: Run) -> Metrics:
+def _judged(run: Run) -> _Judged:
     try:
         metrics: Metrics = json.loads(run.metrics_file.read_text())
         for column in COLUMNS.values():
             float(column(metrics) or 0)
-        float(metrics["noise"])
+        float(metrics["noise"] or 0)
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"cannot read {run.metrics_file}: {error}") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{run.metrics_file} does not hold an evaluation's figures") from error
-    return metrics
+    config = run.config()
+    return _Judged(config, metrics, _settings(config, metrics), _noise(config, metrics))
 
 
-def _settings(config: Config) -> dict[str, Any]:
-    """Return what repetitions have in common, dotted key -> value."""
+def _settings(config: Config, metrics: Metrics) -> dict[str, Any]:
     settings = flat(to_plain(config))
     if config.curriculum.name == "uniform":
         # Settings of scores say nothing where there are none.
@@ -170,39 +216,67 @@ def _settings(config: Config) -> dict[str, Any]:
         settings = {
             k: v for k, v in settings.items() if k in named or not k.startswith("curriculum.")
         }
+    settings |= {key: metrics[name] for name, key in _JUDGED_BY.items() if name in metrics}
     return {key: value for key, value in settings.items() if key not in _FREE}
 
 
-def _setup(config: Config) -> str:
-    """Return what a run has in common with those it is measured against."""
-    apart = ("noise.", "objective.", "curriculum.")
-    return json.dumps([s for s in _settings(config).items() if not s[0].startswith(apart)])
-
-
 def _noise(config: Config, metrics: Metrics) -> str:
-    if config.noise.labels is not None:
-        return f"labels of {Path(config.noise.labels).name} {config.noise.labels_key or ''}".strip()
-    return f"{config.noise.type} {config.noise.rate:g}" if metrics["noise"] else _CLEAN
+    if metrics["noise"] is None:
+        return _UNKNOWN
+    if config.noise.labels is None and not metrics["noise"]:
+        return _CLEAN
+    return json.dumps(to_plain(config)["noise"])
 
 
-def _method_names(configs: Sequence[Config]) -> list[str]:
+def _headings(runs: Sequence[_Judged]) -> dict[str, str]:
+    """Name every noise; those of one name by every setting in which they differ besides."""
+    alike: dict[str, dict[str, dict[str, Any]]] = {}
+    for run in runs:
+        name = run.noise if run.noise in _AS_THEY_ARE else _noise_name(run.config.noise)
+        noise = {} if run.noise in _AS_THEY_ARE else json.loads(run.noise)
+        alike.setdefault(name, {})[run.noise] = noise
+    headings = {}
+    for name, noises in alike.items():
+        for key, mine in noises.items():
+            differs = (k for k in mine if any(other[k] != mine[k] for other in noises.values()))
+            headings[key] = " ".join([name, *(_shown(k, mine[k]) for k in differs)])
+    return headings
+
+
+def _noise_name(noise: NoiseConfig) -> str:
+    if noise.labels is not None:
+        return f"labels of {Path(noise.labels).name} {noise.labels_key or ''}".strip()
+    if noise.matrix is not None:
+        return f"matrix {Path(noise.matrix).name}"
+    return f"{noise.type} {noise.rate:g}"
+
+
+def _shown(setting: str, value: Any) -> str:  # noqa: ANN401 whatever a setting holds
+    return f"{setting}={value if isinstance(value, str) else json.dumps(value)}"
+
+
+def _method_names(runs: Sequence[_Judged]) -> list[str]:
     """Name methods by objective or curriculum, and every setting in which runs differ besides."""
-    settings = [_settings(config) for config in configs]
     named = ("objective.name", "curriculum.name", "curriculum.treatment")
     names = []
-    for config, mine in zip(configs, settings, strict=True):
-        curriculum, objective = config.curriculum, config.objective
+    for run in runs:
+        curriculum, objective = run.config.curriculum, run.config.objective
         parts: list[str] = [curriculum.name if objective.name == "plain" else objective.name]
         parts += [] if curriculum.treatment is None else [curriculum.treatment]
-        for key, value in mine.items():
+        for key, value in run.settings.items():
             section, _, setting = key.rpartition(".")
             if section == "noise" or key in named:
                 continue
             # Settings of one objective or curriculum say nothing about another.
             own = f"{section}.name"
-            others = [s for s in settings if own not in mine or s[own] == mine[own]]
+            others = [
+                other.settings
+                for other in runs
+                if own not in run.settings or other.settings[own] == run.settings[own]
+            ]
             if any(other.get(key) != value for other in others):
-                parts.append(f"{setting}={value if isinstance(value, str) else json.dumps(value)}")
+                short = value[:_DIGITS] if key == "evaluator" and value else value
+                parts.append(_shown(key if section == "sample" else setting, short))
         names.append(" ".join(parts))
     return names
 

@@ -616,6 +616,18 @@ RESUMABLE = (
 )
 
 
+def fixed_changes(before: Layer, now: Layer) -> list[str]:
+    """Name what differs between two whole configurations and is not in `RESUMABLE`."""
+    was, would = flat(before), flat(now)
+    return [
+        f"{key} {json.dumps(would.get(key))} (was {json.dumps(was.get(key))})"
+        for key in sorted(was.keys() | would.keys())
+        if was.get(key) != would.get(key)
+        and key not in RESUMABLE
+        and key.partition(".")[0] not in RESUMABLE
+    ]
+
+
 def check_resumable(before: Layer, now: Layer) -> None:
     """Refuse a changed configuration for a run that is resumed.
 
@@ -626,15 +638,7 @@ def check_resumable(before: Layer, now: Layer) -> None:
     Raises:
         ValueError: Naming every changed entry that is not in `RESUMABLE`.
     """
-    was, would = flat(before), flat(now)
-    changed = [
-        f"{key} {json.dumps(would.get(key))} (was {json.dumps(was.get(key))})"
-        for key in sorted(was.keys() | would.keys())
-        if was.get(key) != would.get(key)
-        and key not in RESUMABLE
-        and key.partition(".")[0] not in RESUMABLE
-    ]
-    if changed:
+    if changed := fixed_changes(before, now):
         raise ValueError(
             f"--resume continues a run as it was; only {', '.join(RESUMABLE)} may change, "
             f"got {', '.join(changed)}"

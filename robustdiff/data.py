@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from corruptions import NoisyLabels
 from robustdiff.config import DataConfig, choose
 from robustdiff.folder import DEFAULT_SIZE, read_folder
 from robustdiff.progress import Report
@@ -56,6 +57,16 @@ class Images:
                     f"every class needs images, but the {part} part of {self.name} "
                     f"has none of class {empty!r}"
                 )
+
+
+def known_noise(config: DataConfig, labels: NoisyLabels) -> float | None:
+    """Return the share of a dataset's labels that are known to be wrong.
+
+    None where nobody knows: labels of a folder are taken as they are, unless noise was added.
+    """
+    if config.dataset == "folder" and not labels.flipped.any():
+        return None
+    return labels.realised_rate
 
 
 def to_float(images: Tensor) -> Tensor:

@@ -5,6 +5,14 @@ class DamagedError(RuntimeError):
     """A file of a run is damaged or is not what it should be."""
 
 
+class LockedError(OSError):
+    """Another process works on the run."""
+
+
+class TakenError(ValueError):
+    """The folder that a new run should get holds something."""
+
+
 class DivergedError(RuntimeError):
     """The loss is not finite; the message names the step and the samples of the batch."""
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from robustdiff.config import Config
-from robustdiff.data import Images, load_images
+from robustdiff.data import Images, known_noise, load_images
 from robustdiff.files import write_text
 from robustdiff.generate import class_labels
 from robustdiff.images import image_grid, write_png
@@ -134,21 +134,24 @@ def evaluate_run(
         evaluators=evaluators,
     )
     measured = measure(judge.reference, generated, classes)
-    trust = run.trust()
-    training_seconds, scoring_seconds = run.seconds(config.train.batch_size)
+    trust, noise = run.trust(), known_noise(config.data, labels)
+    training, scoring, preparing = run.seconds(min(config.train.batch_size, len(images.train)))
+    rounds = [entry for entry in run.history() if "round" in entry]
     result = {
         "run": str(run.path),
         "dataset": images.name,
-        "noise": labels.realised_rate,
-        "noise_type": labels.noise_type,
+        "noise": noise,
+        "noise_type": "unknown" if noise is None else labels.noise_type,
         "curriculum": config.curriculum.name,
         "objective": config.objective.name,
         "seed": config.seed,
         **measured,
         "detection": run.detection(labels),
         "estimated_noise": None if trust is None or math.isnan(trust.noise) else trust.noise,
-        "training_seconds": training_seconds,
-        "scoring_seconds": scoring_seconds,
+        "temperature": rounds[-1].get("temperature") if rounds else None,
+        "training_seconds": training,
+        "scoring_seconds": scoring,
+        "preparing_seconds": preparing,
         "features": config.eval.features,
         "evaluator_sha256": judge.digest,
         "guidance": config.sample.guidance,

@@ -3,7 +3,7 @@
 import json
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +14,10 @@ import torch
 
 from corruptions import NoisyLabels, corrupt, labels_from, load_matrix, read_labels
 from robustdiff.audit import PAGE_NAME, stored_findings, write_audit
-from robustdiff.card import write_card
+from robustdiff.card import time_spent, write_card
 from robustdiff.checkpoint import load_checkpoint, save_checkpoint
 from robustdiff.config import Config, check_resumable, to_plain
-from robustdiff.data import Images, LabelledImages, load_images
+from robustdiff.data import Images, LabelledImages, known_noise, load_images
 from robustdiff.device import pick_device, pick_dtype
 from robustdiff.errors import DamagedError, InterruptedRunError
 from robustdiff.files import write_text
@@ -30,7 +30,7 @@ from robustdiff.runs import Run, create_run, detect
 from robustdiff.state import TrainState, new_state
 from robustdiff.task import Task, total_steps
 from robustdiff.tensorboard import TensorBoard
-from robustdiff.train import StepDone, train
+from robustdiff.train import Prepared, StepDone, train
 
 _GRID_ROWS = 8
 
@@ -55,7 +55,6 @@ class _Loop:
     logged_at: float = field(default_factory=time.perf_counter)
     saved_at: float = field(default_factory=time.monotonic)
     note: str = ""
-    detected: dict[str, float] | None = None
 
     @property
     def config(self) -> Config:
@@ -265,10 +264,13 @@ def _train_to_end(
             for event in train(state, task):
                 # All processes must agree, and their signals and clocks differ.
                 signal, late = workers.largest(stop[0] if stop else 0, _late(loop))
-                if isinstance(event, RoundDone):
-                    _on_round(loop, event)
-                else:
-                    _on_step(loop, event, late=bool(late))
+                match event:
+                    case Prepared():
+                        _on_prepared(loop, event)
+                    case RoundDone():
+                        _on_round(loop, event)
+                    case StepDone():
+                        _on_step(loop, event, late=bool(late))
                 if signal:
                     _checkpoint(loop)
                     raise InterruptedRunError(
@@ -314,9 +316,10 @@ def _stop_requested() -> Iterator[list[int]]:
 
 
 def _summary(loop: _Loop) -> str:
-    noise = "labels as published"
-    if loop.labels.realised_rate:
-        noise = f"{loop.labels.realised_rate:.1%} {loop.labels.noise_type} label noise"
+    known = known_noise(loop.config.data, loop.labels)
+    noise = "labels as they are" if known is None else "labels as published"
+    if known:
+        noise = f"{known:.1%} {loop.labels.noise_type} label noise"
     precision = str(loop.task.dtype).removeprefix("torch.")
     workers = loop.task.workers
     together = "" if workers.size == 1 else f", {workers.size} processes"
@@ -337,6 +340,13 @@ def _method(config: Config) -> str:
 def _size(state: TrainState) -> str:
     parameters = sum(p.numel() for p in state.model.parameters())
     return f"{parameters / 1e6:.2f} M parameters"
+
+
+def _on_prepared(loop: _Loop, event: Prepared) -> None:
+    if loop.board is not None:
+        entry = {"step": loop.state.step, "preparing_seconds": event.seconds}
+        _append(loop.run.history_file, entry)
+        loop.logged_at += event.seconds
 
 
 def _on_step(loop: _Loop, event: StepDone, *, late: bool) -> None:
@@ -370,13 +380,13 @@ def _on_round(loop: _Loop, event: RoundDone) -> None:
     started, labels, board = time.perf_counter(), loop.labels, loop.board
     if board is None:
         return
-    loop.detected = detected = detect(event.scores, labels)
+    detected = detect(event.scores, labels)
     board.scores(event.step, event.scores, labels.flipped, detected)
     board.extremes(event.step, loop.images.train, event.scores, labels.given, labels.clean)
     loop.run.save_scores(event.scores, event.trust, event.label_used)
     estimated = None if np.isnan(event.trust.noise) else event.trust.noise
     if estimated is not None:
-        board.estimate(event.step, estimated, labels.realised_rate)
+        board.estimate(event.step, estimated, known_noise(loop.config.data, labels))
     entry: dict[str, float | None] = {
         "step": event.step,
         "round": event.number,
@@ -436,7 +446,8 @@ def _checkpoint(loop: _Loop) -> None:
 
 
 def _finish(loop: _Loop) -> None:
-    config, detected = loop.config, loop.detected
+    config, labels = loop.config, loop.labels
+    detected = loop.run.detection(labels)
     assert loop.board is not None
     loop.board.result(
         {
@@ -450,17 +461,21 @@ def _finish(loop: _Loop) -> None:
         },
         {"result/auroc": detected["auroc"] if detected else float("nan")},
     )
-    write_card(loop.run, config, loop.labels, detected, loop.state.step)
-    findings = stored_findings(loop.run, config, loop.labels)
+    findings = stored_findings(loop.run, config, labels)
+    estimated = None if findings is None else findings.trust.noise
+    write_card(
+        loop.run, config, labels, detected=detected, estimated=estimated, step=loop.state.step
+    )
+    loop.report.message(time_spent(loop.run, config, len(labels.given)))
     if findings is not None:
-        summary = write_audit(loop.run, loop.images, loop.labels, findings)
+        summary = write_audit(loop.run, loop.images, labels, findings)
         loop.report.message(
-            f"{summary['issues']} of {len(loop.labels.given)} labels look wrong: "
-            f"{loop.run.path / PAGE_NAME}"
+            f"{summary['issues']} of {len(labels.given)} labels look wrong, estimated noise "
+            f"{estimated:.1%}: {loop.run.path / PAGE_NAME}"
         )
 
 
-def _append(path: Path, entry: dict[str, float | None]) -> None:
+def _append(path: Path, entry: Mapping[str, float | None]) -> None:
     with path.open("a") as file:
         file.write(json.dumps(entry) + "\n")
 
@@ -473,6 +488,8 @@ def _forget_after(run: Run, state: TrainState) -> None:
 
 
 def _stays(entry: dict[str, Any], state: TrainState) -> bool:
+    if "preparing_seconds" in entry:
+        return state.mixture is not None
     # A checkpoint may come before or after the scoring round of its step.
     if "round" in entry:
         return bool(entry["round"] <= state.rounds)

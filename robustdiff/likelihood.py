@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from robustdiff.config import Config
-from robustdiff.data import load_images, to_float
+from robustdiff.data import known_noise, load_images, to_float
 from robustdiff.device import pick_device
 from robustdiff.files import sha256, write_text
 from robustdiff.model import Model
@@ -225,7 +225,7 @@ def likelihood_run(
     result = {
         "run": str(run.path),
         "dataset": images.name,
-        "noise": labels.realised_rate,
+        "noise": known_noise(config.data, labels),
         "num_images": count,
         "levels": num_levels,
         "seed": seed,

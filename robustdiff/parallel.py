@@ -144,7 +144,7 @@ def joined(device: str, *, shard: bool = False) -> Iterator[Workers]:
         ValueError: If there is nobody to share the weights with.
         PeerError: If another process is gone.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+    size = _started()
     if size == 1:
         if shard:
             raise ValueError(
@@ -176,6 +176,22 @@ def joined(device: str, *, shard: bool = False) -> Iterator[Workers]:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _started() -> int:
+    """Return how many processes were started together."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+
+
+def refuse_company(command: str) -> None:
+    """Refuse several processes for work that is not shared out; all would write the same files.
+
+    Raises:
+        ValueError: If there are several.
+    """
+    size = _started()
+    if size > 1:
+        raise ValueError(f"{command} takes one process, got {size}; start it without torchrun")
 
 
 def started_by_torchrun() -> bool:

@@ -18,7 +18,7 @@ from torch import nn
 from corruptions import NoisyLabels
 from curricula import Trust
 from robustdiff.config import Config, read_layer, resolve, to_plain
-from robustdiff.errors import DamagedError
+from robustdiff.errors import DamagedError, LockedError, TakenError
 from robustdiff.files import write_atomic, write_text
 from robustdiff.metrics.detection import detection
 from robustdiff.parallel import started_by_torchrun
@@ -111,13 +111,13 @@ class Run:
         """Keep other processes from training this run meanwhile; ends with the process, too.
 
         Raises:
-            OSError: If another process trains it.
+            LockedError: If another process trains it.
         """
         with (self.path / ".lock").open("a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise OSError(f"run {self.path} is being trained by another process") from None
+                raise LockedError(f"run {self.path} is being trained by another process") from None
             yield
 
     def save_config(self, config: Config) -> None:
@@ -200,15 +200,16 @@ class Run:
                 entries.append(json.loads(line))
         return [entry for entry in entries if isinstance(entry, dict) and "step" in entry]
 
-    def seconds(self, batch_size: int) -> tuple[float, float]:
-        """Return the time of all training steps and that of all scoring rounds."""
+    def seconds(self, batch_size: int) -> tuple[float, float, float]:
+        """Return the time of all training steps, of all scoring rounds, and of the preparation."""
         entries = self.history()
         before, training = 0, 0.0
         for entry in entries:
             if "images_per_second" in entry:
                 training += (entry["step"] - before) * batch_size / entry["images_per_second"]
                 before = entry["step"]
-        return training, sum(entry.get("scoring_seconds", 0.0) for entry in entries)
+        scoring = sum(entry.get("scoring_seconds", 0.0) for entry in entries)
+        return training, scoring, sum(entry.get("preparing_seconds", 0.0) for entry in entries)
 
     def detection(self, labels: NoisyLabels) -> dict[str, float] | None:
         """Compare the newest scores with the labels' truth; None if there is nothing to tell."""
@@ -258,7 +259,7 @@ def create_run(path: Path | None, config: Config, labels: NoisyLabels) -> Run:
         labels: Its labels.
 
     Raises:
-        ValueError: If the folder exists and is not empty.
+        TakenError: If the folder exists and is not empty.
     """
     run = _new_folder(default_path(config)) if path is None else Run(path)
     try:
@@ -267,7 +268,7 @@ def create_run(path: Path | None, config: Config, labels: NoisyLabels) -> Run:
         # Of two processes that want the same folder, one gets here.
         run.samples.mkdir()
     except FileExistsError:
-        raise ValueError(
+        raise TakenError(
             f"{path} already exists; choose another --out, or continue it with --resume {path}"
         ) from None
     run.tensorboard.mkdir()

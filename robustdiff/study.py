@@ -20,18 +20,33 @@
 
 Run folders are OUT/<noise>/<method>/s<seed>. What is evaluated is skipped, what was interrupted is
 resumed, so a study can be stopped at any time, and several workers can share it.
+
+A run that is there with other settings than the file's is a failure. `train.steps` and
+`train.epochs` may grow, and sampling and evaluation may change: it is continued then, and evaluated
+again.
 """
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from robustdiff.config import Config, Layer, choose, preset, read_layer, resolve, validated
-from robustdiff.errors import DamagedError, DivergedError
+from robustdiff.config import (
+    Config,
+    Layer,
+    choose,
+    fixed_changes,
+    preset,
+    read_layer,
+    resolve,
+    to_plain,
+    validated,
+)
+from robustdiff.errors import DamagedError, DivergedError, LockedError, TakenError
 from robustdiff.evaluate import evaluate_run
 from robustdiff.experiment import resume_run, start_run
 from robustdiff.progress import Report
 from robustdiff.runs import Run
+from robustdiff.task import total_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +63,8 @@ class _Study:
         for name in ("noise", "method", "seeds"):
             if not getattr(self, name):
                 raise ValueError(f"{name} of a study must not be empty")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds of a study must differ, got {self.seeds}")
 
 
 class Cell(NamedTuple):
@@ -102,7 +119,64 @@ def _plain(name: str) -> str:
     return name
 
 
-def run_study(cells: list[Cell], out: Path, report: Report) -> list[str]:
+def standing(run: Run, config: Config) -> Literal["to do", "to resume", "done"]:
+    """Return what is left to do for one run of a study.
+
+    A run whose length has grown, or that is to be sampled or evaluated otherwise, is to be resumed.
+
+    Args:
+        run: Where it lies or will lie.
+        config: Its configuration by the study.
+
+    Raises:
+        ValueError: If the run there was made with other settings.
+        DamagedError: If its configuration or its labels cannot be read.
+    """
+    if not run.config_file.exists():
+        return "to do"
+    stored = run.config()
+    changed = fixed_changes(to_plain(stored), to_plain(config))
+    grown = 0
+    if not changed and _length(stored) != _length(config):
+        count = len(run.labels().given)
+        was, steps = total_steps(stored, count), total_steps(config, count)
+        grown = steps - was
+        changed = [f"{steps} steps (was {was})"] if grown < 0 else []
+    if changed:
+        raise ValueError(f"made with other settings: {', '.join(changed)}; delete it or use --out")
+    judged_alike = (stored.sample, stored.eval) == (config.sample, config.eval)
+    return "done" if run.metrics_file.exists() and judged_alike and not grown else "to resume"
+
+
+def _length(config: Config) -> tuple[int | None, int | None]:
+    return config.train.steps, config.train.epochs
+
+
+def plan(cells: list[Cell], out: Path) -> list[str]:
+    """Return one line per run: what would be done, or why nothing can be."""
+    lines = []
+    for cell in cells:
+        run = Run(out / cell.path)
+        try:
+            lines.append(f"{standing(run, cell.config)} {run.path}")
+        except (DamagedError, ValueError) as error:
+            lines.append(f"unusable {run.path}: {error}")
+    return lines
+
+
+class Outcome(NamedTuple):
+    """What became of a study; all other runs are done.
+
+    Attributes:
+        failed: One line per run that failed.
+        elsewhere: Runs that another process works on.
+    """
+
+    failed: list[str]
+    elsewhere: list[Path]
+
+
+def run_study(cells: list[Cell], out: Path, report: Report) -> Outcome:
     """Train and evaluate what is missing.
 
     Args:
@@ -111,31 +185,45 @@ def run_study(cells: list[Cell], out: Path, report: Report) -> list[str]:
         report: Told about progress.
 
     Returns:
-        One line per run that failed; the others are done.
+        The runs that are not done.
 
     Raises:
         InterruptedRunError: If a signal asked to stop; call again to go on.
     """
-    failed = []
+    outcome = Outcome([], [])
     for number, cell in enumerate(cells, start=1):
         run = Run(out / cell.path)
-        if run.metrics_file.exists():
-            continue
-        report.message(f"study: run {number} of {len(cells)}, {cell.path}")
         try:
-            if run.config_file.exists():
-                resume_run(run, run.config(), report)
-            else:
-                start_run(cell.config, run.path, report)
-            evaluate_run(
-                run,
-                cell.config,
-                report,
-                seed=cell.config.seed,
-                inception_weights=None,
-                evaluators=out / "evaluators",
-            )
+            state = standing(run, cell.config)
+            if state == "done":
+                continue
+            report.message(f"study: run {number} of {len(cells)}, {cell.path}")
+            _finish(run, cell.config, out, report, resume=state == "to resume")
         except (DamagedError, DivergedError, OSError, ValueError) as error:
-            failed.append(f"{cell.path}: {error}")
-            report.message(f"study: {failed[-1]}")
-    return failed
+            # Of two processes that start a run at once, one finds the other's folder.
+            begun = isinstance(error, TakenError) and run.config_file.exists()
+            if begun or isinstance(error, LockedError):
+                outcome.elsewhere.append(cell.path)
+                report.message(f"study: {cell.path} is in work elsewhere")
+            else:
+                outcome.failed.append(f"{cell.path}: {error}")
+                report.message(f"study: {outcome.failed[-1]}")
+    return outcome
+
+
+def _finish(run: Run, config: Config, out: Path, report: Report, *, resume: bool) -> None:
+    if resume:
+        # Figures of fewer steps or other settings must not outlive an interruption.
+        run.metrics_file.unlink(missing_ok=True)
+        resume_run(run, config, report)
+    else:
+        start_run(config, run.path, report)
+    with run.locked():
+        evaluate_run(
+            run,
+            config,
+            report,
+            seed=config.seed,
+            inception_weights=None,
+            evaluators=out / "evaluators",
+        )

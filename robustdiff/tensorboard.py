@@ -88,10 +88,11 @@ class TensorBoard:
         self._part("wrong", step, scores[flipped], quality[flipped])
         self.writer.add_pr_curve("wrong_labels", flipped, 1 - quality, step)
 
-    def estimate(self, step: int, estimated: float, true: float) -> None:
-        """Log the estimated share of wrong labels beside the known one (0 if none was injected)."""
+    def estimate(self, step: int, estimated: float, true: float | None) -> None:
+        """Log the estimated share of wrong labels, beside the true one where that is known."""
         self.writer.add_scalar("noise/estimated", estimated, step)
-        self.writer.add_scalar("noise/injected", true, step)
+        if true is not None:
+            self.writer.add_scalar("noise/injected", true, step)
 
     def _part(
         self, name: str, step: int, scores: NDArray[np.floating], quality: NDArray[np.float64]

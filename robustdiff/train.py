@@ -5,6 +5,7 @@ so a resumed run equals an uninterrupted one.
 """
 
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
@@ -37,6 +38,17 @@ class StepDone:
 
     step: int
     loss: float
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the objective needs besides the network, made before the first step.
+
+    Attributes:
+        seconds: Time that it took.
+    """
+
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -165,7 +177,7 @@ def train_step(
     return value
 
 
-def train(state: TrainState, task: Task) -> Iterator[StepDone | RoundDone]:
+def train(state: TrainState, task: Task) -> Iterator[StepDone | RoundDone | Prepared]:
     """Train to the configured number of steps.
 
     Args:
@@ -173,15 +185,19 @@ def train(state: TrainState, task: Task) -> Iterator[StepDone | RoundDone]:
         task: See `Task`.
 
     Yields:
-        A `StepDone` after each step and a `RoundDone` after each scoring round, the last one after
-        the last step: it judges the final weights and leaves the state untouched.
+        A `Prepared` if the objective needed preparation, a `StepDone` after each step and a
+        `RoundDone` after each scoring round, the last one after the last step: it judges the final
+        weights and leaves the state untouched.
     """
     setting = task.config
     steps = total_steps(setting, len(task.data))
     batch_size = min(setting.train.batch_size, len(task.data))
     if state.mixture is None:
+        started = time.perf_counter()
         mixture = task.workers.from_leader(lambda: make_mixture(task))
-        state.mixture = None if mixture is None else mixture.to(task.data.given.device)
+        if mixture is not None:
+            state.mixture = mixture.to(task.data.given.device)
+            yield Prepared(time.perf_counter() - started)
     while state.step < steps:
         if state.rounds < rounds_due(task, state.step):
             yield from scoring_round(state, task)

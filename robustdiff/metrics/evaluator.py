@@ -26,6 +26,9 @@ RECIPE = "evaluator-1"
 _BATCH_SIZE = 128
 _MIN_EPOCHS = 3
 _MIN_IMAGES_SEEN = 80_000
+# Fewer than 200 images are repeated no more often than this: of 40 and of 100 digits, 800 to 2,000
+# passes made no better classifier.
+_MAX_PASSES = 400
 # Images are shifted at random by up to this share of their size. Without it the features of a small
 # training set are tighter than those of unseen images, and real images fail the density test.
 _MAX_SHIFT = 1 / 8
@@ -105,7 +108,7 @@ def train_evaluator(
         transition: (K, K), T[clean, given]: the softmax then predicts the clean class (forward
             correction, Patrini et al. 2017).
         images_seen: Small sets are repeated until this many images have been seen; None for the
-            number that suits clean labels.
+            number that suits clean labels, but no more than 400 passes.
         progress: Called with (steps done, steps in all) after each step.
 
     Returns:
@@ -122,7 +125,8 @@ def train_evaluator(
         torch.default_generator.manual_seed(seed)
         evaluator = Evaluator(images.shape[1], num_classes)
     evaluator.to(images.device).to(memory_format=torch.channels_last)
-    epochs = max(_MIN_EPOCHS, -(-(images_seen or _MIN_IMAGES_SEEN) // len(images)))
+    passes = _passes(len(images)) if images_seen is None else -(-images_seen // len(images))
+    epochs = max(_MIN_EPOCHS, passes)
     batch_size = min(_BATCH_SIZE, len(images))
     total = epochs * (len(images) // batch_size)
     optimiser = torch.optim.AdamW(evaluator.parameters(), weight_decay=_WEIGHT_DECAY)
@@ -141,6 +145,10 @@ def train_evaluator(
         if progress is not None:
             progress(step, total)
     return evaluator.to(memory_format=torch.contiguous_format).eval()
+
+
+def _passes(count: int) -> int:
+    return min(_MAX_PASSES, -(-_MIN_IMAGES_SEEN // count))
 
 
 def _loss(logits: Tensor, labels: Tensor, transition: Tensor | None) -> Tensor:
@@ -248,6 +256,8 @@ def load_or_train(
 
 def _training_hash(images: Tensor, labels: Tensor, num_classes: int, seed: int) -> str:
     described = f"{RECIPE} {tuple(images.shape)} {num_classes} {seed}"
+    if _passes(len(images)) == _MAX_PASSES:
+        described += f" {_MAX_PASSES} passes"
     digest = hashlib.sha256(described.encode())
     digest.update(images.cpu().numpy().tobytes())
     digest.update(labels.cpu().numpy().tobytes())

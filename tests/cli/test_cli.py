@@ -9,11 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from robustdiff.cli.app import main
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from robustdiff import train as module
 from robustdiff.config import DEFAULT_PRESETS, preset, presets, resolve
+from robustdiff.metrics import evaluator
+from robustdiff.runs import Run
 
 TINY = [
     "--set=model.channels=[8]",
@@ -367,6 +371,21 @@ def test_study_then_compare(capsys):
     assert {path.name for path in Path("table").iterdir()} == {
         f"compare.{kind}" for kind in ("md", "csv", "json", "png")
     }
+    study = Path("grid.toml").read_text()
+    Path("grid.toml").write_text(study.replace("steps = 24", "steps = 26"))
+    assert call("study", "grid.toml", "--part=1/3") == 0
+    first = Run(Path("runs/grid/clean/plain/s0"))
+    assert first.config().train.steps == first.history()[-1]["step"] == 26
+    capsys.readouterr()
+    assert call("study", "grid.toml", "--dry-run") == 0
+    listed = capsys.readouterr().out
+    assert [listed.count(state) for state in ("done runs/", "to resume runs/")] == [1, 2]
+    Path("grid.toml").write_text(study)
+    with first.locked():
+        assert call("study", "grid.toml", "--part=2/3") == 0
+        assert call("study", "grid.toml", "--part=1/3") == 1
+    said = capsys.readouterr().err
+    assert "made with other settings: 24 steps (was 26); delete it or use --out" in said
     assert call("study", "grid.toml", "--part=3/2") == 2
     assert "--part takes I/N" in capsys.readouterr().err
     assert call("compare", "runs/grid/evaluators") == 2
@@ -400,3 +419,67 @@ def test_training_on_a_mixture_of_classes(capsys, monkeypatch):
     assert train("runs/bad", "--objective=tdsm", "--set=objective.matrix=small.npy") == 2
     assert "objective.matrix small.npy is 3 x 3" in capsys.readouterr().err
     assert not Path("runs/bad").exists()
+
+
+def test_preparation_is_no_training_time(monkeypatch):
+    monkeypatch.setattr("robustdiff.crossfit._LEAST_SEEN", 2000)
+    monkeypatch.setattr(evaluator, "_MIN_IMAGES_SEEN", 2000)
+    clock, passed, make = time.perf_counter, [0.0], module.make_mixture
+
+    def slow(task):
+        passed[0] += 1e6
+        return make(task)
+
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + passed[0])
+    monkeypatch.setattr(module, "make_mixture", slow)
+    assert train("runs/tdsm", "--objective=tdsm-class") == 0
+    run = Run(Path("runs/tdsm"))
+    assert [entry["step"] for entry in run.history()][:2] == [0, 2]
+    training, scoring, preparing = run.seconds(64)
+    assert training < 1e6 < preparing
+    assert scoring == 0
+    assert "(100% of all)" in (run.path / "README.md").read_text()
+    assert call("eval", "runs/tdsm", "--num-samples=40") == 0
+    figures = json.loads(run.metrics_file.read_text())
+    assert figures["training_seconds"] == training
+    assert figures["preparing_seconds"] == preparing
+    assert call("train", "--resume=runs/tdsm", "--steps=26") == 0
+    assert [entry["step"] for entry in run.history()].count(0) == 1
+
+
+def test_the_temperature_of_the_posterior_and_the_time_of_scoring_are_kept(capsys, monkeypatch):
+    monkeypatch.setattr(evaluator, "_MIN_IMAGES_SEEN", 2000)
+    assert train("runs/margin", "--curriculum=margin") == 0
+    said = " ".join(capsys.readouterr().err.split())
+    run = Run(Path("runs/margin"))
+    assert call("eval", "runs/margin", "--num-samples=40") == 0
+    figures = json.loads(run.metrics_file.read_text())
+    last = run.history()[-1]
+    assert figures["temperature"] == last["temperature"] > 0
+    spent = (
+        f"training {figures['training_seconds']:.1f} s, scoring {figures['scoring_seconds']:.1f} s"
+    )
+    assert spent in said
+    assert f"estimated noise {last['estimated_noise']:.1%}: runs/margin/audit.html" in said
+    card = (run.path / "README.md").read_text()
+    assert f"- time: {spent}" in card
+    assert f"estimated by the scores {last['estimated_noise']:.2%}" in card
+
+
+def test_the_truth_about_a_folder_is_not_known():
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        path = Path(f"photos/kind {number % 2}/{number}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 128, (8, 8, 3)) + 127 * (number % 2)
+        Image.fromarray(pixels.astype(np.uint8)).save(path)
+    words = ["--dataset=folder", "--data-dir=photos", "--image-size=8", "--curriculum=pmi"]
+    short = [*TINY, "--set=train.batch_size=8", "--steps=8", "--set=model.patch_size=2"]
+    for name, rate, known in (("as it is", 0, False), ("worse", 0.25, True)):
+        run = Run(Path("runs") / name)
+        assert call("train", *words, *short, f"--noise={rate}", f"--out={run.path}") == 0
+        events = EventAccumulator(str(run.tensorboard)).Reload().Tags()["scalars"]
+        assert "noise/estimated" in events
+        assert ("noise/injected" in events) == known
+        card = (run.path / "README.md").read_text()
+        assert ("as they are, how many are wrong is not known; estimated" in card) != known

@@ -78,9 +78,11 @@ def test_a_folder_of_images_trains_evaluates_and_is_corrupted(capsys):
     photos("photos")
     words = ("--dataset=folder", "--data-dir=photos", "--image-size=8")
     assert call("train", *words, "--curriculum=pmi", "--out=runs/plain", *TINY) == 0
-    assert "32 folder images, labels as published" in capsys.readouterr().err
+    assert "32 folder images, labels as they are" in capsys.readouterr().err
     assert call("eval", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["num_samples"] == 8
+    result = json.loads(capsys.readouterr().out)
+    assert result["num_samples"] == 8
+    assert (result["noise"], result["noise_type"]) == (None, "unknown")
     assert call("sample", "--out=pictures", "--per-class=2") == 0
     with np.load("pictures/samples.npz") as pictures:
         assert pictures["images"].shape == (4, 3, 8, 8)

@@ -240,7 +240,7 @@ def test_hostile_names_in_cards_and_comparisons(tmp_path):
     named = NoisyLabels(**(vars(labels) | {"convention": HOSTILE, "noise_type": HOSTILE}))
     folder = tmp_path / "a|b <i> `x`"
     folder.mkdir()
-    write_card(Run(folder), resolve(), named, None, 3)
+    write_card(Run(folder), resolve(), named, detected=None, estimated=0.3, step=3)
     card = (folder / "README.md").read_text()
     columns = (*COLUMNS, GAP)
     table = markdown([Row(HOSTILE, HOSTILE, [0], {name: [] for name in columns})])

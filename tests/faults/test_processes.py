@@ -203,3 +203,14 @@ def test_sharding_needs_company(capsys):
         main(["train", "--shard"])
     assert left.value.code == 2
     assert "--shard spreads a model over processes, got one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["sample", "sweep", "likelihood"])
+def test_what_is_not_shared_out_takes_one_process(command, monkeypatch, capsys):
+    for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as left:
+        main([command, "runs/none"])
+    assert left.value.code == 2
+    said = f"robustdiff: {command} takes one process, got 2; start it without torchrun\n"
+    assert capsys.readouterr().err == said

@@ -110,7 +110,7 @@ def test_stopped_and_resumed_equals_uninterrupted(layer):
             assert type(a) is type(b)
             if isinstance(a, StepDone):
                 assert a == b
-            else:
+            elif isinstance(a, RoundDone):
                 np.testing.assert_array_equal(a.scores, b.scores)
                 np.testing.assert_array_equal(a.trust.right, b.trust.right)
                 np.testing.assert_array_equal(a.label_used, b.label_used)

@@ -107,6 +107,35 @@ def test_a_cache_hit_equals_training_again_bit_for_bit(tmp_path, small):
     assert digest == sha256(path)
 
 
+@pytest.mark.parametrize(
+    ("count", "images_seen", "steps"),
+    [(33, None, 400), (199, None, 400), (1347, None, 60 * 10), (33, 1000 * 33, 1000)],
+)
+def test_few_images_are_repeated_400_times_unless_more_is_asked_for(
+    count, images_seen, steps, digits
+):
+    def stop(done, total):
+        raise InterruptedError(total)
+
+    images, labels = digits.train[:count], digits.train_labels[:count]
+    with pytest.raises(InterruptedError) as stopped:
+        train_evaluator(images, labels, 10, seed=0, images_seen=images_seen, progress=stop)
+    assert stopped.value.args == (steps,)
+
+
+def test_the_limit_of_passes_names_only_evaluators_of_few_images(digits, monkeypatch):
+    def names():
+        return [
+            evaluator._training_hash(digits.train[:count], digits.train_labels[:count], 10, 0)
+            for count in (33, 1347)
+        ]
+
+    few, all_of_them = names()
+    monkeypatch.setattr(evaluator, "_MAX_PASSES", 100)
+    assert names()[0] != few
+    assert names()[1] == all_of_them
+
+
 @pytest.mark.usefixtures("short")
 def test_everything_that_determines_the_weights_changes_the_name(tmp_path, small, monkeypatch):
     images, labels, _ = small
