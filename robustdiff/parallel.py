@@ -26,6 +26,8 @@ F = TypeVar("F", bound=np.floating[Any])
 
 # Longer than anything that the leader does alone while the others wait.
 _PATIENCE = datetime.timedelta(hours=2)
+# Whether this process has been one of several.
+_member = False
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,8 @@ def joined(device: str, *, shard: bool = False) -> Iterator[Workers]:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         backend = "cpu:gloo,cuda:nccl"
     workers = Workers(int(os.environ["RANK"]), size, shard)
+    global _member
+    _member = True
     try:
         store, _, _ = next(rendezvous("env://"))
         # A restart finds the store of the first start, with the addresses of processes long dead.
@@ -176,6 +180,11 @@ def joined(device: str, *, shard: bool = False) -> Iterator[Workers]:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def has_been_member() -> bool:
+    """Return whether this process has been one of several, even if it is no longer."""
+    return _member
 
 
 def started_by_torchrun() -> bool:
