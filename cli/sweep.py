@@ -64,6 +64,12 @@ def sweep(
     seed: SeedOption = 0,
 ) -> None:
     """Judge a run at many settings: sweep-OVER.csv and a plot; goes on where it was stopped."""
+    for swept, flag, value in (
+        ("guidance", "--guidance-weight", guidance_weight),
+        ("steps", "--steps", steps),
+    ):
+        if over == swept and value is not None:
+            raise ValueError(f"--over {over} takes its values from --values, got {flag} {value}")
     opened, config = open_with(run, locals())
     from robustdiff.config import choose
     from robustdiff.samplers import SAMPLERS
