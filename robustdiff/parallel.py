@@ -143,10 +143,11 @@ def joined(device: str, *, shard: bool = False) -> Iterator[Workers]:
         The workers.
 
     Raises:
-        ValueError: If there is nobody to share the weights with.
+        ValueError: If there is nobody to share the weights with, or the environment is not as
+            torchrun sets it.
         PeerError: If another process is gone.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+    size = _number_from("WORLD_SIZE", least=1) if "RANK" in os.environ else 1
     if size == 1:
         if shard:
             raise ValueError(
@@ -157,9 +158,9 @@ def joined(device: str, *, shard: bool = False) -> Iterator[Workers]:
         return
     backend = "gloo"
     if device != "cpu" and torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(_number_from("LOCAL_RANK"))
         backend = "cpu:gloo,cuda:nccl"
-    workers = Workers(int(os.environ["RANK"]), size, shard)
+    workers = Workers(_number_from("RANK"), size, shard)
     global _member
     _member = True
     try:
@@ -180,6 +181,16 @@ def joined(device: str, *, shard: bool = False) -> Iterator[Workers]:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _number_from(name: str, least: int = 0) -> int:
+    text = os.environ.get(name, "")
+    if not text.isdecimal() or int(text) < least:
+        raise ValueError(
+            f"the environment variable {name} must be a whole number from {least} on, as "
+            f"torchrun sets it, got {text!r}"
+        )
+    return int(text)
 
 
 def has_been_member() -> bool:

@@ -229,6 +229,21 @@ def test_parts_are_disjoint_and_complete():
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("WORLD_SIZE", "x"), ("WORLD_SIZE", "0"), ("RANK", "-1"), ("RANK", "")]
+)
+def test_what_torchrun_sets_is_named_when_it_is_wrong(name, value, monkeypatch, capsys):
+    monkeypatch.setattr(parallel, "_member", False)
+    for variable, number in ({"RANK": "0", "WORLD_SIZE": "2"} | {name: value}).items():
+        monkeypatch.setenv(variable, number)
+    with pytest.raises(SystemExit) as left:
+        main(["train", "--resume=run"])
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert f"environment variable {name} must be a whole number" in said
+    assert f"got {value!r}" in said
+
+
 def test_sharding_needs_company(capsys):
     with pytest.raises(SystemExit) as left:
         main(["train", "--shard"])
