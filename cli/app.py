@@ -1,10 +1,13 @@
 """The `robustdiff` command: wires the commands together and turns errors into one line."""
 
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import typer
@@ -68,7 +71,11 @@ def _run(arguments: Sequence[str] | None) -> int:
     warnings.formatwarning = _one_line
     words = None if arguments is None else list(arguments)
     try:
-        return app(words, prog_name="robustdiff", standalone_mode=False) or 0
+        with _stopped_by_sigterm() as received:
+            code = app(words, prog_name="robustdiff", standalone_mode=False) or 0
+        if code == 128 + signal.SIGINT:  # what typer makes of KeyboardInterrupt
+            return _say("stopped", 128 + (received or [signal.SIGINT])[0])
+        return code
     except _UsageError as error:
         return _say(_usage(error), 2)
     except ValueError as error:
@@ -90,6 +97,30 @@ def _run(arguments: Sequence[str] | None) -> int:
         if isinstance(error, DamagedError | DivergedError | PeerError | OSError):
             return _say(str(error), 1)
         raise
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[list[int]]:
+    """Let SIGTERM end a command as SIGINT does, by KeyboardInterrupt: open files are taken care of.
+
+    Training's loop has handlers of its own, which save first.
+    """
+    received: list[int] = []
+    # Signals reach the main thread alone, and whoever handles or ignores this one has a reason.
+    mine = threading.current_thread() is threading.main_thread()
+    if not mine or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield received
+        return
+
+    def stop(number: int, frame: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _was_one_of_several() -> bool:

@@ -263,5 +263,5 @@ def images_digest(images: Tensor) -> str:
     """
     stride = max(1, math.ceil(images.numel() / _DIGESTED))
     digest = hashlib.sha256(repr(tuple(images.shape)).encode())
-    digest.update(images[::stride].contiguous().numpy())
+    digest.update(images[::stride].contiguous().numpy().data)
     return digest.hexdigest()

@@ -16,7 +16,7 @@ from robustdiff.cli.app import main
 from safetensors.torch import load_file
 
 from corruptions import corrupt
-from robustdiff import data, experiment, runs
+from robustdiff import data, evaluate, experiment, runs, samples
 from robustdiff.config import resolve
 from robustdiff.rounds import RoundDone
 from robustdiff.runs import Run, create_run
@@ -315,3 +315,33 @@ def test_a_log_that_is_no_file_is_refused(capsys):
     os.mkfifo("run/metrics.jsonl")
     assert call("train", "--resume=run", "--steps=13") == 1
     assert "metrics.jsonl is not a file" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("words", "owner", "name"),
+    [
+        (["train", *TINY, "--out=new"], experiment, "new_state"),
+        (["sample", "run", "--per-class=1"], samples, "generate"),
+        (["eval", "run", "--num-samples=40"], evaluate, "measure"),
+        (["sample", "run", "--per-class=1"], np, "savez"),
+    ],
+    ids=["before training", "sampling", "judging", "writing"],
+)
+def test_a_stop_outside_of_training_is_one_line(words, owner, name, number, monkeypatch, capsys):
+    assert call("train", *TINY, "--out=run") == 0
+    before = {path: path.stat().st_mtime_ns for path in Path().rglob("*") if path.is_file()}
+
+    def stopped(*rest, **named):
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(owner, name, stopped)
+    capsys.readouterr()
+    assert call(*words) == 128 + number
+    assert capsys.readouterr().err.splitlines()[-1] == "robustdiff: stopped"
+    after = {path: path.stat().st_mtime_ns for path in Path().rglob("*") if path.is_file()}
+    # The judge, once trained, is kept.
+    new = {path for path in after.keys() - before.keys() if path.parts[0] != "evaluators"}
+    assert not new
+    assert all(after[path] == changed for path, changed in before.items())
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
