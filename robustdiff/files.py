@@ -28,7 +28,7 @@ def write_atomic(
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with _named(path), temporary.open("wb") as file:
+        with named(path), temporary.open("wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -41,7 +41,7 @@ def write_atomic(
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def named(path: Path) -> Iterator[None]:
     """Name the file in errors of writing, such as a full disk's, which name none."""
     try:
         yield
@@ -69,7 +69,7 @@ def append_line(path: Path, line: str) -> None:
     Raises:
         OSError: If it cannot be written, naming the file.
     """
-    with _named(path), path.open("a") as file:
+    with named(path), path.open("a") as file:
         file.write(f"{line}\n")
 
 

@@ -20,7 +20,7 @@ from curricula import Trust
 from robustdiff.config import Config, read_layer, resolve, to_plain
 from robustdiff.data import images_digest
 from robustdiff.errors import DamagedError
-from robustdiff.files import forget_temporaries, write_atomic, write_text
+from robustdiff.files import forget_temporaries, named, write_atomic, write_text
 from robustdiff.metrics.detection import detection
 from robustdiff.parallel import started_by_torchrun
 from robustdiff.weights import load_weights, save_weights
@@ -317,7 +317,8 @@ def create_run(path: Path | None, config: Config, labels: NoisyLabels) -> Run:
             raise _taken(run.path)
         run.samples.mkdir(exist_ok=True)
         run.tensorboard.mkdir(exist_ok=True)
-        labels.save(run.labels_file)
+        with named(run.labels_file):
+            labels.save(run.labels_file)
         # Last, because a folder with a configuration counts as a run.
         run.save_config(config)
     return run
