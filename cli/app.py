@@ -1,9 +1,14 @@
 """The `robustdiff` command: wires the commands together and turns errors into one line."""
 
+import os
+import signal
 import sys
+import threading
+import traceback
 import warnings
-from collections.abc import Sequence
-from typing import Any, NoReturn, cast
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
 
 import typer
 
@@ -49,14 +54,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: Words of the command line, None for the process's own.
     """
+    try:
+        code = _run(arguments)
+    except Exception:
+        if not _was_one_of_several():
+            raise
+        traceback.print_exc()
+        code = 1
+    if _was_one_of_several():
+        _leave_at_once(code)
+    raise SystemExit(code)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    """Run a command, say in one line what was expected to go wrong, and return the exit code."""
     warnings.formatwarning = _one_line
     words = None if arguments is None else list(arguments)
     try:
-        code = app(words, prog_name="robustdiff", standalone_mode=False)
+        with _stopped_by_sigterm() as received:
+            code = app(words, prog_name="robustdiff", standalone_mode=False) or 0
+        if code == 128 + signal.SIGINT:  # what typer makes of KeyboardInterrupt
+            return _say("stopped", 128 + (received or [signal.SIGINT])[0])
+        return code
     except _UsageError as error:
-        _leave(_usage(error), 2)
+        return _say(_usage(error), 2)
     except ValueError as error:
-        _leave(str(error), 2)
+        return _say(str(error), 2)
     except (RuntimeError, OSError) as error:
         # A stopped run and a damaged file are expected; anything else keeps its traceback.
         from robustdiff.errors import (
@@ -68,13 +91,57 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
 
         if isinstance(error, LeaderError):
-            raise SystemExit(1) from None  # the leader has said it
+            return 1  # the leader has said it
         if isinstance(error, InterruptedRunError):
-            _leave(str(error), 128 + error.signal)
+            return _say(str(error), 128 + error.signal)
         if isinstance(error, DamagedError | DivergedError | PeerError | OSError):
-            _leave(str(error), 1)
+            return _say(str(error), 1)
         raise
-    raise SystemExit(code or 0)
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[list[int]]:
+    """Let SIGTERM end a command as SIGINT does, by KeyboardInterrupt: open files are taken care of.
+
+    Training's loop has handlers of its own, which save first.
+    """
+    received: list[int] = []
+    # Signals reach the main thread alone, and whoever handles or ignores this one has a reason.
+    mine = threading.current_thread() is threading.main_thread()
+    if not mine or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield received
+        return
+
+    def stop(number: int, frame: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _was_one_of_several() -> bool:
+    parallel = sys.modules.get("robustdiff.parallel")  # loaded by the commands that need it
+    return parallel is not None and parallel.has_been_member()
+
+
+def _leave_at_once(code: int) -> None:
+    """End the process without finalising Python.
+
+    DistributedDataParallel keeps the threads of its group alive when the group is destroyed. One of
+    them may ask for Python's lock, to free the tensors of the last collective, while Python is
+    finalising: Python ends that thread, and C++ answers by ending the process with SIGABRT. The
+    commands have closed their files by now; what is left is to flush what was printed.
+    """
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        code = code or 1
+    os._exit(code)
 
 
 def _usage(error: Any) -> str:  # noqa: ANN401 see _UsageError
@@ -90,10 +157,10 @@ def _usage(error: Any) -> str:  # noqa: ANN401 see _UsageError
     return f"{message}; see {command} --help" if message else ""
 
 
-def _leave(message: str, code: int) -> NoReturn:
+def _say(message: str, code: int) -> int:
     if message:
         print(f"robustdiff: {printable(' '.join(message.splitlines()))}", file=sys.stderr)
-    raise SystemExit(code)
+    return code
 
 
 def _one_line(message: Warning | str, *_: object, **__: object) -> str:

@@ -67,6 +67,12 @@ def sweep(
     from robustdiff.parallel import refuse_company
 
     refuse_company("sweep")
+    for swept, flag, value in (
+        ("guidance", "--guidance-weight", guidance_weight),
+        ("steps", "--steps", steps),
+    ):
+        if over == swept and value is not None:
+            raise ValueError(f"--over {over} takes its values from --values, got {flag} {value}")
     opened, config = open_with(run, locals())
     from robustdiff.config import choose
     from robustdiff.samplers import SAMPLERS

@@ -45,9 +45,8 @@ def save_checkpoint(folder: Path, state: dict[str, Any], step: int) -> None:
         cause = error if isinstance(error, OSError) else error.__context__
         if not isinstance(cause, OSError):
             raise
-        raise OSError(
-            f"cannot write checkpoint {path}: {cause.strerror}; the earlier ones are whole"
-        ) from error
+        earlier = "; the earlier ones are whole" if _files(folder) else ""
+        raise OSError(f"cannot write checkpoint {path}: {cause.strerror}{earlier}") from error
     # Later ones are of a history that a resumed run has left, or damaged.
     kept = [old for old in _files(folder) if old <= path][:_KEPT]
     for old in folder.glob("step-*"):

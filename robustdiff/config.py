@@ -7,6 +7,7 @@ The module imports neither torch nor pydantic at its top, so that `robustdiff --
 import dataclasses
 import difflib
 import json
+import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
@@ -345,11 +346,11 @@ class SampleConfig:
 
     Attributes:
         sampler: Key of `robustdiff.samplers.SAMPLERS`.
-        steps: Sampling steps.
+        steps: Sampling steps, at most 10,000.
         spacing: Key of `robustdiff.schedules.SPACINGS`; None is "karras" for sampler "edm", "even"
             for the others.
         rho: Exponent of the Karras spacing.
-        t_start: Time of the first step, in (0, 1].
+        t_start: Time of the first step, in (0, 1]; see `robustdiff.schedules.time_grid`.
         v: Variance interpolation of the ancestral sampler, in [0, 1].
         eta: Randomness of DDIM, in [0, 1].
         churn: Noise that sampler "edm" adds back over its steps (S_churn), at least 0.
@@ -401,6 +402,9 @@ class SampleConfig:
         for name in ("steps", "batch_size", "rho"):
             value = getattr(self, name)
             _require(value >= 1, f"sample.{name} must be at least 1, got {value}")
+        # More gain nothing, and a slip of the finger would keep a machine busy for weeks.
+        most = 10_000
+        _require(self.steps <= most, f"sample.steps must be at most {most}, got {self.steps}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -589,7 +593,7 @@ def validated(kind: type[_Kind], plain: Mapping[str, Any]) -> _Kind:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        return TypeAdapter(kind).validate_python(plain)
+        built = TypeAdapter(kind).validate_python(plain)
     except ValidationError as error:
         first = error.errors()[0]
         message = first["msg"].removeprefix("Value error, ")
@@ -597,6 +601,16 @@ def validated(kind: type[_Kind], plain: Mapping[str, Any]) -> _Kind:
         if first["type"] == "value_error":
             raise ValueError(message) from None
         raise ValueError(f"{where}: {message}, got {first['input']!r}") from None
+    _check_finite(built)
+    return built
+
+
+def _check_finite(built: Any) -> None:  # noqa: ANN401 a dataclass
+    """Refuse infinity and NaN, which pass many comparisons, wherever a number is asked for."""
+    for key, value in flat(dataclasses.asdict(built)).items():
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not all(math.isfinite(number) for number in numbers if isinstance(number, float)):
+            raise ValueError(f"{key} must be finite, got {value}")
 
 
 # What may change when a run is resumed: its length, where it runs, what it says and when it saves.

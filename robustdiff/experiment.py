@@ -20,7 +20,7 @@ from robustdiff.config import Config, check_resumable, to_plain
 from robustdiff.data import Images, LabelledImages, known_noise, load_images
 from robustdiff.device import pick_device, pick_dtype
 from robustdiff.errors import DamagedError, InterruptedRunError
-from robustdiff.files import write_text
+from robustdiff.files import append_line, write_text
 from robustdiff.generate import class_labels, generate
 from robustdiff.images import image_grid, write_png
 from robustdiff.parallel import ALONE, Workers
@@ -162,6 +162,7 @@ def start_run(config: Config, path: Path | None, report: Report, workers: Worker
     state = new_state(task)
     run = workers.from_leader(lambda: create_run(path, config, labels))
     with _locked(run, workers):
+        workers.from_leader(lambda: run.check_images(images.train))
         _train_to_end(run, images, labels, task, state, report, [])
     return run
 
@@ -217,6 +218,7 @@ def resume_run(run: Run, config: Config, report: Report, workers: Workers = ALON
     task = make_task(config, images, labels, report, workers)
     state = new_state(task)
     with _locked(run, workers):
+        workers.from_leader(lambda: run.check_images(images.train))
         saved = workers.from_leader(lambda: load_checkpoint(run.checkpoints))
         losses: list[float] = []
         if saved is not None:
@@ -476,8 +478,7 @@ def _finish(loop: _Loop) -> None:
 
 
 def _append(path: Path, entry: Mapping[str, float | None]) -> None:
-    with path.open("a") as file:
-        file.write(json.dumps(entry) + "\n")
+    append_line(path, json.dumps(entry))
 
 
 def _forget_after(run: Run, state: TrainState) -> None:

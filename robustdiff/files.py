@@ -1,8 +1,11 @@
 """Writing files so that a reader sees the old content or the new one, never a part."""
 
+import errno
+import glob
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,24 +16,73 @@ def write_atomic(
     *,
     written: Callable[[Path], object] | None = None,
 ) -> None:
-    """Write through a temporary name, fsync, then rename.
+    """Write through a temporary name, fsync, then rename and fsync the folder.
 
     Args:
         path: Final name; its folder must exist.
         write: Receives the open temporary file.
         written: Called with the temporary name once it holds everything, before the renaming.
+
+    Raises:
+        OSError: If it cannot be written, naming the file; what was there is as it was.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with named(path), temporary.open("wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
         if written is not None:
             written(temporary)
         temporary.replace(path)
+        _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Name the file in errors of writing, such as a full disk's, which name none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a renaming last: until then a power failure may bring back the old name."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # of file systems that cannot
+            raise
+    finally:
+        os.close(handle)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append to a text file, made if missing; a process killed meanwhile may leave half a line.
+
+    Raises:
+        OSError: If it cannot be written, naming the file.
+    """
+    with named(path), path.open("a") as file:
+        file.write(f"{line}\n")
+
+
+def forget_temporaries(folder: Path, name: str) -> None:
+    """Remove what killed writers have left of files; nobody may be writing them now.
+
+    Args:
+        folder: Of the files; may be missing.
+        name: Their name, or the beginning of one followed by "*".
+    """
+    pattern = glob.escape(name.removesuffix("*")) + ("*" if name.endswith("*") else "")
+    for path in folder.glob(f".{pattern}.*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

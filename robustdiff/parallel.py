@@ -26,6 +26,8 @@ F = TypeVar("F", bound=np.floating[Any])
 
 # Longer than anything that the leader does alone while the others wait.
 _PATIENCE = datetime.timedelta(hours=2)
+# Whether this process has been one of several.
+_member = False
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,8 @@ def joined(device: str, *, shard: bool = False) -> Iterator[Workers]:
         The workers.
 
     Raises:
-        ValueError: If there is nobody to share the weights with.
+        ValueError: If there is nobody to share the weights with, or the environment is not as
+            torchrun sets it.
         PeerError: If another process is gone.
     """
     size = _started()
@@ -155,9 +158,11 @@ def joined(device: str, *, shard: bool = False) -> Iterator[Workers]:
         return
     backend = "gloo"
     if device != "cpu" and torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(_number_from("LOCAL_RANK"))
         backend = "cpu:gloo,cuda:nccl"
-    workers = Workers(int(os.environ["RANK"]), size, shard)
+    workers = Workers(_number_from("RANK"), size, shard)
+    global _member
+    _member = True
     try:
         store, _, _ = next(rendezvous("env://"))
         # A restart finds the store of the first start, with the addresses of processes long dead.
@@ -180,7 +185,7 @@ def joined(device: str, *, shard: bool = False) -> Iterator[Workers]:
 
 def _started() -> int:
     """Return how many processes were started together."""
-    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+    return _number_from("WORLD_SIZE", least=1) if "RANK" in os.environ else 1
 
 
 def refuse_company(command: str) -> None:
@@ -192,6 +197,21 @@ def refuse_company(command: str) -> None:
     size = _started()
     if size > 1:
         raise ValueError(f"{command} takes one process, got {size}; start it without torchrun")
+
+
+def _number_from(name: str, least: int = 0) -> int:
+    text = os.environ.get(name, "")
+    if not text.isdecimal() or int(text) < least:
+        raise ValueError(
+            f"the environment variable {name} must be a whole number from {least} on, as "
+            f"torchrun sets it, got {text!r}"
+        )
+    return int(text)
+
+
+def has_been_member() -> bool:
+    """Return whether this process has been one of several, even if it is no longer."""
+    return _member
 
 
 def started_by_torchrun() -> bool:

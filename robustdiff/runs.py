@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from corruptions import NoisyLabels
 from curricula import Trust
 from robustdiff.config import Config, read_layer, resolve, to_plain
-from robustdiff.errors import DamagedError, LockedError, TakenError
-from robustdiff.files import write_atomic, write_text
+from robustdiff.data import images_digest
+from robustdiff.errors import DamagedError, LockedError
+from robustdiff.files import forget_temporaries, named, write_atomic, write_text
 from robustdiff.metrics.detection import detection
 from robustdiff.parallel import started_by_torchrun
 from robustdiff.weights import load_weights, save_weights
@@ -27,6 +28,15 @@ from robustdiff.weights import load_weights, save_weights
 DEFAULT_ROOT = Path("runs")
 # Fields of Trust that scores.npz holds where the score knows the classes.
 _CLASS_PARTS = ("classes", "image_classes", "transition")
+# What training alone writes, under its lock.
+_OF_TRAINING = (
+    "config.json",
+    "labels.npz",
+    "images.sha256",
+    "scores.npz",
+    "model.safetensors",
+    "metrics.jsonl",
+)
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,11 @@ class Run:
         return self.path / "metrics.json"
 
     @property
+    def images_file(self) -> Path:
+        """Digest of the training images."""
+        return self.path / "images.sha256"
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of checkpoints."""
         return self.path / "checkpoints"
@@ -110,6 +125,8 @@ class Run:
     def locked(self) -> Iterator[None]:
         """Keep other processes from training this run meanwhile; ends with the process, too.
 
+        What a killed process has left half-written is removed.
+
         Raises:
             LockedError: If another process trains it.
         """
@@ -118,7 +135,28 @@ class Run:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise LockedError(f"run {self.path} is being trained by another process") from None
+            for name in _OF_TRAINING:
+                forget_temporaries(self.path, name)
+            forget_temporaries(self.checkpoints, "step-*")
             yield
+
+    def check_images(self, images: Tensor) -> None:
+        """Refuse other training images than before; remember them if there are none yet.
+
+        Args:
+            images: (N, C, H, W) uint8.
+
+        Raises:
+            ValueError: If they differ from those that the run was trained on so far.
+        """
+        found = images_digest(images)
+        if not self.images_file.exists():
+            write_text(self.images_file, f"{found}\n")
+        elif self.images_file.read_text(errors="replace").strip() != found:
+            raise ValueError(
+                f"the training images are not those that run {self.path} began with; give it "
+                f"those by --data-dir (or, to go on with these, remove {self.images_file})"
+            )
 
     def save_config(self, config: Config) -> None:
         """Write config.json atomically."""
@@ -191,9 +229,15 @@ class Run:
         return content
 
     def history(self) -> list[dict[str, Any]]:
-        """Return what was logged; half a line, from a process killed while writing, is left out."""
+        """Return what was logged; half a line, from a process killed while writing, is left out.
+
+        Raises:
+            DamagedError: If metrics.jsonl is something else than a file.
+        """
         if not self.history_file.exists():
             return []
+        if not self.history_file.is_file():  # a pipe would be waited for
+            raise DamagedError(f"log of run {self.path}: {self.history_file.name} is not a file")
         entries = []
         for line in self.history_file.read_text(errors="replace").splitlines():
             with suppress(ValueError):
@@ -254,32 +298,46 @@ def create_run(path: Path | None, config: Config, labels: NoisyLabels) -> Run:
     """Make a run's folder with its configuration and labels.
 
     Args:
-        path: The folder, missing or empty; None for a new one under runs/.
+        path: The folder, missing, empty, or left by a process killed in this function; None for a
+            new one under runs/.
         config: The run's configuration.
         labels: Its labels.
 
     Raises:
-        TakenError: If the folder exists and is not empty.
+        TakenError: If the folder exists and holds anything else.
+        LockedError: If another process is about to train in it.
     """
     run = _new_folder(default_path(config)) if path is None else Run(path)
-    try:
-        if path is not None:
-            path.mkdir(parents=True, exist_ok=not _holds_something(path))
-        # Of two processes that want the same folder, one gets here.
-        run.samples.mkdir()
-    except FileExistsError:
-        raise TakenError(
-            f"{path} already exists; choose another --out, or continue it with --resume {path}"
-        ) from None
-    run.tensorboard.mkdir()
-    labels.save(run.labels_file)
-    # Last, because a folder with a configuration counts as a run.
-    run.save_config(config)
+    if path is not None:
+        if path.exists() and not _is_free(path):
+            raise _taken(path)
+        path.mkdir(parents=True, exist_ok=True)
+    with run.locked():
+        # Once more: of two processes that want the same folder, the other may be done.
+        if not _is_free(run.path):
+            raise _taken(run.path)
+        run.samples.mkdir(exist_ok=True)
+        run.tensorboard.mkdir(exist_ok=True)
+        with named(run.labels_file):
+            labels.save(run.labels_file)
+        # Last, because a folder with a configuration counts as a run.
+        run.save_config(config)
     return run
 
 
-def _holds_something(path: Path) -> bool:
-    return path.is_dir() and any(path.iterdir())
+def _is_free(path: Path) -> bool:
+    """Return whether a folder holds nothing but what comes before a run's configuration."""
+    if not path.is_dir():
+        return False
+    names = {entry.name for entry in path.iterdir() if entry.suffix != ".tmp"}
+    begun = names <= {".lock", "samples", "tb", "labels.npz"} and ".lock" in names
+    return not any(path.iterdir()) or (begun and not any(path.glob("*/*")))
+
+
+def _taken(path: Path) -> TakenError:
+    return TakenError(
+        f"{path} already exists; choose another --out, or continue it with --resume {path}"
+    )
 
 
 def _new_folder(path: Path) -> Run:

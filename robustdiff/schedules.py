@@ -16,6 +16,9 @@ Schedule = Callable[[Tensor], tuple[Tensor, Tensor]]
 _HALVINGS = 60
 # sigma_min of Karras et al. 2022, table 1.
 _KARRAS_LEAST = 0.002
+# Sampling starts where sigma / alpha is 3,000 at most: at t = 1 the cosine has 1e16, from where
+# solvers in sigma / alpha end in rounding errors. An image cannot be told from noise long before.
+_LEAST_LOG_SNR = -16.0
 
 
 def cosine(t: Tensor, s: float = 0.008) -> tuple[Tensor, Tensor]:
@@ -136,14 +139,15 @@ def time_grid(
     Args:
         schedule: Maps times to (alpha, sigma).
         num_steps: S, at least 1.
-        t_start: First time, in (0, 1]; below 1 where alpha_1 = 0 would be divided by.
+        t_start: First time, in (0, 1]; replaced by that of log-SNR -16 if it is later.
         spacing: Key of `SPACINGS`.
         rho: Exponent of the Karras spacing; larger puts more steps at low noise.
 
     Returns:
         Grid of S + 1 levels.
     """
-    times = SPACINGS[spacing](schedule, num_steps, t_start, rho)
+    latest = float(time_at(schedule, torch.tensor(_LEAST_LOG_SNR, dtype=torch.float64)))
+    times = SPACINGS[spacing](schedule, num_steps, min(t_start, latest), rho)
     t = torch.cat([times, torch.zeros(1, dtype=torch.float64)])
     alpha, sigma = schedule(t)
     # What noise the schedule leaves at t = 0 is removed by the last step.

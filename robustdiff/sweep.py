@@ -6,6 +6,7 @@ other settings, is not made again. So a sweep can be stopped, resumed and extend
 
 import csv
 import io
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -66,10 +67,12 @@ def settings_to_try(
         samplers: Keys of `robustdiff.samplers.SAMPLERS`.
 
     Raises:
-        ValueError: If a value is out of range.
+        ValueError: If a value is out of range, or not finite.
     """
     if not values or not samplers:
         raise ValueError("a sweep needs at least one value and one sampler")
+    if not all(map(math.isfinite, values)):
+        raise ValueError(f"a sweep's values must be finite, got {', '.join(map(str, values))}")
     entry = OVER[over][0]
     if entry == "steps" and any(value != int(value) for value in values):
         raise ValueError(f"numbers of steps must be whole, got {', '.join(map(str, values))}")
@@ -204,7 +207,7 @@ def _named(setting: str, value: str) -> str:
     if setting in ("sampler", "guidance"):
         return value
     if setting == "weak":
-        return f"away from {Path(value.partition('@')[0]).name}"
+        return f"away from {Path(value.rpartition('@')[0]).name}"
     return f"{setting.removeprefix('guidance_')} {value}"
 
 
@@ -242,7 +245,7 @@ def sweep_figure(rows: Sequence[Row], over: str) -> Figure:
             panel.set_yscale("log")
             _logarithmic(panel.yaxis)
     labels = {"real, held out": real} | {label: line for label, line in handles.items() if label}
-    figure.legend(
+    legend = figure.legend(
         labels.values(),
         labels.keys(),
         loc="outside lower center",
@@ -250,4 +253,6 @@ def sweep_figure(rows: Sequence[Row], over: str) -> Figure:
         frameon=False,
         fontsize=9,
     )
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a run's name may hold dollar signs
     return figure

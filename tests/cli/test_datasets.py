@@ -1,10 +1,12 @@
 """Every dataset by the same commands, at its own size, in grey and in colour; made here, tiny."""
 
 import base64
+import csv
 import gzip
 import hashlib
 import io
 import json
+import math
 import pickle
 import re
 import struct
@@ -17,6 +19,7 @@ from robustdiff.cli.app import main
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torchvision import datasets
 
+from robustdiff import objective
 from robustdiff.config import DataConfig
 from robustdiff.data import load_images
 from robustdiff.metrics import evaluator
@@ -165,6 +168,25 @@ def test_train_sample_eval_and_audit(dataset, capsys):
         *small,
     ]
     assert all((colours(image) > 20) == is_colour for image in shown)
+
+
+def test_sweep_likelihood_and_classifier_guidance_know_colour(tmp_path, monkeypatch, capsys):
+    colour_folder(tmp_path / "data")
+    monkeypatch.setattr(objective, "images_to_see", lambda count: 256)
+    words = ["--dataset=folder", "--data-dir=data", "--image-size=28"]
+    call("train", *words, "--out=run", *TINY)
+    call("sample", "run", "--per-class=1", "--guidance=classifier", "-w", "1")
+    assert Path("run/time_classifier.safetensors").exists()
+    with np.load("run/samples/samples.npz", allow_pickle=False) as samples:
+        assert samples["images"].shape == (10, 3, 28, 28)
+    call("sweep", "run", "--values=0,1", "--num-samples=20")
+    rows = list(csv.DictReader(Path("run/sweep-guidance.csv").read_text().splitlines()))
+    assert [row["guidance_weight"] for row in rows] == ["0.0", "1.0"]
+    assert all(math.isfinite(float(row["fid"])) for row in rows)
+    capsys.readouterr()
+    call("likelihood", "run", "--num-images=10", "--levels=2", "--json")
+    bits = json.loads(capsys.readouterr().out)["bits_per_dim"]
+    assert all(math.isfinite(figures["mean"]) for figures in bits.values())
 
 
 def test_a_damaged_archive_is_not_opened(tmp_path, monkeypatch, capsys):

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import stat
 
 import numpy as np
 import pytest
@@ -125,8 +126,11 @@ def test_a_full_disk_leaves_the_earlier_checkpoints(tmp_path, monkeypatch, left)
         write_atomic(path, lambda file: write(FullDisk(file, left)), **rest)
 
     monkeypatch.setattr("robustdiff.checkpoint.write_atomic", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left on device; the earlier ones are whole"):
         save_checkpoint(tmp_path, state(12), 12)
+    with pytest.raises(OSError, match=r"No space left on device$"):
+        save_checkpoint(tmp_path / "first", state(12), 12)
+    (tmp_path / "first").rmdir()
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert load_checkpoint(tmp_path)["step"] == 8
 
@@ -186,9 +190,36 @@ def test_atomic_writes_keep_the_old_content_when_they_fail(tmp_path):
         file.write(b"new")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"):
         write_atomic(path, fail)
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["file"]
     write_atomic(path, lambda file: np.save(file, np.arange(3)))
     assert np.load(path).tolist() == [0, 1, 2]
+
+
+def test_a_renaming_reaches_the_disk_before_earlier_checkpoints_go(tmp_path, monkeypatch):
+    make(tmp_path, [4, 8])
+    synced, sync = [], os.fsync
+
+    def note(handle):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            synced.append({name for name in names(tmp_path) if name.endswith(".pt")})
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", note)
+    make(tmp_path, [12])
+    assert synced[-1] == {f"step-{step:08d}.pt" for step in (4, 8, 12)}
+
+
+def test_file_systems_that_cannot_sync_folders_are_used_all_the_same(tmp_path, monkeypatch):
+    sync = os.fsync
+
+    def refuse(handle):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    make(tmp_path, [4])
+    assert load_checkpoint(tmp_path)["step"] == 4

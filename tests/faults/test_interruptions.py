@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -10,14 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from robustdiff.cli.app import main
 from safetensors.torch import load_file
 
 from corruptions import corrupt
-from robustdiff import experiment, runs
+from robustdiff import data, evaluate, experiment, runs, samples
 from robustdiff.config import resolve
 from robustdiff.rounds import RoundDone
-from robustdiff.runs import create_run
+from robustdiff.runs import Run, create_run
 
 TINY = [
     "--noise=0.3", "--curriculum=pmi", "--steps=12", "--precision=fp32",
@@ -195,9 +197,151 @@ def test_runs_that_start_in_the_same_second_have_their_own_folders(monkeypatch):
 
 def test_one_of_two_that_want_the_same_folder_gets_it(tmp_path):
     config, labels = resolve(), corrupt(np.arange(20) % 2, num_classes=2)
-    (tmp_path / "run" / "samples").mkdir(parents=True)  # as another process would have made it
-    with pytest.raises(ValueError, match="already exists"):
+    (tmp_path / "run").mkdir()
+    # As long as the other process makes it, and after that.
+    with Run(tmp_path / "run").locked(), pytest.raises(OSError, match="another process"):
         create_run(tmp_path / "run", config, labels)
     assert not (tmp_path / "run" / "config.json").exists()
+    assert create_run(tmp_path / "run", config, labels).config() == config
+    with pytest.raises(ValueError, match="already exists"):
+        create_run(tmp_path / "run", config, labels)
     (tmp_path / "empty").mkdir()
     assert create_run(tmp_path / "empty", config, labels).config() == config
+
+
+class Killed(BaseException):
+    """Ends a function where a signal would end the process."""
+
+
+@pytest.mark.parametrize("where", ["lock", "labels", "config"])
+def test_a_folder_left_by_a_process_that_was_killed_while_making_it_is_used(
+    tmp_path, where, monkeypatch
+):
+    config, labels = resolve(), corrupt(np.arange(20) % 2, num_classes=2)
+
+    def killed(*_):
+        raise Killed
+
+    owner, name = {
+        "lock": (Path, "iterdir"),
+        "labels": (type(labels), "save"),
+        "config": (Run, "save_config"),
+    }[where]
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, killed)
+        with pytest.raises(Killed):
+            create_run(folder, config, labels)
+    (folder / ".config.json.1.tmp").write_text("{")
+    run = create_run(folder, config, labels)
+    assert run.config() == config
+    assert not list(folder.glob("*.tmp"))
+
+
+@pytest.mark.parametrize("name", ["labels.npz", "samples/mine.png", ".lock/file", "notes"])
+def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path, name):
+    config, labels = resolve(), corrupt(np.arange(20) % 2, num_classes=2)
+    file = tmp_path / "run" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("mine")
+    with pytest.raises(ValueError, match="already exists"):
+        create_run(tmp_path / "run", config, labels)
+    assert file.read_text() == "mine"
+
+
+def test_a_run_goes_on_with_its_own_images_alone(tmp_path, capsys):
+    """The same names of files, other pictures in them."""
+    words = ["--dataset=folder", "--image-size=8", *TINY, "--noise=0", "--curriculum=uniform"]
+
+    def draw(shade):
+        for number in range(24):
+            folder = tmp_path / "data" / "ab"[number % 2]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (8, 8), shade + number).save(folder / f"{number}.png")
+
+    draw(0)
+    assert call("train", *words, "--data-dir=data", "--out=run") == 0
+    shutil.move("data", "moved")
+    assert call("train", "--resume=run", "--data-dir=moved", "--steps=13") == 0
+    draw(100)
+    shutil.rmtree("moved")
+    capsys.readouterr()
+    assert call("train", "--resume=run", "--data-dir=data", "--steps=14") == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "the training images are not those that run run began with" in said
+    Path("run/images.sha256").unlink()  # as of an earlier version
+    assert call("train", "--resume=run", "--data-dir=data", "--steps=14") == 0
+
+
+def test_a_digest_of_many_images_reads_a_part_of_them(monkeypatch):
+    images = torch.arange(40, dtype=torch.uint8).view(10, 1, 2, 2)
+    other = images.clone()
+    other[3] = 0
+    assert data.images_digest(images) != data.images_digest(other)
+    assert data.images_digest(images) != data.images_digest(images.view(10, 1, 4, 1))
+    monkeypatch.setattr(data, "_DIGESTED", 20)  # every other image
+    assert data.images_digest(images) == data.images_digest(other)
+
+
+def test_half_written_files_of_a_killed_process_go_when_the_run_goes_on():
+    assert call("train", *TINY, "--out=run") == 0
+    left = ["checkpoints/.step-00000012.pt.7.tmp", ".model.safetensors.7.tmp"]
+    others = [".metrics.json.7.tmp", ".sweep-guidance.csv.7.tmp"]  # may be being written
+    for name in (*left, *others):
+        Path("run", name).write_bytes(b"half")
+    assert call("train", "--resume=run", "--steps=13") == 0
+    assert {str(path.relative_to("run")) for path in Path("run").rglob("*.tmp")} == set(others)
+
+
+def test_a_full_disk_at_a_logged_step_ends_in_one_line_and_loses_nothing(monkeypatch, capsys):
+    words = ["train", *TINY, "--checkpoint-every=3"]
+    assert call(*words, "--out=straight") == 0
+    with monkeypatch.context() as patch:
+        # Takes no byte; training logs step 3 before it saves it.
+        patch.setattr(Run, "history_file", Path("/dev/full"))
+        assert call(*words, "--out=run") == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == "robustdiff: [Errno 28] No space left on device: '/dev/full'"
+    assert call("train", "--resume=run") == 0
+    weights, history = outcome(Path("straight"))
+    again, history_again = outcome(Path("run"))
+    assert all((again[name] == weights[name]).all() for name in weights)
+    assert history_again == history
+
+
+def test_a_log_that_is_no_file_is_refused(capsys):
+    assert call("train", *TINY, "--out=run") == 0
+    Path("run/metrics.jsonl").unlink()
+    os.mkfifo("run/metrics.jsonl")
+    assert call("train", "--resume=run", "--steps=13") == 1
+    assert "metrics.jsonl is not a file" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("words", "owner", "name"),
+    [
+        (["train", *TINY, "--out=new"], experiment, "new_state"),
+        (["sample", "run", "--per-class=1"], samples, "generate"),
+        (["eval", "run", "--num-samples=40"], evaluate, "measure"),
+        (["sample", "run", "--per-class=1"], np, "savez"),
+    ],
+    ids=["before training", "sampling", "judging", "writing"],
+)
+def test_a_stop_outside_of_training_is_one_line(words, owner, name, number, monkeypatch, capsys):
+    assert call("train", *TINY, "--out=run") == 0
+    before = {path: path.stat().st_mtime_ns for path in Path().rglob("*") if path.is_file()}
+
+    def stopped(*rest, **named):
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(owner, name, stopped)
+    capsys.readouterr()
+    assert call(*words) == 128 + number
+    assert capsys.readouterr().err.splitlines()[-1] == "robustdiff: stopped"
+    after = {path: path.stat().st_mtime_ns for path in Path().rglob("*") if path.is_file()}
+    # The judge, once trained, is kept.
+    new = {path for path in after.keys() - before.keys() if path.parts[0] != "evaluators"}
+    assert not new
+    assert all(after[path] == changed for path, changed in before.items())
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

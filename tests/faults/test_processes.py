@@ -10,9 +10,11 @@ import sys
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from robustdiff.cli.app import main
 from safetensors.torch import load_file
 
+from robustdiff import parallel, runs
 from robustdiff.parallel import Workers
 
 WORDS = [
@@ -192,10 +194,54 @@ def test_a_mistake_met_by_the_leader_ends_all(processes, tmp_path):
     assert together(processes, [*WORDS, f"--out={tmp_path / 'full'}"], 2) == [2, 1]
 
 
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("mistake", [ValueError, AssertionError])
+def test_one_of_several_leaves_without_finalising_python(size, mistake, monkeypatch, capfd):
+    """Threads of a group outlive it, and must not meet an interpreter that is being taken down."""
+
+    def fail(path):
+        raise mistake("what went wrong")
+
+    left = []
+    monkeypatch.setattr(os, "_exit", left.append)
+    monkeypatch.setattr(runs, "open_run", fail)
+    monkeypatch.setattr(parallel, "_member", False)
+    for name, value in {"RANK": "0", "WORLD_SIZE": str(size)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(parallel, "rendezvous", lambda url: iter([(dist.HashStore(), 0, size)]))
+    for name in ("init_process_group", "broadcast_object_list"):
+        monkeypatch.setattr(dist, name, lambda *_, **__: None)
+
+    expected = mistake if mistake is AssertionError and size == 1 else SystemExit
+    with pytest.raises(expected):
+        main(["train", "--resume=run"])
+    code = 2 if mistake is ValueError else 1
+    assert left == ([code] if size == 2 else [])
+    said = capfd.readouterr().err
+    if expected is SystemExit:
+        assert "what went wrong" in said
+        assert ("Traceback" in said) == (mistake is AssertionError)
+
+
 def test_parts_are_disjoint_and_complete():
     parts = [Workers(rank, 3).share(torch.arange(10)) for rank in range(3)]
     assert sorted(torch.cat(parts).tolist()) == list(range(10))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("WORLD_SIZE", "x"), ("WORLD_SIZE", "0"), ("RANK", "-1"), ("RANK", "")]
+)
+def test_what_torchrun_sets_is_named_when_it_is_wrong(name, value, monkeypatch, capsys):
+    monkeypatch.setattr(parallel, "_member", False)
+    for variable, number in ({"RANK": "0", "WORLD_SIZE": "2"} | {name: value}).items():
+        monkeypatch.setenv(variable, number)
+    with pytest.raises(SystemExit) as left:
+        main(["train", "--resume=run"])
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert f"environment variable {name} must be a whole number" in said
+    assert f"got {value!r}" in said
 
 
 def test_sharding_needs_company(capsys):

@@ -30,7 +30,9 @@ def layers():
             "curriculum": st.fixed_dictionaries(
                 {}, optional={"smoothing": UNIT, "rivals": st.none() | POSITIVE, "probes": POSITIVE}
             ),
-            "sample": st.fixed_dictionaries({}, optional={"v": UNIT, "steps": POSITIVE}),
+            "sample": st.fixed_dictionaries(
+                {}, optional={"v": UNIT, "steps": st.integers(1, 10_000)}
+            ),
         },
     )
 

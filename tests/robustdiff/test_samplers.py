@@ -45,6 +45,20 @@ def test_a_time_is_found_from_its_log_snr(name, t):
     torch.testing.assert_close(time_at(SCHEDULES[name], log_snr_at(SCHEDULES[name], times)), times)
 
 
+@pytest.mark.parametrize("spacing", ["even", "karras"])
+@pytest.mark.parametrize("name", sorted(SAMPLERS))
+def test_sampling_from_time_1_ends_in_the_data(name, spacing):
+    setting, x = SampleConfig(t_start=1.0, churn=1.0), start([-1.0, 0.4, 1.0])
+    grid = time_grid(cosine, 40, setting.t_start, spacing=spacing)
+    assert log_snr_at(cosine, grid.t[0]) == pytest.approx(-16)
+    found = last(
+        SAMPLERS[name](gaussian_denoiser(cosine, M, S), x, grid, noise=draws(3), setting=setting)
+    )
+    assert ((found - M).abs() < 4 * S).all()
+    # Earlier starts are where they were asked for.
+    assert time_grid(cosine, 4, 0.999, spacing=spacing).t[0] == 0.999
+
+
 def test_log_snrs_out_of_reach_give_the_nearer_end():
     found = time_at(cosine, torch.tensor([99.0, -99.0]))
     torch.testing.assert_close(found, torch.tensor([0.0, 1.0], dtype=torch.float64))

@@ -1,5 +1,6 @@
 """Sweeps: what is tried, what is skipped, what is drawn."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -106,6 +107,19 @@ def test_lines_are_named_by_what_sets_them_apart(run, made):
     ]
 
 
+@pytest.mark.parametrize("name", ["w$\\frac{$", "x@2"])
+def test_names_of_weaker_runs_are_shown_as_they_are(run, made, tmp_path, name):
+    weak = Run(tmp_path / name)
+    weak.path.mkdir()
+    weak.save_config(Config())
+    weak.weights_file.write_bytes(b"weaker")
+    rows = over_guidance(run, 1)
+    rows += over_guidance(run, 1, setting=SampleConfig(guidance="auto", weak=str(weak.path)))
+    figure = sweep_figure(rows, "guidance")
+    assert figure.legends[0].get_texts()[-1].get_text() == f"auto, away from {name}"
+    assert figure_png(figure).startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize(
     ("over", "values", "says"),
     [
@@ -113,6 +127,9 @@ def test_lines_are_named_by_what_sets_them_apart(run, made):
         ("steps", [0.0], "sample.steps must be at least 1, got 0"),
         ("guidance", [-1.0], "guidance_weight must be at least 0"),
         ("guidance", [], "at least one value"),
+        ("guidance", [1.0, math.inf], "must be finite, got 1.0, inf"),
+        ("guidance", [math.nan], "must be finite, got nan"),
+        ("steps", [math.inf], "must be finite, got inf"),
     ],
 )
 def test_impossible_values_are_named(over, values, says):
