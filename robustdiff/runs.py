@@ -19,7 +19,7 @@ from corruptions import NoisyLabels
 from curricula import Trust
 from robustdiff.config import Config, read_layer, resolve, to_plain
 from robustdiff.data import images_digest
-from robustdiff.errors import DamagedError, LockedError
+from robustdiff.errors import DamagedError, LockedError, TakenError
 from robustdiff.files import forget_temporaries, named, write_atomic, write_text
 from robustdiff.metrics.detection import detection
 from robustdiff.parallel import started_by_torchrun
