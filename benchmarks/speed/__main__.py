@@ -22,27 +22,16 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from benchmarks.speed.contenders import OURS, PLAIN, contenders
+from benchmarks.speed.contenders import BATCH, OURS, PLAIN, PRESET, contenders, load, three_steps
 from benchmarks.speed.costs import growth, overhead, scoring_rates, shared_encoder, start_seconds
 from benchmarks.speed.parts import PRODUCTS, flops, matrix_rate, parts
 from benchmarks.speed.rates import exponent, peak_memory, rates, ratio
-from robustdiff.config import Config, preset, resolve
-from robustdiff.data import Images, load_images, to_float
+from robustdiff.data import to_float
 from robustdiff.device import pick_device, pick_dtype
 from robustdiff.plots import write_figure
-from robustdiff.progress import Silent
 
-PRESET = "mnist-small"
-BATCH = 128
 # The contenders that train against the clock, seconds each and between two looks.
 QUALITY = (OURS, PLAIN, "diffusers UNet2DModel", "denoising-diffusion-pytorch")
-
-
-def load(name: str, data_dir: str, **training: int) -> tuple[Config, Images]:
-    """Return a preset's configuration and images."""
-    layer = {"data": {"data_dir": data_dir}, "train": training}
-    config = resolve(preset(name), layer)
-    return config, load_images(config.data, Silent())
 
 
 def machine() -> dict[str, Any]:
@@ -88,18 +77,11 @@ def sampling(options: argparse.Namespace) -> dict[str, Any]:
     return {"images_per_second": rates(works, options.rounds, 1, warm_up=0)}
 
 
-def _three_steps(name: str, data_dir: str) -> None:
-    config, images = load(PRESET, data_dir, batch_size=BATCH)
-    contender = contenders(config, images, PRESET)[name]()
-    for _ in range(3):
-        contender.step()
-
-
 def memory(options: argparse.Namespace) -> dict[str, float]:
     """Measure peak resident MiB of three training steps, each in a fresh process."""
     config, images = load(PRESET, options.data_dir, batch_size=BATCH)
     return {
-        name: peak_memory(functools.partial(_three_steps, name, options.data_dir))
+        name: peak_memory(functools.partial(three_steps, name, options.data_dir))
         for name in contenders(config, images, PRESET)
     }
 

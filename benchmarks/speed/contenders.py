@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustdiff.config import Config
-from robustdiff.data import Images, to_float
+from robustdiff.config import Config, preset, resolve
+from robustdiff.data import Images, load_images, to_float
 from robustdiff.experiment import make_task, prepare_labels
 from robustdiff.generate import class_labels, generate
 from robustdiff.guidance import drop_labels
@@ -27,6 +27,7 @@ from robustdiff.state import new_state
 from robustdiff.task import build_network
 from robustdiff.train import StepDone, train
 
+PRESET, BATCH = "mnist-small", 128
 OURS, PLAIN = "robustdiff", "our network, plain fp32 loop"
 # Preset -> widths with which diffusers' and denoising-diffusion-pytorch's networks have our size.
 WIDTHS: dict[str, tuple[tuple[int, ...], int]] = {"mnist-small": ((32, 64, 128), 32)}
@@ -224,7 +225,7 @@ def denoising_diffusion_pytorch(config: Config, images: Images, width: int) -> C
     return Contender(_size(network), _loop(network, loss, config, images), sample, error)
 
 
-def contenders(config: Config, images: Images, preset: str) -> dict[str, Callable[[], Contender]]:
+def contenders(config: Config, images: Images, name: str) -> dict[str, Callable[[], Contender]]:
     """Return name -> builder of everything that can be timed on these images here."""
     found: dict[str, Callable[[], Contender]] = {
         OURS: lambda: ours(config, images),
@@ -233,9 +234,9 @@ def contenders(config: Config, images: Images, preset: str) -> dict[str, Callabl
         ),
         PLAIN: lambda: plain(config, images),
     }
-    if preset not in WIDTHS:
+    if name not in WIDTHS:
         return found
-    widths, width = WIDTHS[preset]
+    widths, width = WIDTHS[name]
     if importlib.util.find_spec("diffusers") is not None:
         found["diffusers UNet2DModel"] = lambda: diffusers(config, images, widths)
         found["diffusers UNet2DModel, bf16 autocast"] = lambda: diffusers(
@@ -246,3 +247,18 @@ def contenders(config: Config, images: Images, preset: str) -> dict[str, Callabl
             config, images, width
         )
     return found
+
+
+def load(name: str, data_dir: str, **training: int) -> tuple[Config, Images]:
+    """Return a preset's configuration and images."""
+    layer = {"data": {"data_dir": data_dir}, "train": training}
+    config = resolve(preset(name), layer)
+    return config, load_images(config.data, Silent())
+
+
+def three_steps(name: str, data_dir: str) -> None:
+    """Make three steps of one contender, for its memory to be seen."""
+    config, images = load(PRESET, data_dir, batch_size=BATCH)
+    contender = contenders(config, images, PRESET)[name]()
+    for _ in range(3):
+        contender.step()
