@@ -34,9 +34,6 @@ MODES: dict[str, Callable[[SampleConfig, float], SampleConfig]] = {
     "guided, then label alone": lambda setting, t: replace(
         setting, guidance_interval=(t, 1.0), guidance_outside="given"
     ),
-    "label alone, then guided": lambda setting, t: replace(
-        setting, guidance_interval=(0.0, t), guidance_outside="given"
-    ),
 }
 # Metric -> what real held-out images get.
 METRICS = {

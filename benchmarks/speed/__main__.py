@@ -226,7 +226,13 @@ def growth_figure(found: dict[str, Any]) -> Figure:
     for i, (what, cost) in enumerate(found.items()):
         axes = figure.add_subplot(2, 3, i + 1)
         sizes = [float(size) for size in cost["seconds"]]
-        axes.loglog(sizes, [*cost["seconds"].values()], "o-")
+        seconds = [*cost["seconds"].values()]
+        axes.loglog(sizes, seconds, "o-")
+        axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
+        axes.minorticks_off()
+        # A decade at least, or noise would look like growth.
+        middle = (min(seconds) * max(seconds)) ** 0.5
+        axes.set_ylim(min(middle / 3.2, *seconds) / 1.2, max(middle * 3.2, *seconds) * 1.2)
         axes.set_title(f"{what}\nexponent {cost['exponent']:.2f}", fontsize=9)
         axes.set_ylabel("seconds")
         axes.grid(alpha=0.3, which="both")
