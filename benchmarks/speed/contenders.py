@@ -21,7 +21,7 @@ from robustdiff.data import Images, load_images, to_float
 from robustdiff.experiment import make_task, prepare_labels
 from robustdiff.generate import class_labels, generate
 from robustdiff.guidance import drop_labels
-from robustdiff.model import bind
+from robustdiff.model import Model, bind
 from robustdiff.progress import Silent
 from robustdiff.state import new_state
 from robustdiff.task import build_network
@@ -79,13 +79,18 @@ def ours(config: Config, images: Images) -> Contender:
         labels = class_labels(count, images.num_classes).to(device)
         return generate(task.bind(state.ema), labels, shape, setting=setting, seed=0)
 
-    def error(x_0: Tensor, labels: Tensor, alpha_bar: Tensor, eps: Tensor) -> float:
-        model = task.bind(state.ema)
-        t = cosine_times(alpha_bar)
-        with torch.inference_mode():
-            return float((model.eps(_noisy(x_0, alpha_bar, eps), t, labels) - eps).square().mean())
+    return Contender(_size(state.model), step, sample, _error_of(task.bind(state.ema)))
 
-    return Contender(_size(state.model), step, sample, error)
+
+def _error_of(model: Model) -> Callable[[Tensor, Tensor, Tensor, Tensor], float]:
+    """Return `Contender.error` of one of our models."""
+
+    @torch.inference_mode()
+    def error(x_0: Tensor, labels: Tensor, alpha_bar: Tensor, eps: Tensor) -> float:
+        found = model.eps(_noisy(x_0, alpha_bar, eps), cosine_times(alpha_bar), labels)
+        return float((found - eps).square().mean())
+
+    return error
 
 
 def cosine_times(alpha_bar: Tensor) -> Tensor:
@@ -113,12 +118,8 @@ def plain(config: Config, images: Images) -> Contender:
         labels = class_labels(count, images.num_classes)
         return generate(model, labels, tuple(images.train.shape[1:]), setting=setting, seed=0)
 
-    def error(x_0: Tensor, labels: Tensor, alpha_bar: Tensor, eps: Tensor) -> float:
-        t = cosine_times(alpha_bar)
-        with torch.inference_mode():
-            return float((model.eps(_noisy(x_0, alpha_bar, eps), t, labels) - eps).square().mean())
-
-    return Contender(_size(network), _loop(network, loss, config, images), sample, error)
+    step = _loop(network, loss, config, images)
+    return Contender(_size(network), step, sample, _error_of(model))
 
 
 def _loop(
