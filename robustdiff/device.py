@@ -17,8 +17,16 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Resolve "auto", "fp32" or "bf16"; auto takes bf16 only where hardware multiplies in it."""
+def set_precision(precision: str, device: torch.device) -> torch.dtype:
+    """Set how products are computed, in the whole process, and return the dtype of the network's.
+
+    Args:
+        precision: "fp32", "bf16" or "auto", bf16 only where hardware multiplies in it. But for
+            "fp32", what stays float32 on CUDA (classifiers, mostly) is multiplied in TF32.
+        device: Where the network computes.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = precision != "fp32"
+    torch.backends.cudnn.allow_tf32 = precision != "fp32"  # torch's own default is always
     if precision == "auto":
         if device.type == "cuda":
             native = torch.cuda.is_bf16_supported(including_emulation=False)

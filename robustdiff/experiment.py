@@ -5,7 +5,7 @@ import shlex
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from robustdiff.card import time_spent, write_card
 from robustdiff.checkpoint import load_checkpoint, save_checkpoint
 from robustdiff.config import Config, check_resumable, to_plain
 from robustdiff.data import Images, LabelledImages, known_noise, load_images
-from robustdiff.device import pick_device, pick_dtype
+from robustdiff.device import pick_device, set_precision
 from robustdiff.errors import DamagedError, InterruptedRunError
 from robustdiff.files import append_line, write_text
 from robustdiff.generate import class_labels, generate
@@ -49,8 +49,6 @@ class _Loop:
     state: TrainState
     report: Report
     board: TensorBoard | None
-    # Since the last logged step; a checkpoint keeps them.
-    losses: list[float]
     timed_from: int
     logged_at: float = field(default_factory=time.perf_counter)
     saved_at: float = field(default_factory=time.monotonic)
@@ -131,7 +129,7 @@ def make_task(
         config=config,
         data=LabelledImages(images.train, torch.from_numpy(labels.given)).to(device),
         num_classes=images.num_classes,
-        dtype=pick_dtype(config.train.precision, device),
+        dtype=set_precision(config.train.precision, device),
         oracle=oracle,
         transition=transition,
         progress=report.progress,
@@ -163,7 +161,7 @@ def start_run(config: Config, path: Path | None, report: Report, workers: Worker
     run = workers.from_leader(lambda: create_run(path, config, labels))
     with _locked(run, workers):
         workers.from_leader(lambda: run.check_images(images.train))
-        _train_to_end(run, images, labels, task, state, report, [])
+        _train_to_end(run, images, labels, task, state, report)
     return run
 
 
@@ -182,6 +180,8 @@ def dry_run(config: Config, report: Report, workers: Workers = ALONE) -> None:
         ValueError: If the configuration cannot be used.
         DivergedError: If the loss is not finite.
     """
+    # Every step tells its loss, so the first does.
+    config = replace(config, train=replace(config.train, log_every=1))
     images = workers.leader_first(lambda: load_images(config.data, report))
     labels = workers.from_leader(lambda: prepare_labels(config, images))
     task = make_task(config, images, labels, report, workers)
@@ -220,12 +220,10 @@ def resume_run(run: Run, config: Config, report: Report, workers: Workers = ALON
     with _locked(run, workers):
         workers.from_leader(lambda: run.check_images(images.train))
         saved = workers.from_leader(lambda: load_checkpoint(run.checkpoints))
-        losses: list[float] = []
         if saved is not None:
             _check_saved(saved, config, total_steps(config, len(task.data)))
             try:
                 state.load_state_dict(saved)
-                losses = saved["losses"]
             except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
                 raise DamagedError(
                     f"the checkpoint in {run.checkpoints} is of another network"
@@ -234,7 +232,7 @@ def resume_run(run: Run, config: Config, report: Report, workers: Workers = ALON
             run.save_config(config)
             _forget_after(run, state)
         report.message(f"resumed at step {state.step} of {total_steps(config, len(task.data))}")
-        _train_to_end(run, images, labels, task, state, report, losses)
+        _train_to_end(run, images, labels, task, state, report)
 
 
 def _check_saved(saved: dict[str, Any], config: Config, steps: int) -> None:
@@ -255,11 +253,10 @@ def _train_to_end(
     task: Task,
     state: TrainState,
     report: Report,
-    losses: list[float],
 ) -> None:
     workers = task.workers
     board = TensorBoard(run.tensorboard, start=state.step) if workers.leader else None
-    loop = _Loop(run, images, labels, task, state, report, board, losses, timed_from=state.step)
+    loop = _Loop(run, images, labels, task, state, report, board, timed_from=state.step)
     report.message(_summary(loop))
     try:
         with _stop_requested() as stop:
@@ -363,18 +360,15 @@ def _on_step(loop: _Loop, event: StepDone, *, late: bool) -> None:
 
 def _log_step(loop: _Loop, event: StepDone, board: TensorBoard) -> None:
     setting, steps = loop.config.train, loop.steps
-    loop.losses.append(event.loss)
-    if event.step % setting.log_every == 0 or event.step == steps:
+    if event.loss is not None:
         elapsed = time.perf_counter() - loop.logged_at
-        loss = float(np.mean(loop.losses))
         steps_timed = event.step - loop.timed_from
         rate = steps_timed * min(setting.batch_size, len(loop.task.data)) / elapsed
-        board.training(event.step, loss, rate)
-        _append(
-            loop.run.history_file, {"step": event.step, "loss": loss, "images_per_second": rate}
-        )
-        loop.losses, loop.timed_from, loop.logged_at = [], event.step, time.perf_counter()
-        loop.note = f"loss {loss:.4f}, {rate:.0f} img/s"
+        board.training(event.step, event.loss, rate)
+        entry = {"step": event.step, "loss": event.loss, "images_per_second": rate}
+        _append(loop.run.history_file, entry)
+        loop.timed_from, loop.logged_at = event.step, time.perf_counter()
+        loop.note = f"loss {event.loss:.4f}, {rate:.0f} img/s"
     loop.report.progress("training", event.step, steps, loop.note)
 
 
@@ -412,6 +406,7 @@ def _on_round(loop: _Loop, event: RoundDone) -> None:
 
 def _log_samples(loop: _Loop, step: int) -> None:
     started = time.perf_counter()
+    loop.state.losses.read()  # raises rather than draw from spoilt weights
     network = loop.state.averaged()
     if loop.board is None:
         return
@@ -431,10 +426,7 @@ def _log_samples(loop: _Loop, step: int) -> None:
 
 
 def _checkpoint(loop: _Loop) -> None:
-    content = loop.state.state_dict() | {
-        "losses": loop.losses,
-        "config": json.dumps(to_plain(loop.config)),
-    }
+    content = loop.state.state_dict() | {"config": json.dumps(to_plain(loop.config))}
     network = loop.state.averaged()
 
     def save() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from robustdiff.config import Config
 from robustdiff.data import Images, LabelledImages, load_images, to_uint8
-from robustdiff.device import pick_device, pick_dtype
+from robustdiff.device import pick_device, set_precision
 from robustdiff.errors import DamagedError
 from robustdiff.files import write_atomic
 from robustdiff.generate import Trajectory, generate, generate_trajectory
@@ -45,7 +45,7 @@ def load_model(run: Run, config: Config, images: Images) -> Model:
     run.load_weights(network)
     device = pick_device(config.train.device)
     network = network.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    dtype = pick_dtype(config.train.precision, device)
+    dtype = set_precision(config.train.precision, device)
     return bind(network, config.diffusion, images.num_classes, dtype)
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from curricula import CurriculumSampler, Selection
 from robustdiff.config import CurriculumConfig
+from robustdiff.losses import Losses
 from robustdiff.nets.unet import UNet
 from robustdiff.objective import ClassMixture
 from robustdiff.parallel import Workers
@@ -31,6 +32,7 @@ class TrainState:
         optimizer: AdamW over `model`.
         curriculum: Scores and draws.
         workers: Those that train it.
+        losses: Of the latest steps.
         build: Makes a network like `ema` that is not spread over processes.
         snapshot: EMA weights at the previous scoring round, None before the first.
         step: Optimiser steps so far.
@@ -46,6 +48,7 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     curriculum: CurriculumSampler
     workers: Workers
+    losses: Losses
     build: Callable[[], nn.Module]
     snapshot: nn.Module | None = None
     step: int = 0
@@ -72,7 +75,11 @@ class TrainState:
         """Return tensors and plain numbers only; all processes must call it.
 
         With sharded weights only the leader's is complete.
+
+        Raises:
+            DivergedError: If a loss is not finite, so that nothing spoilt is kept.
         """
+        losses = [*self.losses.read()]
         curriculum = self.curriculum.state_dict()
         for part in (curriculum, curriculum["trust"] or {}):
             for name, value in part.items():
@@ -86,6 +93,7 @@ class TrainState:
             "epoch": self.epoch,
             "cursor": self.cursor,
             "rounds": self.rounds,
+            "losses": losses,
             "mixture": None if self.mixture is None else self.mixture.state_dict(),
         }
 
@@ -126,6 +134,7 @@ class TrainState:
             self.snapshot.load_state_dict(state["snapshot"])
         self.step, self.rounds = state["step"], state["rounds"]
         self.epoch, self.cursor = state["epoch"], state["cursor"]
+        self.losses.known, self.losses.unread = [*state["losses"]], []
         if state["mixture"] is not None:
             device = next(self.ema.parameters()).device
             self.mixture = ClassMixture.from_state(state["mixture"]).to(device)
@@ -172,7 +181,8 @@ def new_state(task: Task) -> TrainState:
     if config.train.compile:
         _check_compiler()
         network.compile()
-    return TrainState(model, network, ema, optimizer, curriculum, workers, averaged)
+    losses = Losses(config.train.lr, workers)
+    return TrainState(model, network, ema, optimizer, curriculum, workers, losses, averaged)
 
 
 def _check_compiler() -> None:

@@ -4,7 +4,6 @@ Nothing random is carried from step to step: every draw is keyed by (seed, strea
 so a resumed run equals an uninterrupted one.
 """
 
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from torch import Tensor, nn
 
 from curricula import Labels
 from robustdiff.ema import ema_decay, update_ema
-from robustdiff.errors import DivergedError
 from robustdiff.guidance import drop_labels
 from robustdiff.model import Model
 from robustdiff.noise_levels import loss_weights, training_times
@@ -33,11 +31,12 @@ class StepDone:
 
     Attributes:
         step: Steps so far.
-        loss: Mean loss of the batch.
+        loss: Mean over the steps since the last one that told a loss: every `train.log_every`-th
+            and the last tell it. None at the others, because reading it waits for the device.
     """
 
     step: int
-    loss: float
+    loss: float | None
 
 
 @dataclass(frozen=True)
@@ -137,34 +136,23 @@ def train_step(
     weights: Tensor | None = None,
     *,
     batch_size: int | None = None,
-) -> float:
+) -> None:
     """Make one optimiser step and update the average.
 
+    Nothing here waits for the device, but where a mixture leaves out what weighs nothing.
+
     Args:
-        state: Changed in place.
+        state: Changed in place; its `losses` get the mean weighted loss of the whole batch.
         task: See `Task`.
         batch: This process's part of the batch; see `batch_losses`.
         weights: (B,) weights of the examples' losses, None for equal ones.
         batch_size: Examples in the parts of all processes together; None if this is the only one.
-
-    Returns:
-        Mean weighted loss of the whole batch.
-
-    Raises:
-        DivergedError: If the loss is not finite; the state is left as it was.
     """
     setting, workers = task.config.train, task.workers
     losses = batch_losses(task.bind(state.network), batch, state.step, task, state.mixture)
     # The processes' gradients are averaged, and their parts may differ in size by one.
     scale = workers.size / (batch_size or len(losses))
     loss = (losses if weights is None else losses * weights).sum() * scale
-    value = float(workers.total(loss)) / workers.size
-    if not math.isfinite(value):
-        shown = ", ".join(str(i) for i in batch[2][:8].tolist())
-        raise DivergedError(
-            f"the loss is {value} at step {state.step + 1} (samples {shown}, ...); "
-            f"lower train.lr, now {setting.lr:g}"
-        )
     state.optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(state.model.parameters(), setting.grad_clip)
@@ -174,7 +162,7 @@ def train_step(
     state.optimizer.step()
     update_ema(state.ema, state.model, ema_decay(setting.ema, state.step))
     state.step += 1
-    return value
+    state.losses.add(state.step, loss, batch[2])
 
 
 def train(state: TrainState, task: Task) -> Iterator[StepDone | RoundDone | Prepared]:
@@ -188,32 +176,38 @@ def train(state: TrainState, task: Task) -> Iterator[StepDone | RoundDone | Prep
         A `Prepared` if the objective needed preparation, a `StepDone` after each step and a
         `RoundDone` after each scoring round, the last one after the last step: it judges the final
         weights and leaves the state untouched.
+
+    Raises:
+        DivergedError: If a loss is not finite, when it is read: before it is told, and before a
+            scoring round.
     """
     setting = task.config
     steps = total_steps(setting, len(task.data))
     batch_size = min(setting.train.batch_size, len(task.data))
+    device = task.data.given.device
     if state.mixture is None:
         started = time.perf_counter()
         mixture = task.workers.from_leader(lambda: make_mixture(task))
         if mixture is not None:
-            state.mixture = mixture.to(task.data.given.device)
+            state.mixture = mixture.to(device)
             yield Prepared(time.perf_counter() - started)
     while state.step < steps:
         if state.rounds < rounds_due(task, state.step):
+            state.losses.read()
             yield from scoring_round(state, task)
-        order = torch.from_numpy(state.curriculum.order(state.epoch, task.given))
-        told = Told.of(
-            state.curriculum.labels(task.given, task.num_classes), task.data.given.device
-        )
+        # On the device, where no step need wait for its batch.
+        order = torch.from_numpy(state.curriculum.order(state.epoch, task.given)).to(device)
+        told = Told.of(state.curriculum.labels(task.given, task.num_classes), device)
         batches = max(1, len(order) // batch_size)
         while state.cursor < batches and state.step < steps:
             batch = order[state.cursor * batch_size : (state.cursor + 1) * batch_size]
             x_0, _, index = task.data[task.workers.share(batch)]
             labels = told.draw(index, setting.seed, state.step)
             weights = None if told.weights is None else told.weights[index]
-            loss = train_step(state, task, (x_0, labels, index), weights, batch_size=len(batch))
+            train_step(state, task, (x_0, labels, index), weights, batch_size=len(batch))
             state.cursor += 1
-            yield StepDone(state.step, loss)
+            told_now = state.step % setting.train.log_every == 0 or state.step == steps
+            yield StepDone(state.step, state.losses.take_mean() if told_now else None)
         if state.cursor >= batches:
             state.epoch, state.cursor = state.epoch + 1, 0
     yield from last_round(state, task)

@@ -27,7 +27,7 @@ from benchmarks.speed.costs import growth, overhead, scoring_rates, shared_encod
 from benchmarks.speed.parts import PRODUCTS, flops, matrix_rate, parts
 from benchmarks.speed.rates import exponent, peak_memory, rates, ratio
 from robustdiff.data import to_float
-from robustdiff.device import pick_device, pick_dtype
+from robustdiff.device import pick_device, set_precision
 from robustdiff.plots import write_figure
 
 # The contenders that train against the clock, seconds each and between two looks.
@@ -37,7 +37,7 @@ QUALITY = (OURS, PLAIN, "diffusers UNet2DModel", "denoising-diffusion-pytorch")
 def machine() -> dict[str, Any]:
     """Say what this was measured on."""
     device = pick_device("auto")
-    dtype = pick_dtype("auto", device)
+    dtype = set_precision("auto", device)
     name = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor()
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), name)
@@ -134,7 +134,7 @@ def overheads(options: argparse.Namespace) -> dict[str, dict[str, float]]:
 def step_parts(options: argparse.Namespace) -> dict[str, Any]:
     """Measure where the time of a step goes, at two widths."""
     device = pick_device("auto")
-    rate = matrix_rate(pick_dtype("auto", device), device)
+    rate = matrix_rate(set_precision("auto", device), device)
     found = {}
     for name, batch in ((PRESET, 64), ("paper-mnist", 8)):
         config, images = load(name, options.data_dir, batch_size=batch)

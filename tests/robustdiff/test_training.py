@@ -4,6 +4,7 @@ from itertools import islice, pairwise
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from corruptions import corrupt
 from curricula import CURRICULA, Labels
@@ -11,6 +12,7 @@ from robustdiff import scoring
 from robustdiff.config import CurriculumConfig, DataConfig, ModelConfig, resolve
 from robustdiff.crossfit import Judgement
 from robustdiff.data import LabelledImages, load_images
+from robustdiff.device import set_precision
 from robustdiff.errors import DivergedError
 from robustdiff.experiment import make_task
 from robustdiff.model import Model
@@ -197,7 +199,13 @@ def test_four_images_are_learnt_by_heart():
     config = resolve(
         {
             "model": {"channels": [16, 16]},
-            "train": {"steps": 400, "batch_size": 4, "lr": 3e-3, "precision": "fp32"},
+            "train": {
+                "steps": 400,
+                "batch_size": 4,
+                "lr": 3e-3,
+                "precision": "fp32",
+                "log_every": 5,
+            },
         }
     )
     task = Task(
@@ -207,7 +215,9 @@ def test_four_images_are_learnt_by_heart():
         dtype=torch.float32,
     )
     losses = [event.loss for event in run(task)[1]]
-    assert np.mean(losses[-20:]) < 0.25 * np.mean(losses[:5])
+    told = [loss for loss in losses if loss is not None]
+    assert len(told) == 80
+    assert np.mean(told[-4:]) < 0.25 * told[0]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_by_name():
@@ -386,10 +396,14 @@ def test_soft_labels_are_drawn_anew_with_their_probabilities():
 def test_weights_multiply_the_losses():
     task = small_task()
     batch = task.data[torch.arange(16)]
-    plain = train_step(new_state(task), task, batch)
-    doubled = train_step(new_state(task), task, batch, torch.full((16,), 2.0))
-    assert doubled == pytest.approx(2 * plain)
-    first = train_step(new_state(task), task, batch, 16.0 * (torch.arange(16) == 0))
+
+    def loss(weights=None):
+        state = new_state(task)
+        train_step(state, task, batch, weights)
+        return state.losses.take_mean()
+
+    assert loss(torch.full((16,), 2.0)) == pytest.approx(2 * loss())
+    first = loss(16.0 * (torch.arange(16) == 0))
     expected = batch_losses(task.bind(new_state(task).model), batch, 0, task)[0]
     assert first == pytest.approx(expected.item(), rel=1e-5)
 
@@ -405,8 +419,72 @@ def test_continuous_noise_levels_train(prediction, time_sampling, loss_weight):
     }  # fmt: skip
     events = run(small_task(train={"steps": 3}, diffusion=diffusion))[1]
     losses = [event.loss for event in events if isinstance(event, StepDone)]
-    assert np.isfinite(losses).all()
-    assert min(losses) > 0
+    assert losses[:2] == [None, None]
+    assert np.isfinite(losses[2])
+    assert losses[2] > 0
+
+
+class Waits(TorchDispatchMode):
+    """Collect what makes the host wait for a device: values read, sizes that depend on values."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        masks = args[1] if name in ("index", "index_put_") else []
+        if name in ("_local_scalar_dense", "nonzero", "masked_select", "equal") or any(
+            mask is not None and mask.dtype == torch.bool for mask in masks
+        ):
+            self.found.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        {},
+        {"diffusion": {"time_sampling": "log-snr-normal", "loss_weight": "min-snr"}},
+        {"diffusion": {"time_sampling": "cosine", "loss_weight": "sigmoid"}},
+        {"curriculum": {"name": "random", "treatment": "reweight"}},
+        {"curriculum": {"name": "crossfit", "treatment": "soft"}},
+    ],
+    ids=str,
+)
+def test_no_step_waits_for_the_device(layer):
+    task = small_task(train=SMALL["train"] | {"steps": 12, "log_every": 12}, **layer)
+    state = new_state(task)
+    events = train(state, task)
+    while state.step < 9:  # in the middle of an epoch
+        next(events)
+    with Waits() as waits:
+        assert next(events) == StepDone(10, None)
+        assert waits.found == []
+        assert len(state.losses.read()) == 10
+    assert waits.found == []
+
+
+def test_losses_are_read_together_and_none_that_is_not_finite_is_kept():
+    task = small_task(train={"steps": 12, "log_every": 5})
+    state = new_state(task)
+    told = {event.step: event.loss for event in train(state, task) if isinstance(event, StepDone)}
+    assert [step for step, loss in told.items() if loss is not None] == [5, 10, 12]
+    every = small_task(train={"steps": 12, "log_every": 1})
+    singles = [event.loss for event in run(every)[1] if isinstance(event, StepDone)]
+    assert told[5] == pytest.approx(np.mean(singles[:5]))
+    assert told[12] == pytest.approx(np.mean(singles[10:]))
+    state.losses.add(13, torch.tensor(torch.inf), torch.tensor([3, 4]))
+    with pytest.raises(DivergedError, match=r"inf at step 13 \(samples 3, 4, "):
+        state.state_dict()
+
+
+def test_products_on_a_gpu_keep_float32_only_if_asked_to():
+    cpu, backends = torch.device("cpu"), torch.backends
+    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        assert set_precision(precision, cpu) == dtype
+        tf32 = precision != "fp32"
+        assert backends.cuda.matmul.allow_tf32 == backends.cudnn.allow_tf32 == tf32
 
 
 @pytest.mark.slow
