@@ -19,7 +19,7 @@ from robustdiff.checkpoint import load_checkpoint, save_checkpoint
 from robustdiff.config import Config, check_resumable, to_plain
 from robustdiff.data import Images, LabelledImages, known_noise, load_images
 from robustdiff.device import pick_device, set_precision
-from robustdiff.errors import DamagedError, InterruptedRunError
+from robustdiff.errors import DamagedError, DivergedError, InterruptedRunError
 from robustdiff.files import append_line, write_text
 from robustdiff.generate import class_labels, generate
 from robustdiff.images import image_grid, write_png
@@ -430,6 +430,12 @@ def _checkpoint(loop: _Loop) -> None:
     network = loop.state.averaged()
 
     def save() -> None:
+        # A gradient may overflow where the loss does not.
+        if not all(bool(weight.isfinite().all()) for weight in network.parameters()):
+            raise DivergedError(
+                f"the weights are not finite at step {loop.state.step}; "
+                f"lower train.lr, now {loop.config.train.lr:g}"
+            )
         save_checkpoint(loop.run.checkpoints, content, loop.state.step)
         loop.run.save_weights(network)
 

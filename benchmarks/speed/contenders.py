@@ -30,7 +30,7 @@ from robustdiff.train import StepDone, train
 PRESET, BATCH = "mnist-small", 128
 OURS, PLAIN = "robustdiff", "our network, plain fp32 loop"
 # Preset -> widths with which diffusers' and denoising-diffusion-pytorch's networks have our size.
-WIDTHS: dict[str, tuple[tuple[int, ...], int]] = {"mnist-small": ((32, 64, 128), 32)}
+WIDTHS: dict[str, tuple[tuple[int, ...], int]] = {"mnist-small": ((32, 56, 112), 27)}
 SAMPLING_STEPS = 25
 TIMESTEPS = 1000
 P_UNCOND = 0.2

@@ -87,31 +87,48 @@ def outcome(run):
     return load_file(run / "model.safetensors"), history
 
 
-@pytest.mark.parametrize("where", ["loss", "image", "weight"])
-def test_a_nan_stops_training_and_the_last_checkpoint_is_good(where, monkeypatch, capsys):
+def spoil(where, state, batch, weights):
+    """Put a NaN, or an infinite gradient, where a step meets it; return batch and weights."""
+    x_0, labels, index = batch
+    first = next(iter(state.model.parameters()))
+    if where == "image":
+        x_0 = x_0.clone()
+        x_0[0, 0, 0, 0] = torch.nan
+    if where == "loss":
+        weights = torch.full((len(x_0),), torch.nan)
+    if where == "weight":
+        with torch.no_grad():
+            first.view(-1)[0] = torch.nan
+    if where == "gradient":
+        first.register_hook(lambda gradient: gradient * torch.inf)
+    return (x_0, labels, index), weights
+
+
+# The loss of the step whose gradient overflows is fine, and a checkpoint follows it at once.
+@pytest.mark.parametrize(
+    ("where", "step", "said"),
+    [
+        *((where, 7, "loss is nan at step 8 (samples ") for where in ("loss", "image", "weight")),
+        ("gradient", 8, "weights are not finite at step 9; lower train.lr, now "),
+    ],
+)
+def test_a_nan_stops_training_and_the_last_checkpoint_is_good(
+    where, step, said, monkeypatch, capsys
+):
     words = ["train", *TINY, "--checkpoint-every=3"]
     assert call(*words, "--out=straight") == 0
     real = experiment.train
 
     def poisoned(state, task):
-        """Training as it is, but for one number after step 7."""
+        """Training as it is, but for one number."""
         from robustdiff import train as module
 
-        step = module.train_step
+        make_step = module.train_step
 
         def once(state, task, batch, weights=None, **rest):
-            if state.step == 7:
-                x_0, labels, index = batch
-                if where == "image":
-                    x_0 = x_0.clone()
-                    x_0[0, 0, 0, 0] = torch.nan
-                if where == "loss":
-                    weights = torch.full((len(x_0),), torch.nan)
-                if where == "weight":
-                    with torch.no_grad():
-                        next(iter(state.model.parameters())).view(-1)[0] = torch.nan
-                batch = (x_0, labels, index)
-            return step(state, task, batch, weights, **rest)
+            if state.step == step:
+                batch, weights = spoil(where, state, batch, weights)
+            make_step(state, task, batch, weights, **rest)
 
         with monkeypatch.context() as patch:
             patch.setattr(module, "train_step", once)
@@ -120,8 +137,7 @@ def test_a_nan_stops_training_and_the_last_checkpoint_is_good(where, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(experiment, "train", poisoned)
         assert call(*words, "--out=run") == 1
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith("robustdiff: the loss is nan at step 8 (samples ")
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"robustdiff: the {said}")
     assert call("train", "--resume=run") == 0
     assert "resumed at step 6 of 12" in capsys.readouterr().err
     weights, history = outcome(Path("straight"))
