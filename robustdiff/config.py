@@ -203,8 +203,9 @@ class TrainConfig:
         steps: Optimiser steps; exactly one of steps and epochs is given.
         epochs: The length in passes over the dataset instead.
         batch_size: Images per step.
-        lr: Learning rate of AdamW after the warm-up.
+        lr: Learning rate of AdamW between warm-up and decay.
         warmup_steps: Steps over which the rate grows linearly.
+        decay_steps: Last steps of the run, over which the rate falls linearly to 0.
         grad_clip: Largest gradient norm.
         ema: Decay of the weight average, in [0, 1).
         log_every: Steps between logged losses.
@@ -222,6 +223,7 @@ class TrainConfig:
     batch_size: int = 128
     lr: float = 1e-3
     warmup_steps: int = 50
+    decay_steps: int = 0
     grad_clip: float = 1.0
     ema: float = 0.995
     log_every: int = 20
@@ -244,9 +246,9 @@ class TrainConfig:
         for name in ("steps", "epochs"):
             value = getattr(self, name)
             _require(value is None or value >= 1, f"train.{name} must be at least 1, got {value}")
-        _require(
-            self.warmup_steps >= 0, f"train.warmup_steps must be >= 0, got {self.warmup_steps}"
-        )
+        for name in ("warmup_steps", "decay_steps"):
+            value = getattr(self, name)
+            _require(value >= 0, f"train.{name} must be >= 0, got {value}")
         for name in ("lr", "grad_clip", "checkpoint_minutes"):
             value = getattr(self, name)
             _require(value is None or value > 0, f"train.{name} must be positive, got {value}")

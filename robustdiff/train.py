@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from curricula import Labels
+from robustdiff.config import TrainConfig
 from robustdiff.ema import ema_decay, update_ema
 from robustdiff.guidance import drop_labels
 from robustdiff.model import Model
@@ -129,6 +130,12 @@ def batch_losses(
     return losses if weights is None else losses * weights.to(losses.dtype)
 
 
+def learning_rate(setting: TrainConfig, step: int, steps: int) -> float:
+    """Return the rate of a step, counted from 0, of a run of so many: up, level, down."""
+    warmth = min(1.0, (step + 1) / max(1, setting.warmup_steps))
+    return setting.lr * warmth * min(1.0, (steps - step) / max(1, setting.decay_steps))
+
+
 def train_step(
     state: TrainState,
     task: Task,
@@ -156,9 +163,9 @@ def train_step(
     state.optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(state.model.parameters(), setting.grad_clip)
-    warmth = min(1.0, (state.step + 1) / max(1, setting.warmup_steps))
+    rate = learning_rate(setting, state.step, total_steps(task.config, len(task.data)))
     for group in state.optimizer.param_groups:
-        group["lr"] = setting.lr * warmth
+        group["lr"] = rate
     state.optimizer.step()
     update_ema(state.ema, state.model, ema_decay(setting.ema, state.step))
     state.step += 1

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from corruptions import corrupt
 from curricula import CURRICULA, Labels
 from robustdiff import scoring
-from robustdiff.config import CurriculumConfig, DataConfig, ModelConfig, resolve
+from robustdiff.config import CurriculumConfig, DataConfig, ModelConfig, TrainConfig, resolve
 from robustdiff.crossfit import Judgement
 from robustdiff.data import LabelledImages, load_images
 from robustdiff.device import set_precision
@@ -25,7 +25,7 @@ from robustdiff.schedules import cosine
 from robustdiff.scoring import Probing, class_evidence, make_probe, prediction_scores
 from robustdiff.state import new_state
 from robustdiff.task import Task, total_steps
-from robustdiff.train import StepDone, Told, batch_losses, train, train_step
+from robustdiff.train import StepDone, Told, batch_losses, learning_rate, train, train_step
 
 ROWS = torch.arange(20)
 SMALL = {
@@ -224,6 +224,17 @@ def test_a_loss_that_is_not_finite_stops_the_run_by_name():
     task = small_task(train={"steps": 12, "lr": 1e12})
     with pytest.raises(DivergedError, match=r"the loss is (nan|inf) at step \d+ \(samples"):
         run(task)
+
+
+def test_the_learning_rate_rises_stays_and_falls_to_nothing():
+    setting = TrainConfig(steps=10, lr=0.5, warmup_steps=4, decay_steps=5)
+    rates = [learning_rate(setting, step, 10) / 0.5 for step in range(10)]
+    np.testing.assert_allclose(rates, [0.25, 0.5, 0.75, 1, 1, 1, 0.8, 0.6, 0.4, 0.2])
+    level = TrainConfig(steps=10, lr=0.5, warmup_steps=0)
+    assert {learning_rate(level, step, 10) for step in range(10)} == {0.5}
+    task = small_task(train={"steps": 12, "decay_steps": 12, "warmup_steps": 0, "lr": 0.1})
+    state, _ = run(task)
+    assert state.optimizer.param_groups[0]["lr"] == pytest.approx(0.1 / 12)
 
 
 def test_lengths():
