@@ -29,8 +29,9 @@ from robustdiff.train import StepDone, train
 
 PRESET, BATCH = "mnist-small", 128
 OURS, PLAIN = "robustdiff", "our network, plain fp32 loop"
-# Preset -> widths with which diffusers' and denoising-diffusion-pytorch's networks have our size.
-WIDTHS: dict[str, tuple[tuple[int, ...], int]] = {"mnist-small": ((32, 56, 112), 27)}
+# Preset -> diffusers' widths, denoising-diffusion-pytorch's (even) width and number of heads, with
+# which their networks have our size.
+WIDTHS: dict[str, tuple[tuple[int, ...], int, int]] = {"mnist-small": ((32, 56, 112), 28, 3)}
 SAMPLING_STEPS = 25
 TIMESTEPS = 1000
 P_UNCOND = 0.2
@@ -197,12 +198,17 @@ def diffusers(
     return Contender(_size(network), _loop(network, loss, config, images, dtype), sample, error)
 
 
-def denoising_diffusion_pytorch(config: Config, images: Images, width: int) -> Contender:
+def denoising_diffusion_pytorch(
+    config: Config, images: Images, width: int, heads: int
+) -> Contender:
     """Train denoising-diffusion-pytorch's classifier-free Unet with its own loss and sampler."""
     from denoising_diffusion_pytorch.classifier_free_guidance import GaussianDiffusion, Unet
 
     channels, side = images.train.shape[1], images.train.shape[-1]
-    network = Unet(width, images.num_classes, P_UNCOND, channels=channels, dim_mults=(1, 2, 4))
+    network = Unet(
+        width, images.num_classes, P_UNCOND, channels=channels, dim_mults=(1, 2, 4),
+        attn_heads=heads,
+    )  # fmt: skip
     diffusion = GaussianDiffusion(
         network, image_size=side, timesteps=TIMESTEPS, sampling_timesteps=SAMPLING_STEPS,
         ddim_sampling_eta=0.0,
@@ -237,7 +243,7 @@ def contenders(config: Config, images: Images, name: str) -> dict[str, Callable[
     }
     if name not in WIDTHS:
         return found
-    widths, width = WIDTHS[name]
+    widths, width, heads = WIDTHS[name]
     if importlib.util.find_spec("diffusers") is not None:
         found["diffusers UNet2DModel"] = lambda: diffusers(config, images, widths)
         found["diffusers UNet2DModel, bf16 autocast"] = lambda: diffusers(
@@ -245,7 +251,7 @@ def contenders(config: Config, images: Images, name: str) -> dict[str, Callable[
         )
     if importlib.util.find_spec("denoising_diffusion_pytorch") is not None:
         found["denoising-diffusion-pytorch"] = lambda: denoising_diffusion_pytorch(
-            config, images, width
+            config, images, width, heads
         )
     return found
 
