@@ -1,7 +1,9 @@
 """The arithmetic of the speed benchmark, and that its contenders train what they say."""
 
+import functools
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
@@ -37,6 +39,14 @@ def test_works_take_turns():
     found = rates.rates(works, rounds=3, seconds=0, warm_up=1)
     assert [name for name, _ in itertools.groupby(calls[2:])] == list("ababab")
     assert {name: len(values) for name, values in found.items()} == {"a": 3, "b": 3}
+
+
+def test_peak_memory_is_the_works_own():
+    np.ones(100 * 2**20)  # 800 MiB, here and gone
+    idle = rates.peak_memory(functools.partial(np.ones, 1))
+    busy = rates.peak_memory(functools.partial(np.ones, 32 * 2**20))
+    assert idle < 700
+    assert busy - idle == pytest.approx(256, abs=32)
 
 
 def test_times_of_the_cosine_schedule_are_found_again():
