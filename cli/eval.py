@@ -8,6 +8,7 @@ import typer
 from .console import make_report, plain, printable
 from .sampling import (
     ChurnOption,
+    CompileOption,
     DataDirOption,
     DeviceOption,
     EtaOption,
@@ -47,6 +48,7 @@ def evaluate(
     guidance_interval: IntervalOption = None,
     guidance_outside: OutsideOption = None,
     guidance_rescale: RescaleOption = None,
+    compiled: CompileOption = None,
     weak: WeakOption = None,
     data_dir: DataDirOption = None,
     device: DeviceOption = None,

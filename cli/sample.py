@@ -9,6 +9,7 @@ from .console import make_report
 from .flags import numbers
 from .sampling import (
     ChurnOption,
+    CompileOption,
     DataDirOption,
     DeviceOption,
     EtaOption,
@@ -50,6 +51,7 @@ def sample(
     guidance_interval: IntervalOption = None,
     guidance_outside: OutsideOption = None,
     guidance_rescale: RescaleOption = None,
+    compiled: CompileOption = None,
     weak: WeakOption = None,
     data_dir: DataDirOption = None,
     device: DeviceOption = None,

@@ -75,6 +75,13 @@ OutsideOption = Annotated[
         help="What the other steps see: null (no label) or given (label, no guidance).",
     ),
 ]  # fmt: skip
+CompileOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--compile/--no-compile", rich_help_panel=_SAMPLING,
+        help="Compile the network first, for many images or steps; needs a C++ compiler.",
+    ),
+]  # fmt: skip
 NumSamplesOption = Annotated[
     int | None, typer.Option(help="Images to generate, equal numbers per class.")
 ]
@@ -107,6 +114,7 @@ _FLAGS = {
     "guidance_weight": "sample.guidance_weight",
     "guidance_interval": "sample.guidance_interval",
     "guidance_outside": "sample.guidance_outside",
+    "compiled": "sample.compile",
     "data_dir": "data.data_dir",
     "device": "train.device",
 }

@@ -9,6 +9,7 @@ from .console import make_report, printable
 from .flags import numbers
 from .sampling import (
     ChurnOption,
+    CompileOption,
     DataDirOption,
     DeviceOption,
     EtaOption,
@@ -58,6 +59,7 @@ def sweep(
     guidance_interval: IntervalOption = None,
     guidance_outside: OutsideOption = None,
     guidance_rescale: RescaleOption = None,
+    compiled: CompileOption = None,
     weak: WeakOption = None,
     data_dir: DataDirOption = None,
     device: DeviceOption = None,

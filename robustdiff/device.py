@@ -1,6 +1,14 @@
-"""Which device to compute on, and in which precision."""
+"""Which device to compute on, in which precision, with which memory, and whether compiled."""
+
+import ctypes
+import os
+import platform
+import shutil
 
 import torch
+
+# Parameters of glibc's mallopt(3).
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def pick_device(name: str) -> torch.device:
@@ -34,3 +42,29 @@ def set_precision(precision: str, device: torch.device) -> torch.dtype:
             native = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
         return torch.bfloat16 if native else torch.float32
     return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def keep_freed_memory() -> None:
+    """Keep freed memory of the CPU for what comes next, in the whole process.
+
+    Every forward pass frees what the next one asks for. glibc would hand large blocks back to the
+    system each time, and the system clears every page that it gives out again. Other C libraries
+    are left as they are.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def check_compiler(setting: str) -> None:
+    """Refuse to compile networks where torch.compile finds no C++ compiler.
+
+    Raises:
+        ValueError: Naming the setting that asked for it.
+    """
+    if not any(map(shutil.which, (os.environ.get("CXX") or "c++", "g++", "clang++"))):
+        raise ValueError(
+            f"{setting} needs a C++ compiler (c++, g++ or clang++, or the one that CXX names), "
+            "and there is none; leave it false"
+        )

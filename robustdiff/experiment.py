@@ -18,7 +18,7 @@ from robustdiff.card import time_spent, write_card
 from robustdiff.checkpoint import load_checkpoint, save_checkpoint
 from robustdiff.config import Config, check_resumable, to_plain
 from robustdiff.data import Images, LabelledImages, known_noise, load_images
-from robustdiff.device import pick_device, set_precision
+from robustdiff.device import keep_freed_memory, pick_device, set_precision
 from robustdiff.errors import DamagedError, DivergedError, InterruptedRunError
 from robustdiff.files import append_line, write_text
 from robustdiff.generate import class_labels, generate
@@ -125,6 +125,7 @@ def make_task(
                 f"{images.name} has {images.num_classes} classes, but objective.matrix {matrix} "
                 f"is {len(transition)} x {len(transition)}"
             )
+    keep_freed_memory()
     return Task(
         config=config,
         data=LabelledImages(images.train, torch.from_numpy(labels.given)).to(device),

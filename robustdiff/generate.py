@@ -73,6 +73,15 @@ def _start(seed: int, number: Tensor, image_shape: tuple[int, ...]) -> Tensor:
     return normal(seed, Stream.SAMPLE, 0, number, image_shape)
 
 
+def _batches(numbers: Tensor, setting: SampleConfig) -> Iterator[tuple[Tensor, int]]:
+    """Yield the images to make at once, and how many of them, from the front, are wanted."""
+    batches = torch.split(numbers, setting.batch_size)
+    for number in batches:
+        # A network is compiled for one shape; another would take as long again.
+        extra = len(batches[0]) - len(number) if setting.compile else 0
+        yield torch.cat([number, number[-1:].expand(extra)]), len(number)
+
+
 @torch.no_grad()
 def generate(  # noqa: PLR0913 an image depends on as much
     model: Model,
@@ -102,10 +111,10 @@ def generate(  # noqa: PLR0913 an image depends on as much
     """
     numbers = torch.arange(len(labels)) if numbers is None else numbers
     images = []
-    for number in torch.split(numbers.to(labels.device), setting.batch_size):
+    for number, count in _batches(numbers.to(labels.device), setting):
         steps = _steps(model, labels, number, image_shape, setting, seed, guide)
         x_t, _ = last(steps)
-        images.append(to_uint8(x_t).cpu())
+        images.append(to_uint8(x_t[:count]).cpu())
         progress(sum(map(len, images)), len(numbers))
     return torch.cat(images)
 
@@ -137,11 +146,12 @@ def generate_trajectory(
 ) -> Trajectory:
     """Generate one image per label and keep every state; see `generate`, whose images it makes."""
     parts = []
-    for number in torch.split(torch.arange(len(labels), device=labels.device), setting.batch_size):
+    for number, count in _batches(torch.arange(len(labels), device=labels.device), setting):
         steps = _steps(model, labels, number, image_shape, setting, seed, guide)
         x_t, x_0 = zip(*steps, strict=True)
         states = torch.stack([_start(seed, number, image_shape), *x_t], dim=1)
-        parts.append((states.float().cpu(), torch.stack(x_0, dim=1).float().cpu()))
+        pair = (states, torch.stack(x_0, dim=1))
+        parts.append([part[:count].float().cpu() for part in pair])
         progress(int(number[-1]) + 1, len(labels))
     all_x_t, all_x_0 = (torch.cat(part) for part in zip(*parts, strict=True))
     return Trajectory(all_x_t, all_x_0, sampling_grid(model, setting).t)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from robustdiff.config import Config
 from robustdiff.data import Images, LabelledImages, load_images, to_uint8
-from robustdiff.device import pick_device, set_precision
+from robustdiff.device import check_compiler, keep_freed_memory, pick_device, set_precision
 from robustdiff.errors import DamagedError
 from robustdiff.files import write_atomic
 from robustdiff.generate import Trajectory, generate, generate_trajectory
@@ -33,11 +33,17 @@ _LONGEST_NAME = 40
 _MOST_COLUMNS = 12
 
 
-def load_model(run: Run, config: Config, images: Images) -> Model:
+def load_model(run: Run, config: Config, images: Images, *, compiled: bool = False) -> Model:
     """Load a run's averaged weights, on the device and in the precision of its configuration.
 
+    Args:
+        run: The run.
+        config: Its configuration.
+        images: Its dataset, for shapes and classes.
+        compiled: Compile the network, anew for each shape of its inputs.
+
     Raises:
-        ValueError: If the device is not there.
+        ValueError: If the device is not there, or no compiler.
         DamagedError: If the run's weights cannot be used.
     """
     shape = tuple(images.train.shape[1:])
@@ -45,6 +51,10 @@ def load_model(run: Run, config: Config, images: Images) -> Model:
     run.load_weights(network)
     device = pick_device(config.train.device)
     network = network.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    if compiled:
+        check_compiler("sample.compile")
+        network.compile(dynamic=False)
+    keep_freed_memory()
     dtype = set_precision(config.train.precision, device)
     return bind(network, config.diffusion, images.num_classes, dtype)
 
@@ -66,7 +76,7 @@ def _auto(run: Run, config: Config, images: Images, report: Report) -> Guide:
                 f"the weaker run must have the {what} of the run, which is {mine!r}, "
                 f"got {its!r} in {weak.path}"
             )
-    return autoguidance(load_model(weak, other, images))
+    return autoguidance(load_model(weak, other, images, compiled=config.sample.compile))
 
 
 def _classifier(run: Run, config: Config, images: Images, report: Report) -> Guide:
@@ -137,7 +147,7 @@ def sample_run(
     mine = workers.share(torch.arange(len(labels)))
     generated = torch.zeros(len(labels), *shape, dtype=torch.uint8)
     generated[mine] = generate(
-        load_model(run, config, images),
+        load_model(run, config, images, compiled=config.sample.compile),
         labels.to(pick_device(config.train.device)),
         shape,
         setting=config.sample,
@@ -200,7 +210,7 @@ def write_samples(
     path = None
     if wanted.trajectory:
         path = generate_trajectory(
-            load_model(run, config, images),
+            load_model(run, config, images, compiled=config.sample.compile),
             labels.to(pick_device(config.train.device)),
             tuple(images.train.shape[1:]),
             setting=config.sample,

@@ -1,8 +1,6 @@
 """Everything that training changes; a checkpoint holds it."""
 
 import copy
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +11,7 @@ from torch import nn
 
 from curricula import CurriculumSampler, Selection
 from robustdiff.config import CurriculumConfig
+from robustdiff.device import check_compiler
 from robustdiff.losses import Losses
 from robustdiff.nets.unet import UNet
 from robustdiff.objective import ClassMixture
@@ -179,18 +178,10 @@ def new_state(task: Task) -> TrainState:
     )
     network = workers.averaging(model)
     if config.train.compile:
-        _check_compiler()
+        check_compiler("train.compile")
         network.compile()
     losses = Losses(config.train.lr, workers)
     return TrainState(model, network, ema, optimizer, curriculum, workers, losses, averaged)
-
-
-def _check_compiler() -> None:
-    if not any(map(shutil.which, (os.environ.get("CXX") or "c++", "g++", "clang++"))):
-        raise ValueError(
-            "train.compile needs a C++ compiler (c++, g++ or clang++, or the one that CXX names), "
-            "and there is none; leave it false"
-        )
 
 
 def _selection(setting: CurriculumConfig) -> Selection:

@@ -32,7 +32,8 @@ Row = dict[str, str]
 # What a point is a function of; rows that agree in the first part may share a plot, rows that
 # differ in nothing but the swept setting share a line.
 _JUDGED_BY = ("weights", "evaluator", "features", "num_samples", "seed")
-_SETTING = tuple(entry.name for entry in fields(SampleConfig) if entry.name != "batch_size")
+_SPEED = ("batch_size", "compile")  # what changes the images at most by rounding
+_SETTING = tuple(entry.name for entry in fields(SampleConfig) if entry.name not in _SPEED)
 _KEY = (*_JUDGED_BY, *_SETTING)
 # Figure -> (its name, the partner that real images get, logarithmic axis).
 FIGURES = {

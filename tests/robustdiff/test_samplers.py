@@ -258,12 +258,15 @@ def test_image_k_does_not_depend_on_the_batch_size(name):
     pictures = [
         generate(
             small_model(), labels[:count], (1, 4, 4), seed=3,
-            setting=SampleConfig(sampler=name, steps=5, eta=0.7, churn=10, batch_size=size),
+            setting=SampleConfig(
+                sampler=name, steps=5, eta=0.7, churn=10, batch_size=size, compile=compiled
+            ),
         )
-        for count, size in ((7, 7), (7, 2), (3, 1))
+        for count, size, compiled in ((7, 7, False), (7, 2, False), (7, 3, True), (3, 1, False))
     ]  # fmt: skip
     assert torch.equal(pictures[0], pictures[1])
-    assert torch.equal(pictures[0][:3], pictures[2])
+    assert torch.equal(pictures[0], pictures[2])
+    assert torch.equal(pictures[0][:3], pictures[3])
 
 
 def test_each_sampler_has_its_own_spacing_unless_told():

@@ -9,14 +9,20 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from robustdiff import samples as module
-from robustdiff.config import Config, SampleConfig
+from robustdiff.config import Config, SampleConfig, resolve
 from robustdiff.data import to_uint8
 from robustdiff.generate import generate, generate_trajectory
 from robustdiff.model import Model
 from robustdiff.process import PREDICTIONS
 from robustdiff.progress import Silent
 from robustdiff.samplers import SAMPLERS
-from robustdiff.samples import Wanted, folder_name, write_image_folder, write_samples
+from robustdiff.samples import (
+    Wanted,
+    folder_name,
+    sample_run,
+    write_image_folder,
+    write_samples,
+)
 from robustdiff.schedules import cosine
 
 HOSTILE = ("../../up", "/etc", "a/b\\c", "..", "", "<b>\x00\n", "x" * 300, "naïve 猫", "CON", "-rf")
@@ -76,12 +82,60 @@ def test_a_trajectory_leads_from_the_noise_to_the_images(name):
     assert path.x_0.abs().max() <= 1
 
 
+def test_batches_to_be_compiled_have_one_shape():
+    sizes = set()
+
+    def network(x_t, t, labels):
+        sizes.add((len(x_t), len(labels)))
+        return x_t.repeat_interleave(len(labels) // len(x_t), 0)
+
+    model = Model(network, cosine, PREDICTIONS["x0"], null_class=10)
+    setting = SampleConfig(steps=2, batch_size=4, compile=True)
+    labels = torch.arange(6)
+    assert len(generate(model, labels, (1, 4, 4), setting=setting, seed=0)) == 6
+    assert len(generate_trajectory(model, labels, (1, 4, 4), setting=setting, seed=0).x_t) == 6
+    assert len(sizes) == 1
+
+
+@pytest.mark.slow
+def test_compiled_sampling_is_that_of_the_plain_network(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    images = SimpleNamespace(train=torch.zeros(1, 1, 8, 8), num_classes=10)
+    run = SimpleNamespace(load_weights=randomise)
+    labels, pictures = torch.arange(6), []
+    for compiled in (False, True):
+        sample = {"steps": 3, "batch_size": 4, "compile": compiled}
+        model = {"channels": [8], "cen_hidden": 8, "time_size": 8}
+        train = {"steps": 2, "precision": "fp32", "device": "cpu"}
+        config = resolve({"model": model, "train": train, "sample": sample})
+        pictures.append(sample_run(run, config, images, labels, 0, Silent()).int())
+    plain, fast = pictures
+    assert plain.float().std() > 10
+    assert (plain - fast).abs().max() <= 1  # of 255: rounding
+
+
+def randomise(network):
+    generator = torch.Generator().manual_seed(0)
+    for weight in network.parameters():
+        torch.nn.init.normal_(weight, std=0.2, generator=generator)
+
+
+def test_sampling_compiled_without_a_compiler_is_refused(monkeypatch):
+    monkeypatch.setattr("robustdiff.device.shutil.which", lambda name: None)
+    images = SimpleNamespace(train=torch.zeros(1, 1, 8, 8), num_classes=10)
+    config = resolve({"train": {"steps": 2}, "sample": {"compile": True}})
+    with pytest.raises(ValueError, match=r"sample\.compile needs a C\+\+ compiler"):
+        sample_run(
+            SimpleNamespace(load_weights=randomise), config, images, torch.arange(2), 0, Silent()
+        )
+
+
 def test_samples_are_written_in_all_forms(tmp_path, monkeypatch):
     images = SimpleNamespace(
         name="toys", train=torch.zeros(1, 1, 8, 8), num_classes=2, class_names=("..", "b/c")
     )
     monkeypatch.setattr(module, "load_images", lambda config, report: images)
-    monkeypatch.setattr(module, "load_model", lambda run, config, images: small_model())
+    monkeypatch.setattr(module, "load_model", lambda *_, **__: small_model())
     config = Config(sample=SampleConfig(steps=3))
     for trajectory in (False, True):
         folder = write_samples(

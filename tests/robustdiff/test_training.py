@@ -515,6 +515,6 @@ def test_compiled_training_is_that_of_the_plain_network(monkeypatch, tmp_path):
 
 
 def test_compiling_without_a_compiler_is_refused(monkeypatch):
-    monkeypatch.setattr("robustdiff.state.shutil.which", lambda name: None)
+    monkeypatch.setattr("robustdiff.device.shutil.which", lambda name: None)
     with pytest.raises(ValueError, match="and there is none"):
         new_state(small_task(train=SMALL["train"] | {"compile": True}))
