@@ -12,8 +12,10 @@ from robustdiff.device import keep_freed_memory
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 def test_freed_memory_is_used_again_without_the_system():
     keep_freed_memory()
-    torch.ones(16 * 2**20)  # 64 MiB, here and gone
+    for _ in range(20):  # aligned blocks take a few rounds to find their places
+        torch.ones(16 * 2**20)  # 64 MiB, here and gone
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(16 * 2**20)
+    for _ in range(20):
+        torch.ones(16 * 2**20)
     new_pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-    assert new_pages < 1000  # of 16,384
+    assert new_pages < 1000  # of 327,680
