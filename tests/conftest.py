@@ -1,3 +1,4 @@
+import signal
 import sys
 from pathlib import Path
 
@@ -11,3 +12,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 def _one_thread():
     # The networks of the tests are too small to share out; threads would only wait for each other.
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interruptible():
+    # A shell starts what runs in its background with SIGINT ignored, and children inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
