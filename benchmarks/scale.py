@@ -40,16 +40,17 @@ def state_bytes(state: dict[str, Any]) -> int:
 def measured(work: Callable[[], object]) -> dict[str, float]:
     """Return seconds and bytes at the peak above those held before."""
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = _status("VmRSS")
+    before = memory_bytes("VmRSS")
     started = time.perf_counter()
     result = work()  # alive until the peak is read
     seconds = time.perf_counter() - started
-    peak = _status("VmHWM")
+    peak = memory_bytes("VmHWM")
     del result
     return {"seconds": seconds, "peak_bytes": max(0, peak - before)}
 
 
-def _status(name: str) -> int:
+def memory_bytes(name: str) -> int:
+    """Return an entry of this process's memory in /proc: VmRSS now, VmHWM at the peak (Linux)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name + ":"))
 

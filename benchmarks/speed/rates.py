@@ -5,10 +5,11 @@ import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
+
+from benchmarks.scale import memory_bytes
 
 
 def rates(
@@ -78,6 +79,4 @@ def _report_peak(
 ) -> None:
     work()
     # Not getrusage: its peak is handed down from the process that started this one.
-    lines = Path("/proc/self/status").read_text().splitlines()
-    peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
-    sender.send(peak / 1024)
+    sender.send(memory_bytes("VmHWM") / 2**20)
