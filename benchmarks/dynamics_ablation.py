@@ -19,16 +19,16 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from curricula import CURRICULA
-from robustdiff.compare import cell
-from robustdiff.config import CurriculumConfig, preset, resolve
-from robustdiff.data import load_images
-from robustdiff.experiment import make_task, prepare_labels
-from robustdiff.model import Model
+from robustdiff.config.sections import CurriculumConfig, preset, resolve
+from robustdiff.data.arrays import load_images
+from robustdiff.diffusion.model import Model
+from robustdiff.jobs.train import make_task, prepare_labels
+from robustdiff.labels.scoring import Probing, prediction_scores
 from robustdiff.progress import Silent
-from robustdiff.scoring import Probing, prediction_scores
-from robustdiff.state import new_state
-from robustdiff.task import steps_per_pass
-from robustdiff.train import StepDone, train
+from robustdiff.reports.compare import cell
+from robustdiff.training.loop import StepDone, train
+from robustdiff.training.state import new_state
+from robustdiff.training.task import steps_per_pass
 
 DYNAMICS = ("dynamics-cond", "dynamics-uncond", "dynamics-dropout")
 

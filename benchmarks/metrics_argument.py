@@ -24,9 +24,9 @@ from matplotlib.figure import Figure
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from robustdiff.compare import cell, interval
-from robustdiff.config import DataConfig
-from robustdiff.data import load_images
+from robustdiff.classifiers.image import load_or_train
+from robustdiff.config.sections import DataConfig
+from robustdiff.data.arrays import load_images
 from robustdiff.metrics import embed
 from robustdiff.metrics.classification import nll
 from robustdiff.metrics.distribution import (
@@ -34,10 +34,10 @@ from robustdiff.metrics.distribution import (
     frechet_distance,
     inception_score,
 )
-from robustdiff.metrics.evaluator import load_or_train
 from robustdiff.metrics.neighbours import density_coverage
-from robustdiff.plots import write_figure
 from robustdiff.progress import Silent
+from robustdiff.reports.compare import cell, interval
+from robustdiff.reports.figures import write_figure
 
 METRICS = ("FID", "IS", "density", "coverage", "NLL", "class-wise FID")
 CLUSTERS = 10

@@ -15,15 +15,15 @@ from sklearn.metrics import roc_auc_score
 
 from curricula import CURRICULA
 from curricula.scores import class_margin
-from robustdiff.config import Config, CurriculumConfig, preset, resolve
-from robustdiff.data import LabelledImages, load_images
-from robustdiff.experiment import make_task, prepare_labels
-from robustdiff.model import Model
-from robustdiff.plots import figure_png
+from robustdiff.config.sections import Config, CurriculumConfig, preset, resolve
+from robustdiff.data.arrays import LabelledImages, load_images
+from robustdiff.diffusion.model import Model
+from robustdiff.jobs.train import make_task, prepare_labels
+from robustdiff.labels.scoring import Probing, class_evidence, prediction_scores
 from robustdiff.progress import Silent
-from robustdiff.scoring import Probing, class_evidence, prediction_scores
-from robustdiff.state import new_state
-from robustdiff.train import train
+from robustdiff.reports.figures import figure_png
+from robustdiff.training.loop import train
+from robustdiff.training.state import new_state
 
 SCORES = ("pmi", "margin")
 

@@ -58,7 +58,7 @@ def memory_bytes(name: str) -> int:
 def row(name: str, count: int) -> dict[str, Any]:
     """Measure one curriculum's sampler on `count` samples."""
     from curricula import CurriculumSampler, Selection
-    from robustdiff.judge import judge
+    from robustdiff.labels.judge import judge
 
     classes = CURRICULA[name] or NUM_CLASSES
     given = np.arange(count) % classes
@@ -96,12 +96,12 @@ def plan(count: int) -> dict[str, Any]:
     import torch
 
     from curricula import CURRICULA as ENTRIES
-    from robustdiff import scoring
-    from robustdiff.config import CurriculumConfig
-    from robustdiff.data import LabelledImages
-    from robustdiff.model import Model
-    from robustdiff.process import PREDICTIONS, for_labels
-    from robustdiff.schedules import SCHEDULES
+    from robustdiff.config.sections import CurriculumConfig
+    from robustdiff.data.arrays import LabelledImages
+    from robustdiff.diffusion.model import Model
+    from robustdiff.diffusion.process import PREDICTIONS, for_labels
+    from robustdiff.diffusion.schedules import SCHEDULES
+    from robustdiff.labels import scoring
 
     scoring._BATCH = PLAN_BATCH  # images of one pixel
     data = LabelledImages(

@@ -17,14 +17,14 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from robustdiff.config import SampleConfig
-from robustdiff.data import load_images
-from robustdiff.evaluate import sample_run
-from robustdiff.generate import class_labels
+from robustdiff.config.sections import SampleConfig
+from robustdiff.data.arrays import load_images
+from robustdiff.diffusion.generate import class_labels
+from robustdiff.jobs.evaluate import sample_run
 from robustdiff.metrics import evaluate, load_or_train
-from robustdiff.plots import write_figure
 from robustdiff.progress import Silent
-from robustdiff.runs import open_run
+from robustdiff.reports.figures import write_figure
+from robustdiff.runs.folder import open_run
 
 TIMES = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 MODES: dict[str, Callable[[SampleConfig, float], SampleConfig]] = {

@@ -21,8 +21,14 @@ def audit(
 ) -> None:
     """Report wrong labels: label_issues.csv and audit.html in the run's folder."""
     opened, config = open_with(run, {"data_dir": data_dir})
-    from robustdiff.audit import CSV_NAME, PAGE_NAME, judge_now, stored_findings, write_audit
-    from robustdiff.data import load_images
+    from robustdiff.data.arrays import load_images
+    from robustdiff.reports.audit import (
+        CSV_NAME,
+        PAGE_NAME,
+        judge_now,
+        stored_findings,
+        write_audit,
+    )
 
     with make_report() as report:
         images, labels = load_images(config.data, report), opened.labels()

@@ -19,7 +19,7 @@ def compare(
     from rich.console import Console
     from rich.table import Table
 
-    from robustdiff.compare import (
+    from robustdiff.reports.compare import (
         COLUMNS,
         GAP,
         by_noise,

@@ -56,7 +56,7 @@ def evaluate(
 ) -> None:
     """Measure a run: FID, IS, NLL, label accuracy, coverage, and what the scores found."""
     opened, config = open_with(run, locals())
-    from robustdiff.evaluate import evaluate_run
+    from robustdiff.jobs.evaluate import evaluate_run
     from robustdiff.parallel import joined
 
     with (

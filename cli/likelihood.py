@@ -30,7 +30,7 @@ def likelihood(
 
     refuse_company("likelihood")
     opened, config = open_with(run, locals())
-    from robustdiff.likelihood import likelihood_run
+    from robustdiff.jobs.likelihood import likelihood_run
 
     with make_report() as report:
         result = likelihood_run(

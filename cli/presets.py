@@ -1,7 +1,7 @@
 """`robustdiff presets`: what is shipped."""
 
-from robustdiff.config import preset_description, resolve
-from robustdiff.config import presets as shipped
+from robustdiff.config.sections import preset_description, resolve
+from robustdiff.config.sections import presets as shipped
 
 
 def presets() -> None:

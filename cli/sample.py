@@ -62,7 +62,7 @@ def sample(
 
     refuse_company("sample")
     opened, config = open_with(run, locals())
-    from robustdiff.samples import Wanted, write_samples
+    from robustdiff.jobs.sample import Wanted, write_samples
 
     wanted = Wanted(
         classes=None if classes is None else numbers(classes, int, "--classes"),

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from robustdiff.config import Config, GuidanceName, SamplerName, resolve, to_plain
+from robustdiff.config.sections import Config, GuidanceName, SamplerName, resolve, to_plain
 
 from .flags import flag_layer
 
 if TYPE_CHECKING:
-    from robustdiff.runs import Run
+    from robustdiff.runs.folder import Run
 
 _SAMPLING = "Sampling"
 
@@ -130,7 +130,7 @@ def open_with(path: Path | None, values: Mapping[str, Any]) -> tuple["Run", Conf
     Raises:
         ValueError: If there is no such run, or a value is out of range.
     """
-    from robustdiff.runs import open_run
+    from robustdiff.runs.folder import open_run
 
     run = open_run(path)
     given = dict(values)

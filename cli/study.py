@@ -21,7 +21,7 @@ def study(
 ) -> None:
     """Train and evaluate a grid of noise x method x seed; resumes, and skips what is done."""
     first, count = _part(part)
-    from robustdiff.study import plan, read_study, run_study
+    from robustdiff.jobs.study import plan, read_study, run_study
 
     folder = out or Path("runs") / file.stem
     cells = read_study(file, data_dir)[first - 1 :: count]

@@ -76,10 +76,10 @@ def sweep(
         if over == swept and value is not None:
             raise ValueError(f"--over {over} takes its values from --values, got {flag} {value}")
     opened, config = open_with(run, locals())
-    from robustdiff.config import choose
-    from robustdiff.samplers import SAMPLERS
-    from robustdiff.sweep import settings_to_try
-    from robustdiff.sweep import sweep as run_sweep
+    from robustdiff.config.sections import choose
+    from robustdiff.diffusion.samplers import SAMPLERS
+    from robustdiff.jobs.sweep import settings_to_try
+    from robustdiff.jobs.sweep import sweep as run_sweep
 
     own = config.sample.sampler if over == "guidance" else _ALL_SAMPLERS
     names = [choose(name, SAMPLERS, "sampler") for name in (samplers or own).split(",")]
@@ -99,7 +99,7 @@ def _print_table(rows: list[dict[str, str]], plot: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from robustdiff.sweep import FIGURES
+    from robustdiff.jobs.sweep import FIGURES
 
     # Fits into 80 columns.
     names = ("FID", "class FID", "IS", "NLL", "accuracy", "coverage")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from robustdiff.config import (
+from robustdiff.config.sections import (
     DEFAULT_PRESETS,
     BadImage,
     Config,
@@ -227,10 +227,10 @@ def _base_preset(name: str | None, dataset: str | None, *, has_file: bool) -> li
 
 
 def _start(config: Config, out: Path | None, *, dry_run: bool, shard: bool) -> None:
-    from robustdiff.experiment import dry_run as try_out
-    from robustdiff.experiment import resume_run, start_run
+    from robustdiff.jobs.train import dry_run as try_out
+    from robustdiff.jobs.train import resume_run, start_run
     from robustdiff.parallel import joined
-    from robustdiff.runs import restarted_run
+    from robustdiff.runs.folder import restarted_run
 
     with (
         joined(config.train.device, shard=shard) as workers,
@@ -248,10 +248,10 @@ def _start(config: Config, out: Path | None, *, dry_run: bool, shard: bool) -> N
 
 
 def _resume(path: Path, changes: list[Layer], device: str, *, shard: bool) -> None:
-    from robustdiff.config import to_plain
-    from robustdiff.experiment import resume_run
+    from robustdiff.config.sections import to_plain
+    from robustdiff.jobs.train import resume_run
     from robustdiff.parallel import joined
-    from robustdiff.runs import open_run
+    from robustdiff.runs.folder import open_run
 
     with joined(device, shard=shard) as workers:
         run = workers.from_leader(lambda: open_run(path))

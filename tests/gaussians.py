@@ -2,8 +2,8 @@
 
 import torch
 
-from robustdiff.samplers import Denoise
-from robustdiff.schedules import Schedule
+from robustdiff.diffusion.samplers import Denoise
+from robustdiff.diffusion.schedules import Schedule
 
 
 def gaussian_denoiser(schedule: Schedule, m: float, s: float) -> Denoise:

@@ -12,16 +12,35 @@ LAYERS = {
     "corruptions": set(),
     "curricula": set(),
 }
+# Wing of robustdiff -> the wings that it may import; the modules at the top are one wing, "".
+WINGS = {
+    "config": set(),
+    "": set(),
+    "files": {""},
+    "data": {"", "config", "files"},
+    "diffusion": {"", "config", "files", "data"},
+    "classifiers": {"", "config", "files", "data", "diffusion"},
+    "metrics": {"", "config", "files", "data", "diffusion", "classifiers"},
+    "labels": {"", "config", "files", "data", "diffusion", "classifiers", "metrics"},
+    "runs": {"", "config", "files", "data", "diffusion", "classifiers", "metrics"},
+    "training": {"", "config", "files", "data", "diffusion", "classifiers", "metrics", "labels"},
+}
+WINGS["reports"] = WINGS["training"] | {"runs"}
+WINGS["jobs"] = WINGS["reports"] | {"training", "reports"}
 
 
-def imported_packages(path: Path) -> set[str]:
+def imported_modules(path: Path) -> set[str]:
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names.add(node.module.split(".")[0])
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
+
+
+def imported_packages(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imported_modules(path)}
 
 
 @pytest.mark.parametrize("package", LAYERS)
@@ -31,6 +50,23 @@ def test_imports_point_down(package):
     for path in files:
         if path.name != "__main__.py":  # the door to the command line
             assert imported_packages(path) & LAYERS.keys() <= LAYERS[package] | {package}, path
+
+
+def test_every_folder_of_robustdiff_is_a_wing():
+    folders = {path.parent.name for path in (ROOT / "robustdiff").glob("*/__init__.py")}
+    assert folders == WINGS.keys() - {""}
+
+
+@pytest.mark.parametrize("wing", WINGS)
+def test_no_import_crosses_a_wall(wing):
+    top = ROOT / "robustdiff"
+    for path in (top / wing).rglob("*.py") if wing else top.glob("*.py"):
+        if path.parent == top and path.name in ("__main__.py", "__init__.py"):
+            continue  # doors
+        modules = [name.split(".") for name in imported_modules(path)]
+        wings = {name[1] for name in modules if name[0] == "robustdiff" and len(name) > 1}
+        wings = {name if name in WINGS else "" for name in wings}
+        assert wings <= WINGS[wing] | {wing}, path
 
 
 def test_corruptions_know_no_torch():

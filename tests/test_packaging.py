@@ -30,7 +30,7 @@ def test_the_wheel_holds_cli_inside_robustdiff_and_nothing_generic(wheel):
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert tops == {"robustdiff", "curricula", "corruptions"}
     assert "robustdiff/cli/train.py" in names
-    assert "robustdiff/presets/digits.toml" in names
+    assert "robustdiff/config/presets/digits.toml" in names
 
 
 def test_the_wheel_runs(wheel, tmp_path):

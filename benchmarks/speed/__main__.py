@@ -26,9 +26,9 @@ from benchmarks.speed.contenders import BATCH, OURS, PLAIN, PRESET, contenders, 
 from benchmarks.speed.costs import growth, overhead, scoring_rates, shared_encoder, start_seconds
 from benchmarks.speed.parts import PRODUCTS, flops, matrix_rate, parts
 from benchmarks.speed.rates import exponent, peak_memory, rates, ratio
-from robustdiff.data import to_float
+from robustdiff.data.arrays import to_float
 from robustdiff.device import pick_device, set_precision
-from robustdiff.plots import write_figure
+from robustdiff.reports.figures import write_figure
 
 # The contenders that train against the clock, seconds each and between two looks.
 QUALITY = (OURS, PLAIN, "diffusers UNet2DModel", "denoising-diffusion-pytorch")

@@ -16,16 +16,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustdiff.config import Config, preset, resolve
-from robustdiff.data import Images, load_images, to_float
-from robustdiff.experiment import make_task, prepare_labels
-from robustdiff.generate import class_labels, generate
-from robustdiff.guidance import drop_labels
-from robustdiff.model import Model, bind
+from robustdiff.config.sections import Config, preset, resolve
+from robustdiff.data.arrays import Images, load_images, to_float
+from robustdiff.diffusion.generate import class_labels, generate
+from robustdiff.diffusion.guidance import drop_labels
+from robustdiff.diffusion.model import Model, bind
+from robustdiff.jobs.train import make_task, prepare_labels
 from robustdiff.progress import Silent
-from robustdiff.state import new_state
-from robustdiff.task import build_network
-from robustdiff.train import StepDone, train
+from robustdiff.training.loop import StepDone, train
+from robustdiff.training.state import new_state
+from robustdiff.training.task import build_network
 
 PRESET, BATCH = "mnist-small", 128
 OURS, PLAIN = "robustdiff", "our network, plain fp32 loop"

@@ -9,17 +9,17 @@ from pathlib import Path
 import torch
 
 from curricula import CURRICULA, CurriculumSampler, Selection
-from robustdiff.config import Config, CurriculumConfig, CurriculumName
-from robustdiff.data import Images, LabelledImages
-from robustdiff.experiment import make_task, prepare_labels
-from robustdiff.judge import judge
-from robustdiff.model import Model
+from robustdiff.config.sections import Config, CurriculumConfig, CurriculumName
+from robustdiff.data.arrays import Images, LabelledImages
+from robustdiff.diffusion.model import Model
+from robustdiff.jobs.train import make_task, prepare_labels
+from robustdiff.labels.judge import judge
+from robustdiff.labels.scoring import Probing, class_evidence, prediction_scores
 from robustdiff.progress import Silent
-from robustdiff.rounds import measure, rounds_due
-from robustdiff.scoring import Probing, class_evidence, prediction_scores
-from robustdiff.state import TrainState, new_state
-from robustdiff.task import Task, total_steps
-from robustdiff.train import StepDone, train
+from robustdiff.training.loop import StepDone, train
+from robustdiff.training.rounds import measure, rounds_due
+from robustdiff.training.state import TrainState, new_state
+from robustdiff.training.task import Task, total_steps
 
 # Samples that a scoring round is timed on.
 _SUBSET = 2_000

@@ -5,7 +5,7 @@ images get at the same sample count; the modules hold the single metrics. Images
 numbers are computed in float64, and nothing touches the global random generators.
 """
 
-from robustdiff.metrics.evaluator import Evaluator, embed, load_or_train, train_evaluator
+from robustdiff.classifiers.image import Evaluator, embed, load_or_train, train_evaluator
 from robustdiff.metrics.report import evaluate
 
 __all__ = ["Evaluator", "embed", "evaluate", "load_or_train", "train_evaluator"]

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustdiff.metrics.validation import check_labels, check_rows
+from robustdiff.data.checks import check_labels, check_rows
 
 
 def nll(logits: Tensor, labels: Tensor) -> float:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from robustdiff.data.checks import check_images
 from robustdiff.errors import DamagedError
-from robustdiff.metrics.validation import check_images
 
 if TYPE_CHECKING:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3

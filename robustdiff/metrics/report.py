@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from robustdiff.classifiers.image import Evaluator, embed
+from robustdiff.data.checks import check_images, check_labels
 from robustdiff.metrics.classification import label_accuracy, nll, nll_per_class
 from robustdiff.metrics.distribution import (
     classwise_frechet,
@@ -13,9 +15,7 @@ from robustdiff.metrics.distribution import (
     inception_score,
     kid,
 )
-from robustdiff.metrics.evaluator import Evaluator, embed
 from robustdiff.metrics.neighbours import density_coverage
-from robustdiff.metrics.validation import check_images, check_labels
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from benchmarks.metrics_argument import METRICS, Embedded, experiment, figure
-from robustdiff.config import DataConfig
-from robustdiff.data import load_images
+from robustdiff.config.sections import DataConfig
+from robustdiff.data.arrays import load_images
 from robustdiff.metrics import embed, train_evaluator
 from robustdiff.progress import Silent
 

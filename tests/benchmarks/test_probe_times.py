@@ -1,10 +1,10 @@
 import torch
 
 from benchmarks.probe_times import curve_figure, measured
-from robustdiff.data import LabelledImages
-from robustdiff.model import Model
-from robustdiff.process import PREDICTIONS, for_labels, per_image
-from robustdiff.schedules import cosine
+from robustdiff.data.arrays import LabelledImages
+from robustdiff.diffusion.model import Model
+from robustdiff.diffusion.process import PREDICTIONS, for_labels, per_image
+from robustdiff.diffusion.schedules import cosine
 
 
 def network(x_t, t, labels):

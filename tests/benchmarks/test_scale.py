@@ -13,12 +13,12 @@ import torch
 
 from curricula import CURRICULA, CurriculumSampler, Selection, Trust
 from curricula.draw import draw_order, indices
-from robustdiff.config import CurriculumConfig
-from robustdiff.data import LabelledImages
-from robustdiff.judge import judge
-from robustdiff.model import Model
-from robustdiff.process import PREDICTIONS, for_labels
-from robustdiff.scoring import Probing, class_evidence
+from robustdiff.config.sections import CurriculumConfig
+from robustdiff.data.arrays import LabelledImages
+from robustdiff.diffusion.model import Model
+from robustdiff.diffusion.process import PREDICTIONS, for_labels
+from robustdiff.labels.judge import judge
+from robustdiff.labels.scoring import Probing, class_evidence
 
 N, K = 1_000_000, 10
 ONE_SCORE = [name for name, entry in CURRICULA.items() if not entry.knows_classes]

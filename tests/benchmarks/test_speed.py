@@ -10,8 +10,8 @@ import torch
 from benchmarks.speed import costs, rates
 from benchmarks.speed.contenders import OURS, PLAIN, WIDTHS, contenders, cosine_times
 from benchmarks.speed.parts import PARTS, flops, parts
-from robustdiff.config import preset, resolve
-from robustdiff.schedules import cosine
+from robustdiff.config.sections import preset, resolve
+from robustdiff.diffusion.schedules import cosine
 
 IMAGES = costs.made_up(40, 8, 10)
 

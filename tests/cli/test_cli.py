@@ -14,10 +14,10 @@ from robustdiff.cli.app import main
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from robustdiff import train as module
-from robustdiff.config import DEFAULT_PRESETS, preset, presets, resolve
-from robustdiff.metrics import evaluator
-from robustdiff.runs import Run
+from robustdiff.classifiers import image as evaluator
+from robustdiff.config.sections import DEFAULT_PRESETS, preset, presets, resolve
+from robustdiff.runs.folder import Run
+from robustdiff.training import loop as module
 
 TINY = [
     "--set=model.channels=[8]",
@@ -306,7 +306,7 @@ class Malicious:
 
 
 def test_a_foreign_checkpoint_is_refused_without_running_it(capsys):
-    from robustdiff.files import sha256
+    from robustdiff.files.atomic import sha256
 
     assert train("runs/one") == 0
     folder = Path("runs/one/checkpoints")
@@ -319,7 +319,7 @@ def test_a_foreign_checkpoint_is_refused_without_running_it(capsys):
 
 
 def test_a_class_without_images_is_named():
-    from robustdiff.data import Images
+    from robustdiff.data.arrays import Images
 
     pixels, labels = torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1])
     with pytest.raises(ValueError, match="none of class 'owl'"):
@@ -393,7 +393,7 @@ def test_study_then_compare(capsys):
 
 
 def test_audit_of_any_run(capsys, monkeypatch):
-    monkeypatch.setattr("robustdiff.crossfit._LEAST_SEEN", 2000)
+    monkeypatch.setattr("robustdiff.labels.crossfit._LEAST_SEEN", 2000)
     assert train("runs/pmi", "--curriculum=pmi") == 0
     assert {"audit.html", "label_issues.csv"} <= {p.name for p in Path("runs/pmi").iterdir()}
     assert train("runs/plain") == 0
@@ -409,7 +409,7 @@ def test_audit_of_any_run(capsys, monkeypatch):
 
 
 def test_training_on_a_mixture_of_classes(capsys, monkeypatch):
-    monkeypatch.setattr("robustdiff.crossfit._LEAST_SEEN", 2000)
+    monkeypatch.setattr("robustdiff.labels.crossfit._LEAST_SEEN", 2000)
     assert train("runs/tdsm", "--objective=tdsm") == 0
     assert "objective tdsm" in "".join(capsys.readouterr())
     assert train("runs/class", "--objective=tdsm-class", "--set=objective.matrix=nominal") == 0
@@ -422,7 +422,7 @@ def test_training_on_a_mixture_of_classes(capsys, monkeypatch):
 
 
 def test_preparation_is_no_training_time(monkeypatch):
-    monkeypatch.setattr("robustdiff.crossfit._LEAST_SEEN", 2000)
+    monkeypatch.setattr("robustdiff.labels.crossfit._LEAST_SEEN", 2000)
     monkeypatch.setattr(evaluator, "_MIN_IMAGES_SEEN", 2000)
     clock, passed, make = time.perf_counter, [0.0], module.make_mixture
 

@@ -44,8 +44,8 @@ def photos(root, names=("ant", "<b>bee")):
 
 
 def test_labels_are_corrupted_written_and_trained_from(capsys):
-    from robustdiff.config import DataConfig
-    from robustdiff.data import load_images
+    from robustdiff.config.sections import DataConfig
+    from robustdiff.data.arrays import load_images
     from robustdiff.progress import Silent
 
     np.save("y.npy", load_images(DataConfig(), Silent()).train_labels.numpy())

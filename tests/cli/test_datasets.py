@@ -19,11 +19,11 @@ from robustdiff.cli.app import main
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torchvision import datasets
 
-from robustdiff import objective
-from robustdiff.config import DataConfig
-from robustdiff.data import load_images
-from robustdiff.metrics import evaluator
+from robustdiff.classifiers import image as evaluator
+from robustdiff.config.sections import DataConfig
+from robustdiff.data.arrays import load_images
 from robustdiff.progress import Silent
+from robustdiff.training import objective
 
 TINY = [
     "--set=model.channels=[8]",

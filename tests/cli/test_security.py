@@ -15,19 +15,19 @@ from robustdiff.cli.app import main
 from robustdiff.cli.console import plain, printable
 
 from corruptions import NoisyLabels, corrupt, read_labels
-from robustdiff import samples
-from robustdiff.card import write_card
-from robustdiff.checkpoint import load_checkpoint
-from robustdiff.compare import COLUMNS, GAP, Row, markdown
-from robustdiff.config import resolve
-from robustdiff.data import load_images
+from robustdiff.classifiers.noisy_image import TimeClassifier
+from robustdiff.config.sections import resolve
+from robustdiff.data.arrays import load_images
 from robustdiff.errors import DamagedError
-from robustdiff.files import sha256
-from robustdiff.markdown import plain_text
-from robustdiff.nets.time_classifier import TimeClassifier
+from robustdiff.files.atomic import sha256
+from robustdiff.files.checkpoint import load_checkpoint
+from robustdiff.jobs import sample as samples
 from robustdiff.progress import Silent
-from robustdiff.runs import Run, create_run
-from robustdiff.task import build_network
+from robustdiff.reports.card import write_card
+from robustdiff.reports.compare import COLUMNS, GAP, Row, markdown
+from robustdiff.reports.markdown import plain_text
+from robustdiff.runs.folder import Run, create_run
+from robustdiff.training.task import build_network
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = '<img src=x onerror="alert(1)">|[red]`$(id)`\x1b[31m\n# [x](http://e.vil)'
@@ -135,7 +135,7 @@ def test_a_pickle_in_the_place_of_a_users_file_is_refused(form, suffix, capsys):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_pickles_in_caches_are_refused(form, tmp_path, monkeypatch):
-    from robustdiff.folder import _read_cache
+    from robustdiff.data.folder import _read_cache
 
     for suffix in (".json", ".npy"):
         (tmp_path / "c.json").write_text('{"fingerprint": "f", "bad": []}')

@@ -10,6 +10,6 @@ def processes():
     # The server imports everything once, so that kills meet the work and not the imports.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["robustdiff.experiment", "robustdiff.evaluate", "robustdiff.cli.app"]
+        ["robustdiff.jobs.train", "robustdiff.jobs.evaluate", "robustdiff.cli.app"]
     )
     return context

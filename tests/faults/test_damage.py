@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from robustdiff.cli.app import main
 
-from robustdiff.checkpoint import load_checkpoint
 from robustdiff.errors import DamagedError
-from robustdiff.runs import Run
-from robustdiff.task import build_network
+from robustdiff.files.checkpoint import load_checkpoint
+from robustdiff.runs.folder import Run
+from robustdiff.training.task import build_network
 
 # Where damage differs in kind: beginning, headers, data, directory, last byte.
 OFFSETS = [0, 1, 5, 9, 33, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97, -60, -23, -2, -1]

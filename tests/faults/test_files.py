@@ -11,11 +11,11 @@ import torch
 from robustdiff.cli.app import main
 from safetensors.torch import load_file
 
-from robustdiff.checkpoint import load_checkpoint, save_checkpoint
-from robustdiff.config import resolve
+from robustdiff.config.sections import resolve
 from robustdiff.errors import DamagedError
-from robustdiff.files import write_atomic
-from robustdiff.runs import Run
+from robustdiff.files.atomic import write_atomic
+from robustdiff.files.checkpoint import load_checkpoint, save_checkpoint
+from robustdiff.runs.folder import Run
 
 
 def state(step):
@@ -125,7 +125,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoints(tmp_path, monkeypatch, left)
     def full(path, write, **rest):
         write_atomic(path, lambda file: write(FullDisk(file, left)), **rest)
 
-    monkeypatch.setattr("robustdiff.checkpoint.write_atomic", full)
+    monkeypatch.setattr("robustdiff.files.checkpoint.write_atomic", full)
     with pytest.raises(OSError, match="No space left on device; the earlier ones are whole"):
         save_checkpoint(tmp_path, state(12), 12)
     with pytest.raises(OSError, match=r"No space left on device$"):
@@ -155,7 +155,7 @@ def test_a_run_on_a_full_disk_says_so_and_goes_on_later(tmp_path, monkeypatch, c
         write_atomic(path, lambda file: write(FullDisk(file, left)), **rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr("robustdiff.checkpoint.write_atomic", full)
+        patch.setattr("robustdiff.files.checkpoint.write_atomic", full)
         assert train(*words, f"--out={tmp_path / 'full'}") == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("robustdiff: cannot write checkpoint")

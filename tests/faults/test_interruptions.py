@@ -16,10 +16,14 @@ from robustdiff.cli.app import main
 from safetensors.torch import load_file
 
 from corruptions import corrupt
-from robustdiff import data, evaluate, experiment, runs, samples
-from robustdiff.config import resolve
-from robustdiff.rounds import RoundDone
-from robustdiff.runs import Run, create_run
+from robustdiff.config.sections import resolve
+from robustdiff.data import arrays as data
+from robustdiff.jobs import evaluate
+from robustdiff.jobs import sample as samples
+from robustdiff.jobs import train as experiment
+from robustdiff.runs import folder as runs
+from robustdiff.runs.folder import Run, create_run
+from robustdiff.training.rounds import RoundDone
 
 TINY = [
     "--noise=0.3", "--curriculum=pmi", "--steps=12", "--precision=fp32",
@@ -121,7 +125,7 @@ def test_a_nan_stops_training_and_the_last_checkpoint_is_good(
 
     def poisoned(state, task):
         """Training as it is, but for one number."""
-        from robustdiff import train as module
+        from robustdiff.training import loop as module
 
         make_step = module.train_step
 

@@ -14,8 +14,9 @@ import torch.distributed as dist
 from robustdiff.cli.app import main
 from safetensors.torch import load_file
 
-from robustdiff import parallel, runs
+from robustdiff import parallel
 from robustdiff.parallel import Workers
+from robustdiff.runs import folder as runs
 
 WORDS = [
     "train", "--noise=0.3", "--steps=50", "--precision=fp32", "--set=model.channels=[8]",
@@ -31,7 +32,7 @@ MEASURED = ["pmi", pytest.param("dynamics-uncond", marks=pytest.mark.slow)]
 def processes():
     os.environ["OMP_NUM_THREADS"] = "1"
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["robustdiff.experiment", "robustdiff.cli.app"])
+    context.set_forkserver_preload(["robustdiff.jobs.train", "robustdiff.cli.app"])
     return context
 
 
@@ -144,7 +145,7 @@ def test_metrics_of_two_processes_are_those_of_one(processes, alone):
 
 DYING = """
 import os, signal, sys
-import robustdiff.train as module
+import robustdiff.training.loop as module
 from robustdiff.cli.app import main
 
 step = module.train_step

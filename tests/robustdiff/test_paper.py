@@ -5,13 +5,13 @@ import dataclasses
 import pytest
 import torch
 
-from robustdiff.config import preset, resolve
-from robustdiff.data import LabelledImages
-from robustdiff.generate import generate
-from robustdiff.nets.unet import UNet
-from robustdiff.state import new_state
-from robustdiff.task import Task, total_steps
-from robustdiff.train import StepDone, train
+from robustdiff.config.sections import preset, resolve
+from robustdiff.data.arrays import LabelledImages
+from robustdiff.diffusion.generate import generate
+from robustdiff.diffusion.nets.unet import UNet
+from robustdiff.training.loop import StepDone, train
+from robustdiff.training.state import new_state
+from robustdiff.training.task import Task, total_steps
 
 
 @pytest.mark.parametrize(

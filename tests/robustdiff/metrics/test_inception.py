@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from robustdiff.errors import DamagedError
-from robustdiff.files import sha256
+from robustdiff.files.atomic import sha256
 from robustdiff.metrics.inception import OFFICIAL_NAMES, inception_features
 
 

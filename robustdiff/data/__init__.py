@@ -1,0 +1,1 @@
+"""Datasets: images in memory, folders of images."""

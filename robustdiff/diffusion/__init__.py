@@ -1,0 +1,1 @@
+"""The diffusion model: noise schedule, network, guidance, samplers."""

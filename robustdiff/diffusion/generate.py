@@ -1,0 +1,162 @@
+"""Generate images from a trained network; image k depends on its number alone."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from robustdiff.config.sections import SampleConfig
+from robustdiff.data.arrays import to_uint8
+from robustdiff.diffusion.guidance import Guidance, Guide, classifier_free, guided_denoiser
+from robustdiff.diffusion.model import Model
+from robustdiff.diffusion.samplers import SAMPLERS, last
+from robustdiff.diffusion.schedules import Grid, time_grid
+from robustdiff.rng import Stream, normal
+
+Progress = Callable[[int, int], None]
+
+
+def _silent(done: int, total: int) -> None:
+    """Show nothing."""
+
+
+def sampling_grid(model: Model, setting: SampleConfig) -> Grid:
+    """Return the noise levels that a setting asks for."""
+    own = "karras" if setting.sampler == "edm" else "even"
+    return time_grid(
+        model.schedule,
+        setting.steps,
+        setting.t_start,
+        spacing=setting.spacing or own,
+        rho=setting.rho,
+    )
+
+
+def _steps(
+    model: Model,
+    labels: Tensor,
+    number: Tensor,
+    image_shape: tuple[int, ...],
+    setting: SampleConfig,
+    seed: int,
+    guide: Guide,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the state after each step and the first estimate of x_0 in it, for some images."""
+    guidance = Guidance(
+        weight=setting.guidance_weight,
+        interval=setting.guidance_interval,
+        outside=setting.guidance_outside,
+        rescale=setting.guidance_rescale,
+        guide=guide,
+    )
+    denoise = guided_denoiser(model, labels[number], guidance)
+    estimates: list[Tensor] = []
+
+    def watched(x_t: Tensor, t: Tensor) -> Tensor:
+        estimates.append(denoise(x_t, t))
+        return estimates[-1]
+
+    states = SAMPLERS[setting.sampler](
+        watched,
+        _start(seed, number, image_shape),
+        sampling_grid(model, setting),
+        noise=lambda i: normal(seed, Stream.SAMPLE_STEP, i, number, image_shape),
+        setting=setting,
+    )
+    for state in states:
+        yield state, estimates[0]
+        estimates.clear()
+
+
+def _start(seed: int, number: Tensor, image_shape: tuple[int, ...]) -> Tensor:
+    return normal(seed, Stream.SAMPLE, 0, number, image_shape)
+
+
+def _batches(numbers: Tensor, setting: SampleConfig) -> Iterator[tuple[Tensor, int]]:
+    """Yield the images to make at once, and how many of them, from the front, are wanted."""
+    batches = torch.split(numbers, setting.batch_size)
+    for number in batches:
+        # A network is compiled for one shape; another would take as long again.
+        extra = len(batches[0]) - len(number) if setting.compile else 0
+        yield torch.cat([number, number[-1:].expand(extra)]), len(number)
+
+
+@torch.no_grad()
+def generate(  # noqa: PLR0913 an image depends on as much
+    model: Model,
+    labels: Tensor,
+    image_shape: tuple[int, ...],
+    *,
+    setting: SampleConfig,
+    seed: int,
+    numbers: Tensor | None = None,
+    guide: Guide = classifier_free,
+    progress: Progress = _silent,
+) -> Tensor:
+    """Generate one image per label.
+
+    Args:
+        model: The denoiser, on the device of `labels`.
+        labels: (M,) int64 classes to generate.
+        numbers: (L,) int64 which of the M images to make, None for all.
+        image_shape: (C, H, W).
+        setting: Sampler and guidance.
+        seed: Image k is a function of (seed, k, labels[k]), whatever the batch size.
+        guide: What `setting.guidance` stands for.
+        progress: Called with (images done, images in all) after each batch.
+
+    Returns:
+        (M, C, H, W) uint8 on the CPU, or (L, C, H, W).
+    """
+    numbers = torch.arange(len(labels)) if numbers is None else numbers
+    images = []
+    for number, count in _batches(numbers.to(labels.device), setting):
+        steps = _steps(model, labels, number, image_shape, setting, seed, guide)
+        x_t, _ = last(steps)
+        images.append(to_uint8(x_t[:count]).cpu())
+        progress(sum(map(len, images)), len(numbers))
+    return torch.cat(images)
+
+
+class Trajectory(NamedTuple):
+    """How images came about.
+
+    Attributes:
+        x_t: (M, S + 1, C, H, W) float32 states, from noise to image.
+        x_0: (M, S, C, H, W) float32 estimates in [-1, 1], the first of each step.
+        t: (S + 1,) float64 times of the states.
+    """
+
+    x_t: Tensor
+    x_0: Tensor
+    t: Tensor
+
+
+@torch.no_grad()
+def generate_trajectory(
+    model: Model,
+    labels: Tensor,
+    image_shape: tuple[int, ...],
+    *,
+    setting: SampleConfig,
+    seed: int,
+    guide: Guide = classifier_free,
+    progress: Progress = _silent,
+) -> Trajectory:
+    """Generate one image per label and keep every state; see `generate`, whose images it makes."""
+    parts = []
+    for number, count in _batches(torch.arange(len(labels), device=labels.device), setting):
+        steps = _steps(model, labels, number, image_shape, setting, seed, guide)
+        x_t, x_0 = zip(*steps, strict=True)
+        states = torch.stack([_start(seed, number, image_shape), *x_t], dim=1)
+        pair = (states, torch.stack(x_0, dim=1))
+        parts.append([part[:count].float().cpu() for part in pair])
+        progress(int(number[-1]) + 1, len(labels))
+    all_x_t, all_x_0 = (torch.cat(part) for part in zip(*parts, strict=True))
+    return Trajectory(all_x_t, all_x_0, sampling_grid(model, setting).t)
+
+
+def class_labels(num_samples: int, num_classes: int) -> Tensor:
+    """Return (num_samples,) int64 labels 0, 1, ..., K - 1, 0, 1, ...: equal numbers per class."""
+    return torch.arange(num_samples) % num_classes

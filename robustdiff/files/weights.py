@@ -1,0 +1,52 @@
+"""Weights as safetensors files with a digest: nothing is executed, no damage goes unseen."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from robustdiff.errors import DamagedError
+from robustdiff.files.atomic import write_atomic
+
+_DIGEST_KEY = "tensors_sha256"
+
+
+def save_weights(path: Path, network: nn.Module) -> None:
+    """Write a network's state dict atomically, with its digest; the folder must exist."""
+    tensors = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
+    content = save(tensors, metadata={_DIGEST_KEY: _digest(tensors)})
+    write_atomic(path, lambda file: file.write(content))
+
+
+def load_weights(path: Path, network: nn.Module) -> None:
+    """Load what `save_weights` wrote into a network of the same architecture.
+
+    Raises:
+        DamagedError: If the file is missing, damaged, or of another network; the network is as it
+            was then.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            # The format checks its header only, so the tensors carry their own digest.
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            recorded = (file.metadata() or {}).get(_DIGEST_KEY)
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+        raise DamagedError(f"{path} cannot be read as weights") from error
+    # Earlier versions recorded none for the weights of runs.
+    if recorded is not None and recorded != _digest(tensors):
+        raise DamagedError(f"{path} is damaged: its SHA-256 is not the recorded one")
+    wanted = {name: (value.dtype, value.shape) for name, value in network.state_dict().items()}
+    if wanted != {name: (value.dtype, value.shape) for name, value in tensors.items()}:
+        raise DamagedError(f"{path} holds the weights of another network")
+    network.load_state_dict(tensors)
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].numpy().tobytes())
+    return digest.hexdigest()

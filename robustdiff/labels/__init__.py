@@ -1,0 +1,1 @@
+"""What the images say about their labels: scores, evidence, trust."""

@@ -1,0 +1,169 @@
+"""From scores to trust in labels, without ever seeing a clean one.
+
+What is said of every sample and class, (N, K), is held in float32 and worked on in pieces of rows.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from corruptions import mixture_posterior
+from curricula import Curriculum, Trust
+from curricula.draw import standardise
+from curricula.scores import class_margin
+from robustdiff.labels.noise_model import fit_noise
+
+Floats = NDArray[np.floating]
+Ints = NDArray[np.int64]
+
+_DECONVOLUTION_STEPS = 20
+_TINY = 1e-12
+# Labels from which on a class has a median of its own.
+_FEW = 50
+# Entries of (N, K) arrays worked on at a time.
+_PIECE = 1 << 22
+
+
+def judge(curriculum: Curriculum, evidence: Floats, given: Ints) -> tuple[Floats, Trust]:
+    """Return scores, high = trusted, and trust in the labels.
+
+    Args:
+        curriculum: Entry of `CURRICULA`.
+        evidence: (N,) scores; for a curriculum that knows the classes (N, K) log-likelihoods of the
+            image under each, up to a factor and a constant per row.
+        given: (N,) int64 labels as given.
+
+    Returns:
+        (N,) floats, and the trust.
+
+    Raises:
+        ValueError: If a class is never given, for source "classes".
+    """
+    if curriculum.source == "classes" and curriculum.reduce is None:
+        return _by_evidence(evidence, given)
+    if curriculum.source == "clean":
+        return evidence, _trust(np.where(evidence > 0, 1.0, 0.0))
+    if curriculum.source == "random":
+        return evidence, Trust(np.ones(len(evidence)), float("nan"))
+    if curriculum.zero is None:
+        return evidence, _trust(1 - mixture_posterior(_levelled(evidence, given)))
+    # A logistic about the zero; the scale is the scores' own.
+    centred = standardise(np.append(evidence, evidence.dtype.type(curriculum.zero)))
+    right = centred[:-1]
+    right -= centred[-1]
+    return evidence, _trust(expit(right, out=right))
+
+
+def _levelled(scores: Floats, given: Ints) -> Floats:
+    """Return scores less the median of their class, (N,): some classes are harder than others.
+
+    Classes of few labels are compared with the median of all.
+    """
+    result = scores - np.median(scores)
+    for label in np.flatnonzero(np.bincount(given) >= _FEW):
+        members = given == label
+        result[members] -= np.median(result[members])
+    return result
+
+
+def _trust(right: Floats) -> Trust:
+    return Trust(right, float((right < 0.5).mean()))
+
+
+def _by_evidence(evidence: Floats, given: Ints) -> tuple[Floats, Trust]:
+    """Judge labels by the noise that explains them best; all are right where none does."""
+    model = fit_noise(evidence, given)
+    classes = np.empty(evidence.shape, dtype=np.float32)
+    for where in _pieces(*evidence.shape):
+        classes[where] = model.image_classes(evidence[where])
+    if (model.transition == np.eye(len(model.transition))).all():
+        scores, trust = _as_given(classes, model.transition, given)
+    else:
+        scores, trust = by_classes(classes, model.transition, given)
+        # The matrix is fitted to all labels, so the probabilities are calibrated, however weak.
+        trust = trust._replace(noise=float(1 - trust.right.mean()))
+    return scores, trust._replace(temperature=1 / model.scale)
+
+
+def _as_given(
+    image_classes: Floats, transition: NDArray[np.float64], given: Ints
+) -> tuple[Floats, Trust]:
+    """Trust every label; the scores still say which fit their images best."""
+    scores = np.empty(len(given))
+    for where in _pieces(*image_classes.shape):
+        logs = np.log(image_classes[where].astype(np.float64) + _TINY)
+        own = logs[np.arange(len(logs)), given[where]]
+        scores[where] = class_margin(logs - own[:, None], given[where])
+    classes = np.zeros(image_classes.shape, dtype=np.float32)
+    classes[np.arange(len(given)), given] = 1
+    return scores, Trust(np.ones(len(given)), 0.0, classes, image_classes, transition)
+
+
+def by_classes(
+    image_classes: Floats, transition: NDArray[np.float64], given: Ints
+) -> tuple[Floats, Trust]:
+    """Score labels by their log-odds against the likeliest other class.
+
+    Args:
+        image_classes: (N, K) p(class | image).
+        transition: (K, K), T[clean, given].
+        given: (N,) int64.
+
+    Returns:
+        (N,) float64, and the trust.
+    """
+    scores, right = np.empty(len(given)), np.empty(len(given))
+    classes = np.empty(image_classes.shape, dtype=np.float32)
+    for where in _pieces(*image_classes.shape):
+        found = posterior(image_classes[where].astype(np.float64), transition, given[where])
+        own = found[np.arange(len(found)), given[where]]
+        gains = np.log(found + _TINY) - np.log(own + _TINY)[:, None]
+        scores[where], right[where] = class_margin(gains, given[where]), own
+        classes[where] = found
+    # Counting beats the mean of the probabilities, which small errors of T pull towards the prior.
+    return scores, Trust(right, float((scores < 0).mean()), classes, image_classes, transition)
+
+
+def _pieces(rows: int, columns: int) -> Iterator[slice]:
+    size = max(1, _PIECE // columns)
+    return (slice(start, start + size) for start in range(0, rows, size))
+
+
+def deconvolve(noisy: Floats, transition: Floats, steps: int = _DECONVOLUTION_STEPS) -> Floats:
+    """Return clean class probabilities f with f T close to the noisy ones.
+
+    Multiplicative updates (Richardson 1972, Lucy 1974): f stays a distribution, and a singular T
+    does no harm. Few steps, since more would fit the noise of the estimate.
+
+    Args:
+        noisy: (N, K) probabilities of the given label.
+        transition: (K, K), T[clean, given].
+        steps: Updates.
+
+    Returns:
+        (N, K) float64, rows sum to 1.
+    """
+    clean = np.full_like(noisy, 1 / noisy.shape[1])
+    for _ in range(steps):
+        clean = clean * ((noisy / np.maximum(clean @ transition, _TINY)) @ transition.T)
+        clean /= clean.sum(axis=1, keepdims=True)
+    return clean
+
+
+def posterior(clean: Floats, transition: Floats, given: Ints) -> Floats:
+    """Return p(class | image, given label), proportional to T[class, given] p(class | image).
+
+    Args:
+        clean: (N, K) p(class | image).
+        transition: (K, K), T[clean, given].
+        given: (N,) int64.
+
+    Returns:
+        (N, K) float64, rows sum to 1.
+    """
+    joint = clean * transition[:, given].T
+    total = joint.sum(axis=1, keepdims=True)
+    # A label that the estimated matrix rules out leaves the image alone to decide.
+    return np.where(total > _TINY, joint / np.maximum(total, _TINY), clean)

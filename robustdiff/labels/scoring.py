@@ -1,0 +1,200 @@
+"""Scoring rounds: run a diffusion model on every sample's probes and reduce to one score each.
+
+A probe is a fixed (t, eps) keyed by (seed, sample, round, k): the same for every label and for old
+and new weights, so that differences between predictions are not differences between draws.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from curricula.scores import Curriculum, Forward
+from robustdiff.config.sections import CurriculumConfig
+from robustdiff.data.arrays import LabelledImages
+from robustdiff.diffusion.guidance import drop_labels
+from robustdiff.diffusion.model import Model
+from robustdiff.diffusion.process import diffuse, per_image
+from robustdiff.rng import Stream, normal, uniform
+
+# Images times labels in one forward.
+_BATCH = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probing:
+    """What a scoring round needs to know besides the models.
+
+    Attributes:
+        seed: Seed of the run.
+        p_uncond: Label dropout of the "dropped" forwards.
+        settings: Number, times and pairing of the probes.
+    """
+
+    seed: int
+    p_uncond: float
+    settings: CurriculumConfig
+
+
+class Probe(NamedTuple):
+    """Noisy images of a batch of samples at one draw.
+
+    Attributes:
+        eps: (B, C, H, W) float32, the regression target.
+        x_t: (B, C, H, W) float32.
+        t: (B,) float64.
+        kept: (B,) int64 labels after random dropping.
+    """
+
+    eps: Tensor
+    x_t: Tensor
+    t: Tensor
+    kept: Tensor
+
+
+def make_probe(
+    model: Model, probing: Probing, batch: tuple[Tensor, Tensor, Tensor], round_number: int, k: int
+) -> Probe:
+    """Draw the k-th probe of a round for a batch.
+
+    Args:
+        model: For its schedule and null class.
+        probing: Settings.
+        batch: Images (B, C, H, W) float32 in [-1, 1]; given labels (B,) int64; sample indices (B,)
+            int64, which key the draws.
+        round_number: Scoring round.
+        k: Number of the probe in [0, probes); its time falls into the k-th stratum.
+
+    Returns:
+        The probe; equal arguments give an equal probe.
+    """
+    x_0, labels, index = batch
+    key = (probing.seed, Stream.PROBE, round_number, index)
+    low, high = probing.settings.probe_times
+    # Two draw numbers per probe keep its time and its noise independent.
+    u = uniform(*key, draw=2 * k)[:, 0]
+    t = low + (high - low) * (k + u) / probing.settings.probes
+    eps = normal(*key, tuple(x_0.shape[1:]), draw=2 * k + 1)
+    alpha, sigma = (per_image(part, x_0) for part in model.schedule(t))
+    drop = uniform(probing.seed, Stream.PROBE_DROP, round_number, index, draw=k)[:, 0]
+    kept = drop_labels(labels, drop, probing.p_uncond, model.null_class)
+    return Probe(eps, diffuse(x_0, eps, alpha, sigma), t, kept)
+
+
+@torch.inference_mode()
+def prediction_scores(
+    curriculum: Curriculum,
+    probing: Probing,
+    data: LabelledImages,
+    model: Model,
+    old_model: Model | None,
+    rows: Tensor,
+    round_number: int,
+) -> NDArray[np.float32] | None:
+    """Score every sample by its predictions, averaged over its probes.
+
+    Args:
+        curriculum: Entry of `CURRICULA` with source "predictions".
+        probing: Settings.
+        data: Images and given labels.
+        model: Current weights, in evaluation mode.
+        old_model: Weights of the previous round, None if there was none.
+        rows: (M,) int64 samples to score.
+        round_number: Number of this round, keys the probes.
+
+    Returns:
+        (N,) float32, NaN for other samples; None if the score compares with a previous round and
+        there is none.
+    """
+    compute = curriculum.compute
+    if compute is None or (curriculum.needs_previous and old_model is None):
+        return None
+    old = [name for name in curriculum.forwards if name.startswith("old_")]
+    new = [name for name in curriculum.forwards if name not in old]
+    redrawn = curriculum.needs_previous and probing.settings.pairing == "redrawn"
+    scores = torch.full((len(data),), float("nan"))
+    for where in torch.split(rows, max(1, _BATCH // len(curriculum.forwards))):
+        batch = data[where]
+        total = torch.zeros(len(where), dtype=torch.float64)
+        for k in range(probing.settings.probes):
+            probe = make_probe(model, probing, batch, round_number, k)
+            old_probe = make_probe(model, probing, batch, round_number - 1, k) if redrawn else probe
+            outputs = _predict(new, model, probe, batch[1])
+            if old_model is not None:
+                outputs |= _predict(old, old_model, old_probe, batch[1])
+            total += compute(probe.eps, outputs).double().cpu()
+        scores[where] = (total / probing.settings.probes).float()
+    return scores.numpy()
+
+
+def _predict(
+    names: Sequence[Forward], model: Model, probe: Probe, given: Tensor
+) -> dict[Forward, Tensor]:
+    """Predict eps under several labels in one forward."""
+    if not names:
+        return {}
+    labels = {
+        "given": given,
+        "dropped": probe.kept,
+        "null": torch.full_like(given, model.null_class),
+    }
+    told = torch.stack([labels[name.removeprefix("old_")] for name in names], dim=1)
+    eps = model.eps_under(probe.x_t, probe.t, told)
+    return dict(zip(names, eps.unbind(1), strict=True))
+
+
+@torch.inference_mode()
+def class_evidence(
+    probing: Probing,
+    data: LabelledImages,
+    model: Model,
+    previous: NDArray[np.floating] | None,
+    rows: Tensor,
+    round_number: int,
+) -> NDArray[np.float32]:
+    """Compare how well each class denoises each sample (diffusion classifier, Li et al. 2023).
+
+    Args:
+        probing: Settings; with `rivals`, only the given label and the likeliest other classes by
+            the previous evidence are tried.
+        data: Images and given labels.
+        model: Current weights, in evaluation mode.
+        previous: (N, K) evidence so far, None to try every class.
+        rows: (M,) int64 samples to score.
+        round_number: Number of this round, keys the probes.
+
+    Returns:
+        (N, K) float32, the error under the given label less that under each class, mean over
+        pixels and probes; NaN for what was not tried.
+    """
+    num_classes = model.null_class
+    evidence = torch.full((len(data), num_classes), float("nan"))
+    count = num_classes
+    if previous is not None and probing.settings.rivals is not None:
+        count = min(probing.settings.rivals + 1, num_classes)
+    for where in torch.split(rows, max(1, _BATCH // count)):
+        batch = data[where]
+        so_far = (
+            np.zeros((len(where), num_classes)) if previous is None else previous[where.numpy()]
+        )
+        tried = _likeliest(batch[1].cpu(), torch.from_numpy(so_far), count)
+        labels = tried.to(batch[1].device)
+        total = torch.zeros(labels.shape, dtype=torch.float64)
+        for k in range(probing.settings.probes):
+            probe = make_probe(model, probing, batch, round_number, k)
+            error = (probe.eps[:, None] - model.eps_under(probe.x_t, probe.t, labels)).square()
+            total += error.flatten(2).mean(2).double().cpu()
+        # The given label comes first.
+        gain = (total[:, :1] - total) / probing.settings.probes
+        evidence[where] = evidence[where].scatter(1, tried, gain.float())
+    return evidence.numpy()
+
+
+def _likeliest(given: Tensor, evidence: Tensor, count: int) -> Tensor:
+    """Return (B, count) int64 distinct classes, the given one first, then by (B, K) evidence."""
+    order = evidence.scatter(1, given[:, None], float("inf"))
+    return order.argsort(dim=1, descending=True, stable=True)[:, :count]

@@ -1,0 +1,1 @@
+"""What people read: audit, card, comparison, TensorBoard, figures."""

@@ -1,0 +1,75 @@
+"""The card of a run: a README.md that says what was trained, on what labels, with what result."""
+
+import shlex
+from importlib.metadata import version
+
+from corruptions import NoisyLabels
+from robustdiff.config.sections import Config
+from robustdiff.data.arrays import known_noise
+from robustdiff.files.atomic import write_text
+from robustdiff.reports.markdown import plain_text
+from robustdiff.runs.folder import Run
+
+
+def write_card(
+    run: Run,
+    config: Config,
+    labels: NoisyLabels,
+    *,
+    detected: dict[str, float] | None,
+    estimated: float | None,
+    step: int,
+) -> None:
+    """Write the card.
+
+    Args:
+        run: Where.
+        config: The run's configuration.
+        labels: Its labels.
+        detected: Detection metrics of the final scores, None where there are none.
+        estimated: Share of wrong labels by the final scores, None where they judge no labels.
+        step: Optimiser steps made.
+    """
+    model = config.model
+    lines = [
+        f"# {plain_text(run.path.name)}",
+        "",
+        f"A class-conditional diffusion model of {config.data.dataset}, trained by robustdiff "
+        f"{version('robustdiff')} (torch {version('torch')}).",
+        "",
+        f"- labels: {plain_text(_noise(config, labels, estimated))}",
+        f"- curriculum: {config.curriculum.name}",
+        f"- class embedding: {plain_text(model.cen)}, channels {list(model.channels)}",
+        f"- steps: {step} of {config.train.batch_size} images, seed {config.seed}",
+        f"- time: {time_spent(run, config, len(labels.given))}",
+    ]
+    if detected:
+        lines.append(
+            f"- wrong labels found by the score: AUROC {detected['auroc']:.3f}, "
+            f"precision at the true rate {detected['precision_at_rate']:.3f}"
+        )
+    command = plain_text(f"robustdiff eval {shlex.quote(str(run.path))}")
+    lines += ["", f"Evaluate with {command}; figures go to metrics.json.", ""]
+    write_text(run.path / "README.md", "\n".join(lines))
+
+
+def _noise(config: Config, labels: NoisyLabels, estimated: float | None) -> str:
+    known = known_noise(config.data, labels)
+    text = "as published"
+    if known is None:
+        text = "as they are, how many are wrong is not known"
+    elif known:
+        text = f"{known:.2%} wrong, {labels.noise_type} ({labels.convention})"
+    return text if estimated is None else f"{text}; estimated by the scores {estimated:.2%}"
+
+
+def time_spent(run: Run, config: Config, num_samples: int) -> str:
+    """Say how long training took, and what the rest added."""
+    training, *rest = run.seconds(min(config.train.batch_size, num_samples))
+    whole = training + sum(rest)
+    parts = [
+        f"{name} {seconds:.1f} s ({seconds / whole:.0%} of all)"
+        for name, seconds in zip(("scoring", "preparation"), rest, strict=True)
+        if seconds
+    ]
+    return ", ".join([f"training {training:.1f} s", *parts])

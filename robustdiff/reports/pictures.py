@@ -1,0 +1,53 @@
+"""Pictures: grids of images with captions, written as PNG."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from robustdiff.files.atomic import write_atomic
+
+_BACKGROUND, _TEXT = 255, 0
+_CAPTION_HEIGHT = 14
+
+
+def image_grid(
+    images: Tensor, columns: int, *, captions: Sequence[str] | None = None, cell: int = 48
+) -> Tensor:
+    """Lay images out in rows, enlarged to whole multiples of their pixels.
+
+    Args:
+        images: (B, C, H, W) uint8, C 1 or 3.
+        columns: Images per row.
+        captions: One short text under each image, or None.
+        cell: Least width of an image in the grid, in pixels.
+
+    Returns:
+        (3, rows, columns) uint8.
+    """
+    scale = max(1, math.ceil(cell / images.shape[3]))
+    height, width = images.shape[2] * scale, images.shape[3] * scale
+    step_x, step_y = width + 2, height + 2 + (_CAPTION_HEIGHT if captions else 0)
+    rows = math.ceil(len(images) / columns)
+    canvas = Image.new("RGB", (columns * step_x + 2, rows * step_y + 2), (_BACKGROUND,) * 3)
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(size=11)
+    colour = images.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()
+    for i, pixels in enumerate(colour):
+        x, y = 2 + (i % columns) * step_x, 2 + (i // columns) * step_y
+        canvas.paste(
+            Image.fromarray(pixels).resize((width, height), Image.Resampling.NEAREST), (x, y)
+        )
+        if captions:
+            draw.text((x + 1, y + height), captions[i], fill=(_TEXT,) * 3, font=font)
+    return torch.from_numpy(np.asarray(canvas).copy()).permute(2, 0, 1)
+
+
+def write_png(path: Path, image: Tensor) -> None:
+    """Write a (3, H, W) uint8 image."""
+    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+    write_atomic(path, lambda file: picture.save(file, format="PNG"))

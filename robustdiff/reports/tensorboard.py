@@ -1,0 +1,143 @@
+"""What a run shows in TensorBoard: the loss, the samples, and the scores of every image.
+
+Wrong labels are shown apart from right ones where noise was injected, so that they are known. This
+is for the reader only; nothing here feeds back into training.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from robustdiff.reports.pictures import image_grid
+from robustdiff.runs.folder import label_quality
+
+_SHOWN = 40
+_BINS = np.linspace(0, 1, 51)
+_QUANTILES = {"q10": 0.1, "q50": 0.5, "q90": 0.9}
+_LAYOUT = {
+    "Do the scores separate wrong labels?": {
+        "detection (AUROC, average precision)": [
+            "Multiline",
+            ["scores/auroc", "scores/average_precision"],
+        ],
+        "median score, right against wrong labels": [
+            "Multiline",
+            ["scores_right/q50", "scores_wrong/q50"],
+        ],
+        "right labels, median and 10 to 90 %": [
+            "Margin",
+            ["scores_right/q50", "scores_right/q10", "scores_right/q90"],
+        ],
+        "wrong labels, median and 10 to 90 %": [
+            "Margin",
+            ["scores_wrong/q50", "scores_wrong/q10", "scores_wrong/q90"],
+        ],
+    }
+}
+
+
+class TensorBoard:
+    """Writer of one run's event files.
+
+    Args:
+        folder: The run's tb folder.
+        start: First step that will be written; events from later steps of a killed process are
+            dropped.
+    """
+
+    def __init__(self, folder: Path, *, start: int) -> None:
+        self.writer = SummaryWriter(str(folder), purge_step=start)
+        if start == 0:
+            self.writer.add_custom_scalars(_LAYOUT)
+
+    def training(self, step: int, loss: float, images_per_second: float) -> None:
+        """Log the mean loss since the last call and the throughput."""
+        self.writer.add_scalar("train/loss", loss, step)
+        self.writer.add_scalar("train/images_per_second", images_per_second, step)
+
+    def samples(self, step: int, grid: Tensor) -> None:
+        """Log a (3, H, W) uint8 grid of generated images, one column per class."""
+        self.writer.add_image("samples/one_column_per_class", grid, step)
+
+    def scores(
+        self,
+        step: int,
+        scores: NDArray[np.floating],
+        flipped: NDArray[np.bool_],
+        detected: dict[str, float] | None,
+    ) -> None:
+        """Log a scoring round.
+
+        Args:
+            step: Training step.
+            scores: (N,) smoothed scores, high = trusted.
+            flipped: (N,) which labels are known to be wrong.
+            detected: Detection metrics; None where no label or every label is wrong.
+        """
+        quality = label_quality(scores)
+        self.writer.add_histogram("scores/all", scores, step)
+        if detected is None:
+            return
+        for name, value in detected.items():
+            self.writer.add_scalar(f"scores/{name}", value, step)
+        self._part("right", step, scores[~flipped], quality[~flipped])
+        self._part("wrong", step, scores[flipped], quality[flipped])
+        self.writer.add_pr_curve("wrong_labels", flipped, 1 - quality, step)
+
+    def estimate(self, step: int, estimated: float, true: float | None) -> None:
+        """Log the estimated share of wrong labels, beside the true one where that is known."""
+        self.writer.add_scalar("noise/estimated", estimated, step)
+        if true is not None:
+            self.writer.add_scalar("noise/injected", true, step)
+
+    def _part(
+        self, name: str, step: int, scores: NDArray[np.floating], quality: NDArray[np.float64]
+    ) -> None:
+        for quantile, share in _QUANTILES.items():
+            value = float(np.quantile(scores, share))
+            self.writer.add_scalar(f"scores_{name}/{quantile}", value, step)
+        self.writer.add_histogram(f"label_quality/{name}", quality, step, bins=_BINS)
+
+    def extremes(
+        self,
+        step: int,
+        images: Tensor,
+        scores: NDArray[np.floating],
+        given: NDArray[np.int64],
+        true: NDArray[np.int64],
+    ) -> None:
+        """Log grids of the least and the most trusted images with their given labels.
+
+        Args:
+            step: Training step.
+            images: (N, C, H, W) uint8.
+            scores: (N,) high = trusted.
+            given: (N,) labels as given.
+            true: (N,) labels before the noise; a wrong one reads "given, is true".
+        """
+        order = np.argsort(scores, kind="stable")
+        for name, which in (("least", order[:_SHOWN]), ("most", order[::-1][:_SHOWN])):
+            captions = [_caption(given[i], true[i]) for i in which]
+            chosen = images[torch.from_numpy(which.copy())].cpu()
+            grid = image_grid(chosen, 10, captions=captions)
+            self.writer.add_image(f"trust/{name}_trusted", grid, step)
+
+    def result(self, hparams: dict[str, str | int | float], metrics: dict[str, float]) -> None:
+        """Log hyper-parameters with final figures, once."""
+        self.writer.add_hparams(hparams, metrics, run_name=".")
+
+    def flush(self) -> None:
+        """Hand everything to the operating system."""
+        self.writer.flush()
+
+    def close(self) -> None:
+        """Flush and close."""
+        self.writer.close()
+
+
+def _caption(given: int, true: int) -> str:
+    return f"{given}" if true == given else f"{given}, is {true}"

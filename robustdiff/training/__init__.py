@@ -1,0 +1,1 @@
+"""The training of a run: what it works on, its state, objectives, rounds, the loop."""

@@ -1,0 +1,218 @@
+"""Training objectives under label noise: transition-aware weighted denoising (Na et al. 2024).
+
+Given its label, a noisy image's score is a mixture of the scores of the clean classes,
+
+    score(x_t | given) = sum_y p(y | x_t, given) score(x_t | y),
+
+so a network whose mixture is fitted to noisily labelled images learns the clean classes. The
+weights are Bayes' p(y | x_t, given) = T[y, given] p(y | x_t) / sum_k T[k, given] p(k | x_t), with
+p(y | x_t) from a classifier of noisy images trained under T (forward correction). Without the
+image, p(y | given) gives the class-level variant.
+"""
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from robustdiff.classifiers.noisy_image import TimeClassifier
+from robustdiff.data.arrays import LabelledImages
+from robustdiff.diffusion.process import diffuse, per_image
+from robustdiff.diffusion.schedules import SCHEDULES, Schedule
+from robustdiff.labels.crossfit import estimate_transition, images_to_see
+from robustdiff.labels.judge import deconvolve
+from robustdiff.rng import Stream, normal, stream_seed, uniform
+from robustdiff.training.task import Task
+
+# Classes below this weight are left out, as in the authors' code; with more than 50 classes below
+# half of an equal share, so that some class is always left.
+_SMALLEST_WEIGHT, _SMALLEST_SHARE = 0.01, 0.5
+_BATCH_SIZE, _LEARNING_RATE = 128, 2e-3
+_TINY = 1e-12
+
+
+class ClassMixture(nn.Module):
+    """How likely each class is behind a given label.
+
+    Attributes:
+        transition: (K, K) float32, T[clean, given].
+        prior: (K,) float32, shares of the clean classes.
+        classifier: Predicts the clean class of (x_t, t); None for class-level weights.
+    """
+
+    transition: Tensor
+    prior: Tensor
+
+    def __init__(self, transition: Tensor, prior: Tensor, classifier: nn.Module | None) -> None:
+        super().__init__()
+        self.register_buffer("transition", transition.float())
+        self.register_buffer("prior", prior.float())
+        self.classifier = classifier
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Self:
+        """Build what `state_dict` describes."""
+        classifier = None
+        if any(name.startswith("classifier.") for name in state):
+            channels = state["classifier.convolve.0.weight"].shape[1]
+            classifier = TimeClassifier(channels, len(state["prior"])).eval()
+        mixture = cls(state["transition"], state["prior"], classifier)
+        mixture.load_state_dict(state)
+        return mixture.requires_grad_(requires_grad=False)
+
+    @torch.no_grad()
+    def weights(self, x_t: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+        """Return p(y | x_t, given).
+
+        Args:
+            x_t: (B, C, H, W) float32.
+            t: (B,) times.
+            labels: (B,) int64 in [0, K]; K, no label, is kept apart from the classes.
+
+        Returns:
+            (B, K + 1) float32, rows sum to 1.
+        """
+        null = len(self.prior)
+        classes = self.prior.expand(len(labels), -1)
+        if self.classifier is not None:
+            classes = self.classifier(x_t, t).softmax(1)
+        told = labels.clamp_max(null - 1)
+        joint = classes * self.transition.T[told]
+        total = joint.sum(1, keepdim=True)
+        # A label that T rules out leaves the image alone to decide.
+        posterior = torch.where(total > _TINY, joint / total.clamp_min(_TINY), classes)
+        without = F.one_hot(torch.full_like(labels, null), null + 1).float()
+        return torch.where((labels == null)[:, None], without, F.pad(posterior, (0, 1)))
+
+
+def mixed_output(
+    network: Callable[[Tensor, Tensor, Tensor], Tensor],
+    x_t: Tensor,
+    t: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    *,
+    gradient: str,
+) -> Tensor:
+    """Return the weighted mean of a network's outputs under every class.
+
+    Outputs are eps, x_0 or v: each is affine in the score at a fixed x_t, with coefficients that
+    the weights, which sum to 1, leave as they are.
+
+    Args:
+        network: See `robustdiff.diffusion.model.Network`.
+        x_t: (B, C, H, W) float32.
+        t: (B,) times.
+        labels: (B,) int64, the classes as told.
+        weights: (B, K + 1), rows sum to 1.
+        gradient: "all" differentiates every class's output, "given" that of the told class alone,
+            as the authors' code does.
+
+    Returns:
+        (B, C, H, W).
+    """
+    smallest = min(_SMALLEST_WEIGHT, _SMALLEST_SHARE / weights.shape[1])
+    image, label = torch.nonzero(weights > smallest, as_tuple=True)
+    output = network(x_t[image], t[image], label)
+    if gradient == "given":
+        told = (label == labels[image]).reshape(-1, *([1] * (output.ndim - 1)))
+        output = torch.where(told, output, output.detach())
+    share = per_image(weights[image, label], output)
+    # One cell for each pair, summed afterwards: the order of the sum does not depend on threads.
+    cells = output.new_zeros(*weights.shape, *output.shape[1:])
+    cells[image, label] = share * output
+    kept = torch.where(weights > smallest, weights, 0).sum(1)
+    return cells.sum(1) / per_image(kept, output)
+
+
+def clean_prior(given: NDArray[np.int64], transition: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return shares of the clean classes, (K,), under which T makes those of the given labels."""
+    share = np.bincount(given, minlength=len(transition)) / len(given)
+    prior: NDArray[np.float64] = deconvolve(share[None], transition, steps=1000)[0]
+    return prior
+
+
+def train_time_classifier(
+    data: LabelledImages,
+    num_classes: int,
+    *,
+    transition: NDArray[np.float64],
+    schedule: Schedule,
+    seed: int,
+    progress: Callable[[int, int], None],
+) -> TimeClassifier:
+    """Train a classifier of noisy images that predicts the clean class.
+
+    Args:
+        data: Images and given labels.
+        num_classes: K.
+        transition: (K, K), T[clean, given].
+        schedule: Noise of the diffusion model that it is for; times are uniform, as in training.
+        seed: Seed of the run.
+        progress: Called with (steps done, steps in all).
+
+    Returns:
+        Classifier in evaluation mode, without gradients; equal arguments give equal weights.
+    """
+    device = data.images.device
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed(seed, Stream.TIME_CLASSIFIER))
+        classifier = TimeClassifier(data.images.shape[1], num_classes)
+    classifier.to(device)
+    noise = torch.from_numpy(transition).float().to(device)
+    batch_size = min(_BATCH_SIZE, len(data))
+    # Every image is seen at many noise levels, so it takes longer than for clean images.
+    steps = 2 * images_to_see(len(data)) // batch_size
+    optimiser = torch.optim.AdamW(classifier.parameters(), weight_decay=1e-2)
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, _LEARNING_RATE, steps)
+    for step in range(steps):
+        places = torch.arange(batch_size, device=device)
+        u = uniform(seed, Stream.TIME_CLASSIFIER, step, places, count=2)
+        x_0, labels, _ = data[(u[:, 0] * len(data)).long()]
+        t = u[:, 1]
+        shape = tuple(x_0.shape[1:])
+        eps = normal(seed, Stream.TIME_CLASSIFIER, step, places, shape, draw=1)
+        alpha, sigma = (per_image(part, x_0) for part in schedule(t))
+        predicted = classifier(diffuse(x_0, eps, alpha, sigma), t).softmax(1) @ noise
+        loss = F.nll_loss(predicted.clamp_min(_TINY).log(), labels)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        rate.step()
+        progress(step + 1, steps)
+    return classifier.eval().requires_grad_(requires_grad=False)
+
+
+def make_mixture(task: Task) -> ClassMixture | None:
+    """Estimate what is behind the given labels; None for the plain objective.
+
+    Equal tasks give equal mixtures, on the CPU, so an interruption meanwhile does no harm.
+    """
+    objective, data = task.config.objective, task.data
+    if objective.name == "plain":
+        return None
+    transition = task.transition
+    if transition is None:
+        transition = estimate_transition(
+            data.images,
+            data.given,
+            task.num_classes,
+            seed=task.config.seed,
+            progress=lambda done, total: task.progress("estimating the noise", done, total),
+        )
+    classifier = None
+    if objective.name == "tdsm":
+        classifier = train_time_classifier(
+            data,
+            task.num_classes,
+            transition=transition,
+            schedule=SCHEDULES[task.config.diffusion.schedule],
+            seed=task.config.seed,
+            progress=lambda done, total: task.progress("classifying noisy images", done, total),
+        )
+    prior = torch.from_numpy(clean_prior(task.given, transition))
+    return ClassMixture(torch.from_numpy(transition), prior, classifier).cpu()

@@ -1,0 +1,154 @@
+"""Scoring rounds: when they are due, what they measure, and what follows from it."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from curricula import CURRICULA, Trust, random_scores, trusted
+from curricula.sampler import Judge
+from robustdiff.labels.crossfit import crossfit
+from robustdiff.labels.judge import by_classes, judge
+from robustdiff.labels.scoring import Probing, class_evidence, prediction_scores
+from robustdiff.training.state import TrainState
+from robustdiff.training.task import Task, steps_per_pass
+
+Scores = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class RoundDone:
+    """One scoring round.
+
+    Attributes:
+        step: Steps so far.
+        number: Which round of the run it is, counted from 1.
+        scores: (N,) float32 smoothed scores, high = trusted.
+        trust: What they say about the labels.
+        label_used: (N,) bool, whether training uses the given label.
+        seconds: Time that the round took.
+    """
+
+    step: int
+    number: int
+    scores: Scores
+    trust: Trust
+    label_used: NDArray[np.bool_]
+    seconds: float
+
+
+def rounds_due(task: Task, step: int) -> int:
+    """Return how many scoring rounds should be done by a step.
+
+    Counted in passes over the dataset, not in epochs of the curriculum: those shrink with the
+    selection, and the cost of scoring should not grow by that.
+    """
+    setting = task.config.curriculum
+    if CURRICULA[setting.name].once:
+        return 1
+    passes = step // steps_per_pass(task.config, len(task.data))
+    if passes < setting.warmup:
+        return 0
+    return (passes - setting.warmup) // setting.score_every + 1
+
+
+def measure(state: TrainState, task: Task) -> tuple[Scores, Judge] | None:
+    """Measure evidence about the labels from the state as it is.
+
+    Args:
+        state: Not changed.
+        task: See `Task`.
+
+    Returns:
+        Evidence, (N,) or (N, K) floats, and what makes scores and trust of it; None where there is
+        no score, or no previous round to compare with.
+
+    Raises:
+        ValueError: If the curriculum needs the clean labels and they are not known.
+    """
+    config, given = task.config, task.given
+    if state.curriculum.curriculum.source == "classifier":
+        found = crossfit(
+            task.data.images,
+            task.data.given,
+            task.num_classes,
+            seed=config.seed,
+            progress=lambda done, total: task.progress("judging the labels", done, total),
+            workers=task.workers,
+        )
+        return found.classes, lambda f: by_classes(f, found.transition, given)
+    evidence = _evidence(state, task)
+    if evidence is None:
+        return None
+    curriculum = state.curriculum.curriculum
+    return evidence, lambda updated: judge(curriculum, updated, given)
+
+
+def _evidence(state: TrainState, task: Task) -> Scores | None:
+    curriculum, config = state.curriculum.curriculum, task.config
+    match curriculum.source:
+        case "none":
+            return None
+        case "random":
+            return random_scores(config.seed, state.rounds, len(task.data))
+        case "clean":
+            if task.oracle is None:
+                raise ValueError(
+                    "curriculum 'oracle' needs the clean labels, and they are not known"
+                )
+            return np.where(task.oracle, 1.0, -1.0)
+    probing = Probing(
+        seed=config.seed, p_uncond=config.diffusion.p_uncond, settings=config.curriculum
+    )
+    model = task.bind(state.averaged())
+    rows = torch.arange(len(task.data))
+    if state.curriculum.evidence is not None:
+        rotate = config.curriculum.rotate
+        rows = rows[rows % rotate == state.rounds % rotate]
+    rows = task.workers.share(rows)
+    if curriculum.source == "classes":
+        previous = state.curriculum.evidence if curriculum.reduce is None else None
+        gains = class_evidence(probing, task.data, model, previous, rows, state.rounds)
+        gains = task.workers.merged(gains)
+        return gains if curriculum.reduce is None else curriculum.reduce(gains, task.given)
+    old = None if state.snapshot is None else task.bind(state.snapshot)
+    scores = prediction_scores(curriculum, probing, task.data, model, old, rows, state.rounds)
+    return None if scores is None else task.workers.merged(scores)
+
+
+def scoring_round(state: TrainState, task: Task) -> Iterator[RoundDone]:
+    """Take in a round's evidence and remember the weights that made it."""
+    started = time.perf_counter()
+    measured = measure(state, task)
+    state.rounds += 1
+    sampler = state.curriculum
+    if sampler.curriculum.needs_previous:
+        state.take_snapshot()
+    if measured is None:
+        return
+    scores = sampler.update(*measured)
+    assert sampler.trust is not None
+    yield _done(state, task, state.rounds, scores, sampler.trust, started)
+
+
+def last_round(state: TrainState, task: Task) -> Iterator[RoundDone]:
+    """Judge the final weights; the state stays as it is."""
+    started = time.perf_counter()
+    if state.curriculum.curriculum.once or (measured := measure(state, task)) is None:
+        return
+    new, judged = measured
+    sampler = state.curriculum
+    scores, trust = sampler.judged(sampler.updated(new), judged)
+    yield _done(state, task, state.rounds + 1, scores, trust, started)
+
+
+def _done(
+    state: TrainState, task: Task, number: int, scores: Scores, trust: Trust, started: float
+) -> RoundDone:
+    used = np.ones(len(scores), dtype=bool)
+    if state.curriculum.treatment not in ("none", "select"):
+        used = trusted(trust.right, task.given)
+    return RoundDone(state.step, number, scores, trust, used, time.perf_counter() - started)

@@ -1,0 +1,95 @@
+"""What training works on: the configuration, the data, and what follows from them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from robustdiff.config.sections import Config, ModelConfig
+from robustdiff.data.arrays import LabelledImages
+from robustdiff.diffusion.model import Model, bind
+from robustdiff.diffusion.nets.unet import UNet, smallest_image
+from robustdiff.parallel import ALONE, Workers
+from robustdiff.rng import Stream, stream_seed
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """Show nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What training works on; nothing in it changes.
+
+    Attributes:
+        config: Configuration of the run.
+        data: Images and given labels; nothing here knows the clean ones.
+        num_classes: K, also the null class.
+        dtype: Compute precision.
+        oracle: (N,) bool, whether each given label is right; None unless the curriculum is the
+            upper bound that may know.
+        transition: (K, K) float64, T[clean, given], if the configuration gives it.
+        progress: Called with (what, done, in all) during long work besides the steps.
+        workers: This process among those that train the model.
+    """
+
+    config: Config
+    data: LabelledImages
+    num_classes: int
+    dtype: torch.dtype
+    oracle: NDArray[np.bool_] | None = None
+    transition: NDArray[np.float64] | None = None
+    progress: Callable[[str, int, int], None] = _silent
+    workers: Workers = ALONE
+
+    @property
+    def given(self) -> NDArray[np.int64]:
+        """Given labels, (N,) int64."""
+        given: NDArray[np.int64] = self.data.given.cpu().numpy()
+        return given
+
+    def bind(self, network: nn.Module) -> Model:
+        """Return a network as this task's denoiser."""
+        return bind(network, self.config.diffusion, self.num_classes, self.dtype)
+
+
+def build_network(
+    model: ModelConfig, image_shape: tuple[int, ...], num_classes: int, seed: int
+) -> UNet:
+    """Build the network with weights that depend on the seed alone.
+
+    Args:
+        model: Sizes.
+        image_shape: (C, H, W).
+        num_classes: K.
+        seed: Seed of the run.
+
+    Returns:
+        The network on the CPU.
+
+    Raises:
+        ValueError: If the images are too small for the network's poolings.
+    """
+    smallest, patch = smallest_image(model), model.patch_size
+    if min(image_shape[1:]) < smallest or any(side % patch for side in image_shape[1:]):
+        raise ValueError(
+            f"model.channels {list(model.channels)} with model.patch_size {patch} needs images of "
+            f"at least {smallest} pixels a side, a multiple of the patch size, "
+            f"got {image_shape[1]} x {image_shape[2]}"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed(seed, Stream.INIT))
+        return UNet(model, image_channels=image_shape[0], num_classes=num_classes)
+
+
+def steps_per_pass(config: Config, num_samples: int) -> int:
+    """Return the optimiser steps of one pass over the dataset; a last short batch is left out."""
+    return max(1, num_samples // config.train.batch_size)
+
+
+def total_steps(config: Config, num_samples: int) -> int:
+    """Return the length of the run in optimiser steps."""
+    return config.train.steps or steps_per_pass(config, num_samples) * (config.train.epochs or 1)

@@ -1,0 +1,167 @@
+"""Files that sampling writes."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.datasets import ImageFolder
+
+from robustdiff.config.sections import Config, SampleConfig, resolve
+from robustdiff.data.arrays import to_uint8
+from robustdiff.diffusion.generate import generate, generate_trajectory
+from robustdiff.diffusion.model import Model
+from robustdiff.diffusion.process import PREDICTIONS
+from robustdiff.diffusion.samplers import SAMPLERS
+from robustdiff.diffusion.schedules import cosine
+from robustdiff.jobs import sample as module
+from robustdiff.jobs.sample import (
+    Wanted,
+    folder_name,
+    sample_run,
+    write_image_folder,
+    write_samples,
+)
+from robustdiff.progress import Silent
+
+HOSTILE = ("../../up", "/etc", "a/b\\c", "..", "", "<b>\x00\n", "x" * 300, "naïve 猫", "CON", "-rf")
+
+
+def small_model():
+    def network(x_t, t, labels):
+        return torch.tanh(x_t + labels.reshape(-1, 1, 1, 1) / 10)
+
+    return Model(network, cosine, PREDICTIONS["x0"], null_class=10)
+
+
+def test_folders_are_safe_distinct_and_in_the_order_of_the_classes():
+    names = [folder_name(k, name, len(HOSTILE)) for k, name in enumerate(HOSTILE)]
+    assert names == sorted(names)
+    assert len(set(names)) == len(HOSTILE)
+    for name in names:
+        assert name[0].isdigit()
+        assert set(name) <= set("-_") | {c for c in map(chr, range(128)) if c.isalnum()}
+        assert len(name) < 64
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_torchvision_reads_the_folder_back(channels, tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (25, channels, 8, 8), generator=generator, dtype=torch.uint8)
+    labels = torch.arange(25) % 10
+    write_image_folder(tmp_path / "images", images, labels, HOSTILE)
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+    read = ImageFolder(tmp_path / "images")
+    assert read.targets == sorted(labels.tolist())
+    with Image.open(read.samples[3][0]) as picture:  # the first image of class 1
+        pixels = torch.from_numpy(np.asarray(picture).copy())
+    expected = images[1, 0] if channels == 1 else images[1].permute(1, 2, 0)
+    assert torch.equal(pixels, expected)
+
+
+def test_fewer_images_leave_none_of_an_earlier_call(tmp_path):
+    images = torch.zeros(6, 1, 8, 8, dtype=torch.uint8)
+    write_image_folder(tmp_path, images, torch.tensor([0, 0, 0, 1, 1, 1]), ("a", "b"))
+    (tmp_path / "0-a" / "mine.png").touch()
+    write_image_folder(tmp_path, images[:1], torch.tensor([0]), ("a", "b"))
+    assert sorted(path.name for path in (tmp_path / "0-a").iterdir()) == ["000000.png", "mine.png"]
+    assert len(list((tmp_path / "1-b").iterdir())) == 3
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_trajectory_leads_from_the_noise_to_the_images(name):
+    labels, setting = torch.arange(5), SampleConfig(sampler=name, steps=4, batch_size=3)
+    path = generate_trajectory(small_model(), labels, (1, 4, 4), setting=setting, seed=2)
+    images = generate(small_model(), labels, (1, 4, 4), setting=setting, seed=2)
+    assert path.x_t.shape == (5, 5, 1, 4, 4)
+    assert path.x_0.shape == (5, 4, 1, 4, 4)
+    assert path.t.shape == (5,)
+    assert torch.equal(to_uint8(path.x_t[:, -1]), images)
+    assert abs(float(path.x_t[:, 0].std()) - 1) < 0.3
+    assert path.x_0.abs().max() <= 1
+
+
+def test_batches_to_be_compiled_have_one_shape():
+    sizes = set()
+
+    def network(x_t, t, labels):
+        sizes.add((len(x_t), len(labels)))
+        return x_t.repeat_interleave(len(labels) // len(x_t), 0)
+
+    model = Model(network, cosine, PREDICTIONS["x0"], null_class=10)
+    setting = SampleConfig(steps=2, batch_size=4, compile=True)
+    labels = torch.arange(6)
+    assert len(generate(model, labels, (1, 4, 4), setting=setting, seed=0)) == 6
+    assert len(generate_trajectory(model, labels, (1, 4, 4), setting=setting, seed=0).x_t) == 6
+    assert len(sizes) == 1
+
+
+@pytest.mark.slow
+def test_compiled_sampling_is_that_of_the_plain_network(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    images = SimpleNamespace(train=torch.zeros(1, 1, 8, 8), num_classes=10)
+    run = SimpleNamespace(load_weights=randomise)
+    labels, pictures = torch.arange(6), []
+    for compiled in (False, True):
+        sample = {"steps": 3, "batch_size": 4, "compile": compiled}
+        model = {"channels": [8], "cen_hidden": 8, "time_size": 8}
+        train = {"steps": 2, "precision": "fp32", "device": "cpu"}
+        config = resolve({"model": model, "train": train, "sample": sample})
+        pictures.append(sample_run(run, config, images, labels, 0, Silent()).int())
+    plain, fast = pictures
+    assert plain.float().std() > 10
+    assert (plain - fast).abs().max() <= 1  # of 255: rounding
+
+
+def randomise(network):
+    generator = torch.Generator().manual_seed(0)
+    for weight in network.parameters():
+        torch.nn.init.normal_(weight, std=0.2, generator=generator)
+
+
+def test_sampling_compiled_without_a_compiler_is_refused(monkeypatch):
+    monkeypatch.setattr("robustdiff.device.shutil.which", lambda name: None)
+    images = SimpleNamespace(train=torch.zeros(1, 1, 8, 8), num_classes=10)
+    config = resolve({"train": {"steps": 2}, "sample": {"compile": True}})
+    with pytest.raises(ValueError, match=r"sample\.compile needs a C\+\+ compiler"):
+        sample_run(
+            SimpleNamespace(load_weights=randomise), config, images, torch.arange(2), 0, Silent()
+        )
+
+
+def test_samples_are_written_in_all_forms(tmp_path, monkeypatch):
+    images = SimpleNamespace(
+        name="toys", train=torch.zeros(1, 1, 8, 8), num_classes=2, class_names=("..", "b/c")
+    )
+    monkeypatch.setattr(module, "load_images", lambda config, report: images)
+    monkeypatch.setattr(module, "load_model", lambda *_, **__: small_model())
+    config = Config(sample=SampleConfig(steps=3))
+    for trajectory in (False, True):
+        folder = write_samples(
+            None, config, Silent(), folder=tmp_path / str(trajectory),
+            wanted=Wanted(classes=None, per_class=2, seed=1, trajectory=trajectory),
+        )  # fmt: skip
+        with np.load(folder / "samples.npz") as content:
+            pictures, labels = content["images"], content["labels"]
+        assert pictures.shape == (4, 1, 8, 8)
+        assert labels.tolist() == [0, 1, 0, 1]
+        if not trajectory:
+            plain = pictures
+    np.testing.assert_array_equal(plain, pictures)
+    made = {str(path.relative_to(folder)) for path in folder.rglob("*.*")}
+    assert made == {
+        "samples.png", "samples.npz", "trajectory.png", "trajectory.npz",
+        "images/0-_/000000.png", "images/0-_/000001.png",
+        "images/1-b_c/000000.png", "images/1-b_c/000001.png",
+    }  # fmt: skip
+    with np.load(folder / "trajectory.npz") as content:
+        assert {name: content[name].shape for name in content} == {
+            "x_t": (4, 4, 1, 8, 8), "x_0": (4, 3, 1, 8, 8), "t": (4,), "labels": (4,),
+        }  # fmt: skip
+    with pytest.raises(ValueError, match="classes 0 to 1, got 2"):
+        write_samples(
+            None, config, Silent(), folder=tmp_path / "none",
+            wanted=Wanted(classes=[2], per_class=2, seed=1),
+        )  # fmt: skip
+    assert not (tmp_path / "none").exists()

@@ -1,0 +1,155 @@
+"""Sweeps: what is tried, what is skipped, what is drawn."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from robustdiff.config.sections import Config, SampleConfig
+from robustdiff.errors import DamagedError
+from robustdiff.jobs import sweep as module
+from robustdiff.jobs.sweep import FIGURES, read_table, settings_to_try, sweep, sweep_figure
+from robustdiff.progress import Silent
+from robustdiff.reports.figures import figure_png
+from robustdiff.runs.folder import Run
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """Stand in for sampling and measuring; records the settings that were made."""
+    settings = []
+    partners = {partner: 0.1 for _, partner, _ in FIGURES.values()}
+
+    def sample(run, config, images, classes, seed, report):
+        settings.append(config.sample)
+        return config.sample.guidance_weight + 1
+
+    def measure(reference, generated, classes):
+        own = {name: float(generated) for name in (*FIGURES, "kid", "density")}
+        return own | partners | {"kid_floor": 0.0, "density_real": 1.0}
+
+    judges = []
+
+    def make_judge(run, config, images, report, *, seed, inception_weights):
+        judges.append(run)
+        return SimpleNamespace(reference=None, digest="e" * 64)
+
+    monkeypatch.setattr(module, "load_images", lambda config, report: None)
+    monkeypatch.setattr(module, "classes_to_make", lambda config, images: torch.arange(20))
+    monkeypatch.setattr(module, "sample_run", sample)
+    monkeypatch.setattr(module, "measure", measure)
+    monkeypatch.setattr(module, "make_judge", make_judge)
+    monkeypatch.setattr(module, "write_figure", lambda figure, path: path.touch())  # slow
+    return SimpleNamespace(settings=settings, judges=judges)
+
+
+@pytest.fixture
+def run(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    return Run(tmp_path)
+
+
+PLAIN = SampleConfig()
+
+
+def over_guidance(run, *values, setting=PLAIN, seed=0):
+    settings = settings_to_try(setting, "guidance", values, [setting.sampler])
+    return sweep(run, Config(), Silent(), over="guidance", settings=settings, seed=seed)
+
+
+def test_a_sweep_is_resumed_and_extended(run, made):
+    rows = over_guidance(run, 0, 1, 1)
+    assert [row["guidance_weight"] for row in rows] == ["0.0", "1.0"]
+    assert len(made.judges) == 1  # real images are measured once
+    again = over_guidance(run, 1, 2)
+    assert [setting.guidance_weight for setting in made.settings] == [0, 1, 2]
+    assert [row["fid"] for row in again] == ["2.0", "3.0"]
+    assert len(read_table(run.path / "sweep-guidance.csv")) == 3
+    assert (run.path / "sweep-guidance.png").exists()
+    assert figure_png(sweep_figure(again, "guidance")).startswith(b"\x89PNG")
+
+
+def test_what_changes_the_images_is_made_again(run, made):
+    over_guidance(run, 1)
+    over_guidance(run, 1, seed=1)
+    over_guidance(run, 1, setting=SampleConfig(guidance_rescale=0.5))
+    over_guidance(run, 1, setting=SampleConfig(batch_size=3, compile=True))  # does not change them
+    assert len(made.settings) == 3
+    run.weights_file.write_bytes(b"other weights")
+    over_guidance(run, 1)
+    assert len(made.settings) == 4
+
+
+def test_steps_are_swept_for_every_sampler_and_shown_as_calls(run, made):
+    settings = settings_to_try(SampleConfig(), "steps", [5.0, 10.0], ["ddim", "heun"])
+    rows = sweep(run, Config(), Silent(), over="steps", settings=settings, seed=0)
+    calls = [(row["sampler"], row["steps"], row["denoiser_calls"]) for row in rows]
+    assert calls == [
+        ("ddim", "5", "5"), ("ddim", "10", "10"), ("heun", "5", "9"), ("heun", "10", "19"),
+    ]  # fmt: skip
+    panel = sweep_figure(rows, "steps").axes[0]
+    drawn = {tuple(line.get_xdata()) for line in panel.get_lines()}
+    assert {(5.0, 10.0), (9.0, 19.0)} <= drawn
+    labels = [text.get_text() for text in sweep_figure(rows, "steps").legends[0].get_texts()]
+    assert labels == ["real, held out", "ddim", "heun"]
+
+
+def test_lines_are_named_by_what_sets_them_apart(run, made):
+    rows = over_guidance(run, 0, 1)
+    rows += over_guidance(run, 0, 1, setting=SampleConfig(guidance_rescale=0.5))
+    rows += over_guidance(run, 0, 1, setting=SampleConfig(guidance="classifier"))
+    texts = sweep_figure(rows, "guidance").legends[0].get_texts()
+    assert [text.get_text() for text in texts[1:]] == [
+        "classifier-free",
+        "classifier-free, rescale 0.5",
+        "classifier",
+    ]
+
+
+@pytest.mark.parametrize("name", ["w$\\frac{$", "x@2"])
+def test_names_of_weaker_runs_are_shown_as_they_are(run, made, tmp_path, name):
+    weak = Run(tmp_path / name)
+    weak.path.mkdir()
+    weak.save_config(Config())
+    weak.weights_file.write_bytes(b"weaker")
+    rows = over_guidance(run, 1)
+    rows += over_guidance(run, 1, setting=SampleConfig(guidance="auto", weak=str(weak.path)))
+    figure = sweep_figure(rows, "guidance")
+    assert figure.legends[0].get_texts()[-1].get_text() == f"auto, away from {name}"
+    assert figure_png(figure).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("over", "values", "says"),
+    [
+        ("steps", [2.5], "numbers of steps must be whole, got 2.5"),
+        ("steps", [0.0], "sample.steps must be at least 1, got 0"),
+        ("guidance", [-1.0], "guidance_weight must be at least 0"),
+        ("guidance", [], "at least one value"),
+        ("guidance", [1.0, math.inf], "must be finite, got 1.0, inf"),
+        ("guidance", [math.nan], "must be finite, got nan"),
+        ("steps", [math.inf], "must be finite, got inf"),
+    ],
+)
+def test_impossible_values_are_named(over, values, says):
+    with pytest.raises(ValueError, match=says):
+        settings_to_try(SampleConfig(), over, values, ["ddim"])
+
+
+@pytest.mark.parametrize("content", ["a,b\n1,2\n", "\x00\x01", '"'])
+def test_a_file_that_is_no_sweep_is_left_alone(run, made, content):
+    path = run.path / "sweep-guidance.csv"
+    path.write_text(content)
+    with pytest.raises(DamagedError, match="not a table of this version's sweeps"):
+        over_guidance(run, 1)
+    assert path.read_text() == content
+    assert made.settings == []
+
+
+def test_half_a_line_is_noticed(run, made):
+    over_guidance(run, 1, 2)
+    path = run.path / "sweep-guidance.csv"
+    path.write_text(path.read_text()[:-30])
+    with pytest.raises(DamagedError):
+        read_table(path)

@@ -1,0 +1,199 @@
+import csv
+import json
+import math
+import os
+
+import pytest
+
+from robustdiff.config.sections import resolve, to_plain
+from robustdiff.reports.compare import (
+    cell,
+    compare_runs,
+    find_runs,
+    interval,
+    markdown,
+    write_comparison,
+)
+
+
+def make_run(folder, *, rate, class_fid, seed, judged=None, **layer):
+    """Write what compare reads of a run; `judged` are more entries of its metrics.json."""
+    config = resolve({"noise": {"rate": rate}, "seed": seed}, layer)
+    metrics = {
+        "label_accuracy": 0.9,
+        "nll": 0.1,
+        "class_fid": class_fid,
+        "fid": 0.5,
+        "noise": rate,
+        "detection": None,
+    }
+    if layer:
+        metrics |= {
+            "detection": {"auroc": 0.75, "average_precision": 0.5, "precision_at_rate": 0.6},
+            "estimated_noise": 0.25,
+            "training_seconds": 60.0,
+            "scoring_seconds": 30.0,
+        }
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(to_plain(config)))
+    (folder / "metrics.json").write_text(json.dumps(metrics | (judged or {})))
+
+
+@pytest.fixture
+def study(tmp_path):
+    for seed in range(3):
+        make_run(tmp_path / f"clean/{seed}", rate=0, class_fid=1, seed=seed)
+        make_run(tmp_path / f"uniform/{seed}", rate=0.3, class_fid=5, seed=seed)
+        pmi = {"curriculum": {"name": "pmi"}}
+        make_run(tmp_path / f"pmi/{seed}", rate=0.3, class_fid=2 + seed, seed=seed, **pmi)
+    return tmp_path
+
+
+def test_the_gap_is_that_between_clean_and_plain_training_of_the_same_seed(study):
+    rows = compare_runs(find_runs([study]))
+    assert [(row.noise, row.method) for row in rows] == [
+        ("clean", "uniform"),
+        ("symmetric 0.3", "pmi"),
+        ("symmetric 0.3", "uniform"),
+    ]
+    assert rows[0].values["gap closed"] == []
+    assert rows[1].seeds == [0, 1, 2]
+    assert rows[1].values["gap closed"] == [0.75, 0.5, 0.25]
+    assert rows[1].values["noise error"] == pytest.approx([0.05] * 3)
+    assert rows[2].values["gap closed"] == [0, 0, 0]
+    assert rows[2].values["AUROC"] == []
+
+
+def test_another_setup_is_another_row_and_closes_no_gap_of_the_first(study):
+    longer = {"curriculum": {"name": "pmi"}, "train": {"steps": 7}}
+    make_run(study / "longer", rate=0.3, class_fid=1, seed=0, **longer)
+    probes = {"curriculum": {"name": "pmi", "probes": 9, "treatment": "reweight"}}
+    make_run(study / "probes", rate=0.3, class_fid=1, seed=0, **probes)
+    rows = {row.method: row for row in compare_runs(find_runs([study])) if row.noise != "clean"}
+    assert sorted(rows) == [
+        "pmi reweight steps=1000 probes=9",
+        "pmi steps=1000 probes=4",
+        "pmi steps=7 probes=4",
+        "uniform steps=1000",
+    ]
+    assert rows["pmi steps=7 probes=4"].values["gap closed"] == []
+
+
+def test_settings_of_scores_do_not_part_runs_without_scores(tmp_path):
+    for seed, probes in enumerate((1, 4)):
+        make_run(
+            tmp_path / str(seed), rate=0, class_fid=1, seed=seed, curriculum={"probes": probes}
+        )
+    assert [row.method for row in compare_runs(find_runs([tmp_path]))] == ["uniform"]
+
+
+def test_interval_is_students():
+    mean, half = interval([1.0, 2.0, 3.0])
+    assert (mean, half) == (2.0, pytest.approx(4.3026527 / math.sqrt(3)))
+    assert interval([2.5]) == (2.5, None)
+    assert cell([]) == "-"
+    assert cell([0.5]) == "0.500"
+
+
+def test_files_say_the_same(study, tmp_path):
+    rows = compare_runs(find_runs([study]))
+    write_comparison(rows, tmp_path / "out")
+    made = tmp_path / "out"
+    assert (made / "compare.md").read_text() == markdown(rows)
+    stored = json.loads((made / "compare.json").read_text())
+    assert [row["method"] for row in stored] == [row.method for row in rows]
+    with (made / "compare.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert float(table[1]["gap closed mean"]) == 0.5
+    assert table[0]["gap closed mean"] == ""
+    assert (made / "compare.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_folders_without_runs_are_named(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty holds no evaluated run"):
+        find_runs([tmp_path / "empty"])
+
+
+def test_a_run_found_twice_counts_once(study):
+    assert len(find_runs([study, study / "pmi"])) == 9
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "shown"),
+    [
+        ({"guidance_weight": 0.5}, {"guidance_weight": 2.0}, "sample.guidance_weight=2.0"),
+        ({"guidance": "classifier"}, {"guidance": "auto"}, "sample.guidance=auto"),
+        ({"sampler": "ddim"}, {"sampler": "heun"}, "sample.sampler=heun"),
+        ({"steps": 20}, {"steps": 50}, "sample.steps=50"),
+        ({"features": "classifier"}, {"features": "inception"}, "features=inception"),
+        ({"num_samples": 100}, {"num_samples": 430}, "num_samples=430"),
+        ({"evaluator_sha256": "a" * 64}, {"evaluator_sha256": "b" * 64}, f"evaluator={'b' * 12}"),
+    ],
+)
+def test_runs_that_were_judged_otherwise_share_no_row_and_no_gap(one, other, shown, tmp_path):
+    for seed, judged in enumerate((one, one, other)):
+        make_run(tmp_path / f"clean/{seed}", rate=0, class_fid=1, seed=seed, judged=one)
+        make_run(tmp_path / f"noisy/{seed}", rate=0.3, class_fid=5, seed=seed, judged=judged)
+    rows = compare_runs(find_runs([tmp_path / "clean", tmp_path / "noisy"]))
+    assert [len(row.seeds) for row in rows if row.noise == "clean"] == [3]
+    apart = {row.method.partition(" ")[2]: row for row in rows if row.noise != "clean"}
+    assert sorted(len(row.seeds) for row in apart.values()) == [1, 2]
+    assert apart[shown].seeds == [2]
+    assert apart[shown].values["gap closed"] == []
+
+
+def test_noises_of_one_name_keep_their_own_baselines_and_are_told_apart(tmp_path):
+    noises = {
+        "one": {"type": "matrix", "matrix": "a/t.npy"},
+        "two": {"type": "matrix", "matrix": "b/t.npy"},
+        "three": {"type": "asymmetric", "rate": 0.2, "class_map": "m.json"},
+        "four": {"type": "asymmetric", "rate": 0.2, "class_map": None},
+    }
+    make_run(tmp_path / "clean", rate=0, class_fid=1, seed=0)
+    for number, (name, noise) in enumerate(noises.items()):
+        for method, class_fid in (("uniform", 5 + number), ("pmi", 3)):
+            layer = {"noise": noise, "curriculum": {"name": method}}
+            judged = {"noise": 0.2, "detection": None}
+            folder = tmp_path / name / method
+            make_run(folder, rate=0, class_fid=class_fid, seed=0, judged=judged, **layer)
+    rows = {(row.noise, row.method): row for row in compare_runs(find_runs([tmp_path]))}
+    gaps = {noise: row.values["gap closed"] for (noise, name), row in rows.items() if name == "pmi"}
+    assert gaps == {
+        "matrix t.npy matrix=a/t.npy": [2 / 4],
+        "matrix t.npy matrix=b/t.npy": [3 / 5],
+        "asymmetric 0.2 class_map=m.json": [4 / 6],
+        "asymmetric 0.2 class_map=null": [5 / 7],
+    }
+
+
+def test_of_one_seed_twice_the_one_evaluated_last_counts(tmp_path):
+    for name, class_fid, age in (("old", 5, 100), ("new", 3, 200)):
+        make_run(tmp_path / name, rate=0.3, class_fid=class_fid, seed=0)
+        os.utime(tmp_path / name / "metrics.json", (age, age))
+    (row,) = compare_runs(find_runs([tmp_path]))
+    assert (row.seeds, row.values["class-wise FID"]) == ([0], [3])
+
+
+def test_noise_that_costs_nothing_leaves_no_gap(tmp_path):
+    for rate in (0, 0.3):
+        make_run(tmp_path / str(rate), rate=rate, class_fid=1, seed=0)
+    assert [row.values["gap closed"] for row in compare_runs(find_runs([tmp_path]))] == [[], []]
+
+
+def test_an_unknown_truth_is_neither_clean_nor_an_error_of_the_estimate(tmp_path):
+    pmi = {"curriculum": {"name": "pmi"}}
+    unknown = {"noise": None, "detection": None}
+    make_run(tmp_path / "as it is", rate=0, class_fid=1, seed=0, judged=unknown)
+    make_run(tmp_path / "pmi", rate=0, class_fid=2, seed=0, judged=unknown, **pmi)
+    make_run(tmp_path / "worse", rate=0.3, class_fid=5, seed=0)
+    make_run(tmp_path / "won back", rate=0.3, class_fid=3, seed=0, **pmi)
+    rows = compare_runs(find_runs([tmp_path]))
+    assert [(row.noise, row.method) for row in rows] == [
+        ("unknown", "uniform"),
+        ("unknown", "pmi"),
+        ("symmetric 0.3", "pmi"),
+        ("symmetric 0.3", "uniform"),
+    ]
+    assert rows[1].values["noise error"] == rows[1].values["gap closed"] == []
+    assert rows[2].values["gap closed"] == [0.5]
