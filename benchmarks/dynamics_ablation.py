@@ -19,7 +19,9 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from curricula import CURRICULA
-from robustdiff.config.sections import CurriculumConfig, preset, resolve
+from robustdiff.config.layers import resolve
+from robustdiff.config.presets import preset
+from robustdiff.config.sections import CurriculumConfig
 from robustdiff.data.arrays import load_images
 from robustdiff.diffusion.model import Model
 from robustdiff.jobs.train import make_task, prepare_labels

@@ -15,7 +15,9 @@ from sklearn.metrics import roc_auc_score
 
 from curricula import CURRICULA
 from curricula.scores import class_margin
-from robustdiff.config.sections import Config, CurriculumConfig, preset, resolve
+from robustdiff.config.layers import resolve
+from robustdiff.config.presets import preset
+from robustdiff.config.sections import Config, CurriculumConfig
 from robustdiff.data.arrays import LabelledImages, load_images
 from robustdiff.diffusion.model import Model
 from robustdiff.jobs.train import make_task, prepare_labels

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustdiff.config.sections import BadImage, NoiseMode
+from robustdiff.config.names import BadImage, NoiseMode
 
 from .console import make_report, plain, printable
 from .flags import flag_layer
@@ -66,7 +66,7 @@ def corrupt(
     flags = locals()
     if noise_matrix is not None:
         flags["noise_type"] = "matrix"
-    from robustdiff.config.sections import resolve
+    from robustdiff.config.layers import resolve
     from robustdiff.jobs.corrupt import corrupt_source, open_source, write_labels
 
     config = resolve(flag_layer(_FLAGS, flags))

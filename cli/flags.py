@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from robustdiff.config.sections import Layer
+from robustdiff.config.layers import Layer
 
 _Number = TypeVar("_Number", int, float)
 

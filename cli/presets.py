@@ -1,7 +1,8 @@
 """`robustdiff presets`: what is shipped."""
 
-from robustdiff.config.sections import preset_description, resolve
-from robustdiff.config.sections import presets as shipped
+from robustdiff.config.layers import resolve
+from robustdiff.config.presets import preset_description
+from robustdiff.config.presets import presets as shipped
 
 
 def presets() -> None:

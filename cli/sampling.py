@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from robustdiff.config.sections import Config, GuidanceName, SamplerName, resolve, to_plain
+from robustdiff.config.layers import resolve, to_plain
+from robustdiff.config.names import GuidanceName, SamplerName
+from robustdiff.config.sections import Config
 
 from .flags import flag_layer
 

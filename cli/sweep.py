@@ -76,7 +76,7 @@ def sweep(
         if over == swept and value is not None:
             raise ValueError(f"--over {over} takes its values from --values, got {flag} {value}")
     opened, config = open_with(run, locals())
-    from robustdiff.config.sections import choose
+    from robustdiff.config.layers import choose
     from robustdiff.diffusion.samplers import SAMPLERS
     from robustdiff.jobs.sweep import settings_to_try
     from robustdiff.jobs.sweep import sweep as run_sweep

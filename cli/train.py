@@ -6,20 +6,16 @@ from typing import Annotated
 
 import typer
 
-from robustdiff.config.sections import (
-    DEFAULT_PRESETS,
+from robustdiff.config.layers import Layer, parse_setting, read_layer, resolve
+from robustdiff.config.names import (
     BadImage,
-    Config,
     CurriculumName,
     DatasetName,
-    Layer,
     ObjectiveName,
     TreatmentName,
-    parse_setting,
-    preset,
-    read_layer,
-    resolve,
 )
+from robustdiff.config.presets import DEFAULT_PRESETS, preset
+from robustdiff.config.sections import Config
 
 from .console import PlainReport, RichReport, make_report
 from .flags import flag_layer
@@ -248,7 +244,7 @@ def _start(config: Config, out: Path | None, *, dry_run: bool, shard: bool) -> N
 
 
 def _resume(path: Path, changes: list[Layer], device: str, *, shard: bool) -> None:
-    from robustdiff.config.sections import to_plain
+    from robustdiff.config.layers import to_plain
     from robustdiff.jobs.train import resume_run
     from robustdiff.parallel import joined
     from robustdiff.runs.folder import open_run

@@ -16,7 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustdiff.config.sections import Config, preset, resolve
+from robustdiff.config.layers import resolve
+from robustdiff.config.presets import preset
+from robustdiff.config.sections import Config
 from robustdiff.data.arrays import Images, load_images, to_float
 from robustdiff.diffusion.generate import class_labels, generate
 from robustdiff.diffusion.guidance import drop_labels

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from curricula import CURRICULA, CurriculumSampler, Selection
-from robustdiff.config.sections import Config, CurriculumConfig, CurriculumName
+from robustdiff.config.names import CurriculumName
+from robustdiff.config.sections import Config, CurriculumConfig
 from robustdiff.data.arrays import Images, LabelledImages
 from robustdiff.diffusion.model import Model
 from robustdiff.jobs.train import make_task, prepare_labels

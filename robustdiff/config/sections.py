@@ -1,45 +1,19 @@
-"""Configuration of a run: frozen dataclasses, and how presets, files and flags resolve to them.
+"""Settings of a run: one frozen dataclass for each section of config.json.
 
-Precedence: defaults < preset < file < `--set section.key=value` < flag. Unknown keys are errors.
-The module imports neither torch nor pydantic at its top, so that `robustdiff --help` stays fast.
+The module imports neither torch nor pydantic, so that `robustdiff --help` stays fast.
 """
 
 import dataclasses
-import difflib
-import json
-import math
-import tomllib
-from collections.abc import Iterable, Mapping
-from importlib import resources
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-DatasetName = Literal["digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "folder"]
-BadImage = Literal["refuse", "skip"]
-CurriculumName = Literal[
-    "uniform",
-    "dynamics-cond",
-    "dynamics-uncond",
-    "dynamics-dropout",
-    "small-loss",
-    "pmi",
-    "margin",
-    "sieve",
-    "aum",
-    "forgetting",
-    "crossfit",
-    "random",
-    "oracle",
-]
-ObjectiveName = Literal["plain", "tdsm", "tdsm-class"]
-TreatmentName = Literal["none", "select", "reweight", "null", "relabel", "soft"]
-NoiseMode = Literal["exact", "exact-overall", "exact-per-class", "bernoulli"]
-GuidanceName = Literal["classifier-free", "classifier", "auto"]
-SamplerName = Literal["ancestral", "ddim", "dpm-solver++", "heun", "edm"]
+from robustdiff.config import names
+from robustdiff.config.bounds import Within, check_bounds
 
-_Kind = TypeVar("_Kind")
-Layer = Mapping[str, Any]
-"""Nested plain data, e.g. {"train": {"steps": 100}}; what a TOML file holds."""
+Count = Annotated[int, Within(1)]
+AtLeastZero = Annotated[float, Within(0)]
+Positive = Annotated[float, Within(0, without="low")]
+Share = Annotated[float, Within(0, 1)]
+Decay = Annotated[float, Within(0, 1, without="high")]
 
 
 def _require(condition: bool, message: str) -> None:
@@ -62,17 +36,15 @@ class DataConfig:
         train_size: Training images to use, an equal share of every class; None for all.
     """
 
-    dataset: DatasetName = "digits"
+    dataset: names.DatasetName = "digits"
     data_dir: str = "data"
     download: bool = False
-    image_size: int | None = None
-    on_bad_image: BadImage = "refuse"
-    train_size: int | None = None
+    image_size: Count | None = None
+    on_bad_image: names.BadImage = "refuse"
+    train_size: Count | None = None
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "train_size"):
-            value = getattr(self, name)
-            _require(value is None or value >= 1, f"data.{name} must be at least 1, got {value}")
+        check_bounds(self, "data")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,16 +62,16 @@ class NoiseConfig:
         labels_key: Which labels, in a file with several.
     """
 
-    rate: float = 0.0
+    rate: Share = 0.0
     type: str = "symmetric"
-    mode: NoiseMode = "exact"
+    mode: names.NoiseMode = "exact"
     matrix: str | None = None
     class_map: str | None = None
     labels: str | None = None
     labels_key: str | None = None
 
     def __post_init__(self) -> None:
-        _require(0 <= self.rate <= 1, f"noise.rate must be in [0, 1], got {self.rate}")
+        check_bounds(self, "noise")
         _require(
             (self.matrix is not None) == (self.type == "matrix"),
             f"noise.matrix goes with noise.type = 'matrix' and only with it, "
@@ -137,22 +109,19 @@ class ModelConfig:
 
     channels: tuple[int, ...] = (64, 128)
     cen: str = "pyramid"
-    cen_hidden: int | Literal["size"] = 64
-    cen_depth: int = 1
+    cen_hidden: Count | Literal["size"] = 64
+    cen_depth: Count = 1
     cen_activation: Literal["silu", "relu"] = "silu"
-    heads: int = 1
-    time_size: int = 100
-    patch_size: int = 1
+    heads: Count = 1
+    time_size: Annotated[int, Within(2)] = 100
+    patch_size: Count = 1
 
     def __post_init__(self) -> None:
+        check_bounds(self, "model")
         _require(
             len(self.channels) > 0 and min(self.channels) > 0,
             f"model.channels must be one or more positive widths, got {list(self.channels)}",
         )
-        for name in ("cen_hidden", "cen_depth", "heads", "patch_size"):
-            value = getattr(self, name)
-            _require(value == "size" or value >= 1, f"model.{name} must be at least 1, got {value}")
-        _require(self.time_size >= 2, f"model.time_size must be at least 2, got {self.time_size}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -173,26 +142,23 @@ class DiffusionConfig:
         sigmoid_bias: b of loss weight "sigmoid".
     """
 
-    schedule: Literal["cosine", "cosine-paper", "linear"] = "cosine"
-    prediction: Literal["eps", "x0", "v"] = "v"
-    p_uncond: float = 0.2
-    time_sampling: Literal["uniform", "cosine", "log-snr-uniform", "log-snr-normal"] = "uniform"
+    schedule: names.ScheduleName = "cosine"
+    prediction: names.PredictionName = "v"
+    p_uncond: Share = 0.2
+    time_sampling: names.TimeSamplingName = "uniform"
     log_snr_range: tuple[float, float] = (-20.0, 20.0)
-    loss_weight: Literal["none", "min-snr", "sigmoid"] = "none"
-    min_snr: float = 5.0
+    loss_weight: names.LossWeightName = "none"
+    min_snr: Positive = 5.0
     sigmoid_bias: float = 2.0
 
     def __post_init__(self) -> None:
-        _require(
-            0 <= self.p_uncond <= 1, f"diffusion.p_uncond must be in [0, 1], got {self.p_uncond}"
-        )
+        check_bounds(self, "diffusion")
         # Every schedule reaches 0, and within this no float64 overflows.
         low, high = self.log_snr_range
         _require(
             -50 <= low < 0 < high <= 50,
             f"diffusion.log_snr_range must be -50 <= low < 0 < high <= 50, got {[low, high]}",
         )
-        _require(self.min_snr > 0, f"diffusion.min_snr must be positive, got {self.min_snr}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -218,18 +184,18 @@ class TrainConfig:
             the first step of a network that is not cached yet, then faster steps.
     """
 
-    steps: int | None = None
-    epochs: int | None = None
-    batch_size: int = 128
-    lr: float = 1e-3
-    warmup_steps: int = 50
-    decay_steps: int = 0
-    grad_clip: float = 1.0
-    ema: float = 0.995
-    log_every: int = 20
-    sample_every: int = 500
-    checkpoint_every: int = 500
-    checkpoint_minutes: float | None = None
+    steps: Count | None = None
+    epochs: Count | None = None
+    batch_size: Count = 128
+    lr: Positive = 1e-3
+    warmup_steps: Annotated[int, Within(0)] = 50
+    decay_steps: Annotated[int, Within(0)] = 0
+    grad_clip: Positive = 1.0
+    ema: Decay = 0.995
+    log_every: Count = 20
+    sample_every: Count = 500
+    checkpoint_every: Count = 500
+    checkpoint_minutes: Positive | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False
@@ -240,19 +206,7 @@ class TrainConfig:
             f"give exactly one of train.steps and train.epochs, "
             f"got steps = {self.steps}, epochs = {self.epochs}",
         )
-        for name in ("batch_size", "log_every", "sample_every", "checkpoint_every"):
-            value = getattr(self, name)
-            _require(value >= 1, f"train.{name} must be at least 1, got {value}")
-        for name in ("steps", "epochs"):
-            value = getattr(self, name)
-            _require(value is None or value >= 1, f"train.{name} must be at least 1, got {value}")
-        for name in ("warmup_steps", "decay_steps"):
-            value = getattr(self, name)
-            _require(value >= 0, f"train.{name} must be >= 0, got {value}")
-        for name in ("lr", "grad_clip", "checkpoint_minutes"):
-            value = getattr(self, name)
-            _require(value is None or value > 0, f"train.{name} must be positive, got {value}")
-        _require(0 <= self.ema < 1, f"train.ema must be in [0, 1), got {self.ema}")
+        check_bounds(self, "train")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -268,7 +222,7 @@ class ObjectiveConfig:
             class alone, as the authors' code does.
     """
 
-    name: ObjectiveName = "plain"
+    name: names.ObjectiveName = "plain"
     matrix: str | None = None
     gradient: Literal["all", "given"] = "all"
 
@@ -304,19 +258,19 @@ class CurriculumConfig:
         mk: Smallest share.
     """
 
-    name: CurriculumName = "uniform"
-    treatment: TreatmentName | None = None
-    warmup: int = 1
-    score_every: int = 1
-    probes: int = 4
+    name: names.CurriculumName = "uniform"
+    treatment: names.TreatmentName | None = None
+    warmup: Annotated[int, Within(0)] = 1
+    score_every: Count = 1
+    probes: Count = 4
     probe_times: tuple[float, float] = (0.5, 0.95)
-    rivals: int | None = 2
-    rotate: int = 1
+    rivals: Count | None = 2
+    rotate: Count = 1
     pairing: Literal["paired", "redrawn"] = "paired"
-    smoothing: float = 0.7
-    temperature: float = 1.0
+    smoothing: Decay = 0.7
+    temperature: AtLeastZero = 1.0
     k: float = 1.0
-    dk: float = 0.1
+    dk: Decay = 0.1
     mk: float = 0.3
 
     def __post_init__(self) -> None:
@@ -325,17 +279,7 @@ class CurriculumConfig:
             0 < low < high <= 1,
             f"curriculum.probe_times must be 0 < low < high <= 1, got {[low, high]}",
         )
-        for name in ("score_every", "probes", "rivals", "rotate"):
-            value = getattr(self, name)
-            _require(
-                value is None or value >= 1, f"curriculum.{name} must be at least 1, got {value}"
-            )
-        for name in ("smoothing", "dk"):
-            value = getattr(self, name)
-            _require(0 <= value < 1, f"curriculum.{name} must be in [0, 1), got {value}")
-        for name in ("warmup", "temperature"):
-            value = getattr(self, name)
-            _require(value >= 0, f"curriculum.{name} must be at least 0, got {value}")
+        check_bounds(self, "curriculum")
         _require(
             0 < self.mk <= self.k <= 1,
             f"curriculum must have 0 < mk <= k <= 1, got mk = {self.mk}, k = {self.k}",
@@ -348,7 +292,7 @@ class SampleConfig:
 
     Attributes:
         sampler: Key of `robustdiff.diffusion.samplers.SAMPLERS`.
-        steps: Sampling steps, at most 10,000.
+        steps: Sampling steps, at most 10,000: more gain nothing and keep a machine busy for weeks.
         spacing: Key of `robustdiff.diffusion.schedules.SPACINGS`; None is "karras" for sampler
             "edm", "even" for the others.
         rho: Exponent of the Karras spacing.
@@ -370,21 +314,21 @@ class SampleConfig:
             during training are not.
     """
 
-    sampler: SamplerName = "dpm-solver++"
-    steps: int = 20
-    spacing: Literal["even", "karras"] | None = None
-    rho: float = 7.0
-    t_start: float = 0.99
-    v: float = 0.2
-    eta: float = 0.0
-    churn: float = 0.0
-    guidance: GuidanceName = "classifier-free"
+    sampler: names.SamplerName = "dpm-solver++"
+    steps: Annotated[int, Within(1, 10_000)] = 20
+    spacing: names.SpacingName | None = None
+    rho: Annotated[float, Within(1)] = 7.0
+    t_start: Annotated[float, Within(0, 1, without="low")] = 0.99
+    v: Share = 0.2
+    eta: Share = 0.0
+    churn: AtLeastZero = 0.0
+    guidance: names.GuidanceName = "classifier-free"
     weak: str | None = None
-    guidance_weight: float = 0.5
+    guidance_weight: AtLeastZero = 0.5
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     guidance_outside: Literal["null", "given"] = "null"
-    guidance_rescale: float = 0.0
-    batch_size: int = 256
+    guidance_rescale: Share = 0.0
+    batch_size: Count = 256
     compile: bool = False
 
     def __post_init__(self) -> None:
@@ -393,24 +337,12 @@ class SampleConfig:
             0 <= low <= high <= 1,
             f"sample.guidance_interval must be 0 <= low <= high <= 1, got {[low, high]}",
         )
-        _require(0 < self.t_start <= 1, f"sample.t_start must be in (0, 1], got {self.t_start}")
         _require(
             (self.weak is not None) == (self.guidance == "auto"),
             f"sample.weak, a run, goes with sample.guidance = 'auto' and only with it, "
             f"got guidance {self.guidance!r} and weak {self.weak!r}",
         )
-        for name in ("v", "eta", "guidance_rescale"):
-            value = getattr(self, name)
-            _require(0 <= value <= 1, f"sample.{name} must be in [0, 1], got {value}")
-        for name in ("guidance_weight", "churn"):
-            value = getattr(self, name)
-            _require(value >= 0, f"sample.{name} must be at least 0, got {value}")
-        for name in ("steps", "batch_size", "rho"):
-            value = getattr(self, name)
-            _require(value >= 1, f"sample.{name} must be at least 1, got {value}")
-        # More gain nothing, and a slip of the finger would keep a machine busy for weeks.
-        most = 10_000
-        _require(self.steps <= most, f"sample.steps must be at most {most}, got {self.steps}")
+        check_bounds(self, "sample")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -423,14 +355,11 @@ class EvalConfig:
         features: Feature space of FID, KID, density and coverage.
     """
 
-    num_samples: int | None = None
-    features: Literal["classifier", "inception"] = "classifier"
+    num_samples: Annotated[int, Within(2)] | None = None
+    features: names.FeaturesName = "classifier"
 
     def __post_init__(self) -> None:
-        _require(
-            self.num_samples is None or self.num_samples >= 2,
-            f"eval.num_samples must be at least 2, got {self.num_samples}",
-        )
+        check_bounds(self, "eval")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -441,7 +370,7 @@ class Config:
         seed: Root of every random draw, at least 0.
     """
 
-    seed: int = 0
+    seed: Annotated[int, Within(0)] = 0
     data: DataConfig = DataConfig()
     noise: NoiseConfig = NoiseConfig()
     model: ModelConfig = ModelConfig()
@@ -453,228 +382,9 @@ class Config:
     eval: EvalConfig = EvalConfig()
 
     def __post_init__(self) -> None:
-        _require(self.seed >= 0, f"seed must be at least 0, got {self.seed}")
+        check_bounds(self, "")
         _require(
             self.objective.name == "plain" or self.curriculum.name == "uniform",
             f"objective {self.objective.name!r} models the labels as given, so it goes with "
             f"curriculum 'uniform' alone, got {self.curriculum.name!r}",
         )
-
-
-DEFAULT_PRESETS: dict[str, str] = {
-    "digits": "digits",
-    "mnist": "mnist-small",
-    "fashion-mnist": "mnist-small",
-    "cifar10": "cifar10-small",
-    "cifar100": "cifar10-small",
-    "folder": "folder-small",
-}
-
-
-def presets() -> dict[str, Layer]:
-    """Return the shipped presets, name -> layer, in order of their names."""
-    folder = resources.files("robustdiff.config.presets")
-    files = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".toml"))
-    return {
-        name.removesuffix(".toml"): tomllib.loads((folder / name).read_text()) for name in files
-    }
-
-
-def choose(name: str, allowed: Iterable[str], what: str) -> str:
-    """Return `name` if it is allowed.
-
-    Raises:
-        ValueError: Naming what was unknown, with the nearest match and the allowed names.
-    """
-    names = sorted(allowed)
-    if name in names:
-        return name
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ValueError(f"unknown {what} {name!r}; {hint}choose from {', '.join(names)}")
-
-
-def preset_description(name: str) -> str:
-    """Return the comment that opens a shipped preset."""
-    text = (resources.files("robustdiff.config.presets") / f"{name}.toml").read_text()
-    return text.splitlines()[0].removeprefix("# ")
-
-
-def preset(name: str) -> Layer:
-    """Return one shipped preset.
-
-    Raises:
-        ValueError: If there is no such preset.
-    """
-    shipped = presets()
-    return shipped[choose(name, shipped, "preset")]
-
-
-def read_layer(path: Path) -> Layer:
-    """Read a config file, TOML or a run's config.json.
-
-    Raises:
-        ValueError: If the file cannot be read or parsed.
-    """
-    try:
-        text = path.read_text()
-        layer = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except OSError as error:
-        raise ValueError(f"cannot read config file {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # of parsers, of bad UTF-8, of deep nesting
-        raise ValueError(f"config file {path} is not valid: {error}") from error
-    if not isinstance(layer, dict):
-        raise ValueError(f"config file {path} must hold sections, got {type(layer).__name__}")
-    return layer
-
-
-def parse_setting(text: str) -> Layer:
-    """Turn `section.key=value` into a layer; the value is TOML, a bare word is a string.
-
-    Raises:
-        ValueError: If the text has no key or no "=".
-    """
-    name, equals, value = text.partition("=")
-    keys = name.strip().split(".")
-    if not equals or not all(keys):
-        raise ValueError(f"--set takes section.key=value, got {text!r}")
-    try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        parsed = value.strip()
-    for key in reversed(keys):
-        parsed = {key: parsed}
-    return dict(parsed)
-
-
-def _merge(base: Layer, over: Layer) -> dict[str, Any]:
-    merged = dict(base)
-    # The length is one choice with two names: a later layer's choice replaces an earlier one's.
-    for name, other in (("steps", "epochs"), ("epochs", "steps")):
-        if over.get(name) is not None and other not in over:
-            merged.pop(other, None)
-    for key, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
-
-
-def _known_keys(kind: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401 a dataclass type
-    known: dict[str, Any] = {}
-    for field in dataclasses.fields(kind):
-        known[prefix + field.name] = field
-        if dataclasses.is_dataclass(field.type):
-            known |= _known_keys(field.type, f"{prefix}{field.name}.")
-    return known
-
-
-def _check_keys(layer: Layer, known: Mapping[str, Any], prefix: str = "") -> None:
-    for key, value in layer.items():
-        choose(prefix + key, known, "config key")
-        if dataclasses.is_dataclass(known[prefix + key].type):
-            if not isinstance(value, Mapping):
-                raise ValueError(f"config key {prefix}{key} is a section, got {value!r}")
-            _check_keys(value, known, f"{prefix}{key}.")
-
-
-def resolve(*layers: Layer) -> Config:
-    """Merge layers, the last one wins, into a validated configuration.
-
-    Raises:
-        ValueError: One line naming the key, what is allowed and what came.
-    """
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        _check_keys(layer, _known_keys(Config))
-        merged = _merge(merged, layer)
-    return validated(Config, merged)
-
-
-def validated(kind: type[_Kind], plain: Mapping[str, Any]) -> _Kind:
-    """Build a dataclass from plain data.
-
-    Raises:
-        ValueError: One line naming the key, what is allowed and what came.
-    """
-    from pydantic import TypeAdapter, ValidationError
-
-    try:
-        built = TypeAdapter(kind).validate_python(plain)
-    except ValidationError as error:
-        first = error.errors()[0]
-        message = first["msg"].removeprefix("Value error, ")
-        where = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "value_error":
-            raise ValueError(message) from None
-        raise ValueError(f"{where}: {message}, got {first['input']!r}") from None
-    _check_finite(built)
-    return built
-
-
-def _check_finite(built: Any) -> None:  # noqa: ANN401 a dataclass
-    """Refuse infinity and NaN, which pass many comparisons, wherever a number is asked for."""
-    for key, value in flat(dataclasses.asdict(built)).items():
-        numbers = value if isinstance(value, tuple) else (value,)
-        if not all(math.isfinite(number) for number in numbers if isinstance(number, float)):
-            raise ValueError(f"{key} must be finite, got {value}")
-
-
-# What may change when a run is resumed: its length, where it runs, what it says and when it saves.
-# None of it changes a weight or a score of the steps that both lengths have.
-RESUMABLE = (
-    "train.steps",
-    "train.epochs",
-    "train.device",
-    "train.log_every",
-    "train.sample_every",
-    "train.checkpoint_every",
-    "train.checkpoint_minutes",
-    "data.data_dir",
-    "data.download",
-    "sample",
-    "eval",
-)
-
-
-def fixed_changes(before: Layer, now: Layer) -> list[str]:
-    """Name what differs between two whole configurations and is not in `RESUMABLE`."""
-    was, would = flat(before), flat(now)
-    return [
-        f"{key} {json.dumps(would.get(key))} (was {json.dumps(was.get(key))})"
-        for key in sorted(was.keys() | would.keys())
-        if was.get(key) != would.get(key)
-        and key not in RESUMABLE
-        and key.partition(".")[0] not in RESUMABLE
-    ]
-
-
-def check_resumable(before: Layer, now: Layer) -> None:
-    """Refuse a changed configuration for a run that is resumed.
-
-    Args:
-        before: The run's whole configuration, see `to_plain`.
-        now: The same as it would go on.
-
-    Raises:
-        ValueError: Naming every changed entry that is not in `RESUMABLE`.
-    """
-    if changed := fixed_changes(before, now):
-        raise ValueError(
-            f"--resume continues a run as it was; only {', '.join(RESUMABLE)} may change, "
-            f"got {', '.join(changed)}"
-        )
-
-
-def flat(plain: Layer) -> dict[str, Any]:
-    """Return nested settings as dotted key -> value."""
-    entries: dict[str, Any] = {}
-    for key, value in plain.items():
-        nested = value if isinstance(value, Mapping) else {}
-        entries |= {f"{key}.{name}": entry for name, entry in nested.items()} or {key: value}
-    return entries
-
-
-def to_plain(config: Config) -> dict[str, Any]:
-    """Return the configuration as nested plain data, ready for JSON."""
-    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
-    return plain

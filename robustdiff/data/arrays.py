@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from corruptions import NoisyLabels
-from robustdiff.config.sections import DataConfig, choose
+from robustdiff.config.layers import choose
+from robustdiff.config.sections import DataConfig
 from robustdiff.data.folder import DEFAULT_SIZE, read_folder
 from robustdiff.progress import Report
 

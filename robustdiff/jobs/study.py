@@ -30,17 +30,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from robustdiff.config.sections import (
-    Config,
-    Layer,
-    choose,
-    fixed_changes,
-    preset,
-    read_layer,
-    resolve,
-    to_plain,
-    validated,
-)
+from robustdiff.config.layers import Layer, choose, read_layer, resolve, to_plain, validated
+from robustdiff.config.presets import preset
+from robustdiff.config.roles import fixed_changes
+from robustdiff.config.sections import Config
 from robustdiff.errors import DamagedError, DivergedError, LockedError, TakenError
 from robustdiff.jobs.evaluate import evaluate_run
 from robustdiff.jobs.train import resume_run, start_run

@@ -13,7 +13,9 @@ import numpy as np
 import torch
 
 from corruptions import NoisyLabels, corrupt, labels_from, load_matrix, read_labels
-from robustdiff.config.sections import Config, check_resumable, to_plain
+from robustdiff.config.layers import to_plain
+from robustdiff.config.roles import check_resumable
+from robustdiff.config.sections import Config
 from robustdiff.data.arrays import Images, LabelledImages, known_noise, load_images
 from robustdiff.device import keep_freed_memory, pick_device, set_precision
 from robustdiff.diffusion.generate import class_labels, generate

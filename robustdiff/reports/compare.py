@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 from scipy.stats import t as student
 
-from robustdiff.config.sections import Config, NoiseConfig, flat, to_plain
+from robustdiff.config.layers import flat, to_plain
+from robustdiff.config.sections import Config, NoiseConfig
 from robustdiff.files.atomic import write_text
 from robustdiff.reports.figures import write_figure
 from robustdiff.reports.markdown import plain_text

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from corruptions import NoisyLabels
 from curricula import Trust
-from robustdiff.config.sections import Config, read_layer, resolve, to_plain
+from robustdiff.config.layers import read_layer, resolve, to_plain
+from robustdiff.config.sections import Config
 from robustdiff.data.arrays import images_digest
 from robustdiff.errors import DamagedError, LockedError, TakenError
 from robustdiff.files.atomic import forget_temporaries, named, write_atomic, write_text

@@ -10,7 +10,8 @@ import torch
 from benchmarks.speed import costs, rates
 from benchmarks.speed.contenders import OURS, PLAIN, WIDTHS, contenders, cosine_times
 from benchmarks.speed.parts import PARTS, flops, parts
-from robustdiff.config.sections import preset, resolve
+from robustdiff.config.layers import resolve
+from robustdiff.config.presets import preset
 from robustdiff.diffusion.schedules import cosine
 
 IMAGES = costs.made_up(40, 8, 10)

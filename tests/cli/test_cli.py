@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from robustdiff.classifiers import image as evaluator
-from robustdiff.config.sections import DEFAULT_PRESETS, preset, presets, resolve
+from robustdiff.config.layers import resolve
+from robustdiff.config.presets import DEFAULT_PRESETS, preset, presets
 from robustdiff.runs.folder import Run
 from robustdiff.training import loop as module
 

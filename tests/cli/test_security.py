@@ -16,7 +16,7 @@ from robustdiff.cli.console import plain, printable
 
 from corruptions import NoisyLabels, corrupt, read_labels
 from robustdiff.classifiers.noisy_image import TimeClassifier
-from robustdiff.config.sections import resolve
+from robustdiff.config.layers import resolve
 from robustdiff.data.arrays import load_images
 from robustdiff.errors import DamagedError
 from robustdiff.files.atomic import sha256

@@ -22,7 +22,7 @@ from curricula import (
     trusted,
 )
 from curricula.draw import draw_order, standardise
-from robustdiff.config.sections import CurriculumName, TreatmentName
+from robustdiff.config.names import CurriculumName, TreatmentName
 
 
 def predictions(seed=0, shape=(6, 1, 4, 4)):

@@ -11,7 +11,7 @@ import torch
 from robustdiff.cli.app import main
 from safetensors.torch import load_file
 
-from robustdiff.config.sections import resolve
+from robustdiff.config.layers import resolve
 from robustdiff.errors import DamagedError
 from robustdiff.files.atomic import write_atomic
 from robustdiff.files.checkpoint import load_checkpoint, save_checkpoint

@@ -16,7 +16,7 @@ from robustdiff.cli.app import main
 from safetensors.torch import load_file
 
 from corruptions import corrupt
-from robustdiff.config.sections import resolve
+from robustdiff.config.layers import resolve
 from robustdiff.data import arrays as data
 from robustdiff.jobs import evaluate
 from robustdiff.jobs import sample as samples

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from robustdiff.config.sections import preset, resolve
+from robustdiff.config.layers import resolve
+from robustdiff.config.presets import preset
 from robustdiff.data.arrays import LabelledImages
 from robustdiff.diffusion.generate import generate
 from robustdiff.diffusion.nets.unet import UNet

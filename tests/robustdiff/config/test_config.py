@@ -1,17 +1,24 @@
 import json
+import math
+import typing
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustdiff.config.sections import (
-    RESUMABLE,
-    check_resumable,
-    flat,
-    read_layer,
-    resolve,
-    to_plain,
-)
+from corruptions import MODES
+from curricula import CURRICULA, TREATMENTS
+from robustdiff.config import names, roles
+from robustdiff.config.bounds import Within
+from robustdiff.config.layers import flat, read_layer, resolve, to_plain
+from robustdiff.config.roles import check_resumable, distinguishing, keys_of, role_of
+from robustdiff.config.sections import TrainConfig
+from robustdiff.data import arrays as registry
+from robustdiff.diffusion import schedules
+from robustdiff.diffusion.noise_levels import LOG_SNR_DISTRIBUTIONS
+from robustdiff.diffusion.process import PREDICTIONS
+from robustdiff.diffusion.samplers import SAMPLERS
+from robustdiff.jobs.sample import GUIDES
 
 UNIT = st.floats(0, 1, exclude_max=True)
 POSITIVE = st.integers(1, 10**6)
@@ -101,15 +108,25 @@ def test_every_changed_entry_is_refused_by_name_when_a_run_is_resumed(key):
     before, now = to_plain(resolve()), to_plain(resolve())
     section, _, name = key.rpartition(".")
     (now[section] if section else now)[name] = "changed"
-    if key in RESUMABLE or section in RESUMABLE:
+    if role_of(key) in ("length", "evaluation", "place", "logging", "speed"):
         check_resumable(before, now)
     else:
         with pytest.raises(ValueError, match=rf'got {key} "changed" \(was'):
             check_resumable(before, now)
 
 
-def test_what_may_change_exists():
-    assert set(RESUMABLE) <= ENTRIES.keys() | {key.partition(".")[0] for key in ENTRIES}
+def test_every_role_is_that_of_a_setting_or_of_a_section():
+    assert set(roles._ROLES) <= ENTRIES.keys() | {key.partition(".")[0] for key in ENTRIES}
+    everything = keys_of(*typing.get_args(roles.Role))
+    assert everything == list(ENTRIES)
+
+
+def test_what_sets_runs_apart_is_what_changes_a_result():
+    apart = distinguishing(ENTRIES)
+    assert {"train.lr", "noise.rate", "sample.eta", "eval.num_samples", "train.steps"} <= set(apart)
+    assert not {"seed", "data.data_dir", "train.device", "train.log_every", "sample.compile"} & set(
+        apart
+    )
 
 
 def test_deep_nesting_is_refused(tmp_path):
@@ -117,3 +134,54 @@ def test_deep_nesting_is_refused(tmp_path):
     path.write_text("[" * 100_000)
     with pytest.raises(ValueError, match=r"deep\.json"):
         read_layer(path)
+
+
+REGISTRIES = {
+    "DatasetName": registry.DATASETS,
+    "CurriculumName": CURRICULA,
+    "TreatmentName": TREATMENTS,
+    "NoiseMode": MODES,
+    "ScheduleName": schedules.SCHEDULES,
+    "SpacingName": schedules.SPACINGS,
+    "PredictionName": PREDICTIONS,
+    "TimeSamplingName": {"uniform", *LOG_SNR_DISTRIBUTIONS},
+    "SamplerName": SAMPLERS,
+    "GuidanceName": GUIDES,
+}
+
+
+@pytest.mark.parametrize("name", REGISTRIES)
+def test_the_names_of_a_setting_are_the_keys_of_its_registry(name):
+    assert set(typing.get_args(getattr(names, name))) == set(REGISTRIES[name])
+
+
+def test_names_without_a_registry_are_few():
+    literals = {name for name, value in vars(names).items() if typing.get_args(value)}
+    # Two branches each, in one function that raises nothing else.
+    branches = {"BadImage", "ObjectiveName", "LossWeightName", "FeaturesName"}
+    assert literals - REGISTRIES.keys() == branches
+
+
+@pytest.mark.parametrize(
+    ("bounds", "inside", "outside", "said"),
+    [
+        (Within(1), [1, 2.5, math.inf], [0, 0.99, math.nan], "at least 1"),
+        (Within(0, without="low"), [1e-9, 3], [0, -1], "positive"),
+        (Within(2, without="low"), [3], [2], "above 2"),
+        (Within(high=2), [2, -math.inf], [2.1], "at most 2"),
+        (Within(high=2, without="high"), [1.9], [2], "below 2"),
+        (Within(0, 1), [0, 1], [-0.1, 1.1], "in [0, 1]"),
+        (Within(0, 1, without="high"), [0], [1], "in [0, 1)"),
+        (Within(0, 1, without="low"), [1], [0], "in (0, 1]"),
+    ],
+)
+def test_bounds_say_what_they_allow(bounds, inside, outside, said):
+    assert all(number in bounds for number in inside)
+    assert not any(number in bounds for number in outside)
+    assert str(bounds) == said
+
+
+def test_bounds_hold_however_a_section_is_made():
+    for make in (lambda: TrainConfig(steps=0), lambda: resolve({"train": {"steps": 0}})):
+        with pytest.raises(ValueError, match=r"^train\.steps must be at least 1, got 0$"):
+            make()

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from robustdiff.config.sections import Config, SampleConfig, resolve
+from robustdiff.config.layers import resolve
+from robustdiff.config.sections import Config, SampleConfig
 from robustdiff.data.arrays import to_uint8
 from robustdiff.diffusion.generate import generate, generate_trajectory
 from robustdiff.diffusion.model import Model

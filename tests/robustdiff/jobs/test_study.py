@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from robustdiff.config.sections import resolve
+from robustdiff.config.layers import resolve
 from robustdiff.errors import DivergedError, InterruptedRunError, TakenError
 from robustdiff.jobs import study as module
 from robustdiff.jobs.study import Cell, Outcome, plan, read_study, run_study

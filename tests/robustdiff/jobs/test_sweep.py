@@ -124,7 +124,7 @@ def test_names_of_weaker_runs_are_shown_as_they_are(run, made, tmp_path, name):
     ("over", "values", "says"),
     [
         ("steps", [2.5], "numbers of steps must be whole, got 2.5"),
-        ("steps", [0.0], "sample.steps must be at least 1, got 0"),
+        ("steps", [0.0], r"sample.steps must be in \[1, 10000\], got 0"),
         ("guidance", [-1.0], "guidance_weight must be at least 0"),
         ("guidance", [], "at least one value"),
         ("guidance", [1.0, math.inf], "must be finite, got 1.0, inf"),

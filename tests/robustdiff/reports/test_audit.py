@@ -8,7 +8,8 @@ import torch
 
 from corruptions import corrupt
 from curricula import Trust
-from robustdiff.config.sections import DataConfig, resolve
+from robustdiff.config.layers import resolve
+from robustdiff.config.sections import DataConfig
 from robustdiff.data.arrays import load_images
 from robustdiff.progress import Silent
 from robustdiff.reports.audit import (

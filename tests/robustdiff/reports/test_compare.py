@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from robustdiff.config.sections import resolve, to_plain
+from robustdiff.config.layers import resolve, to_plain
 from robustdiff.reports.compare import (
     cell,
     compare_runs,

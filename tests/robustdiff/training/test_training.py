@@ -9,13 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from corruptions import corrupt
 from curricula import CURRICULA, Labels
 from robustdiff.classifiers.noisy_image import TimeClassifier
-from robustdiff.config.sections import (
-    CurriculumConfig,
-    DataConfig,
-    ModelConfig,
-    TrainConfig,
-    resolve,
-)
+from robustdiff.config.layers import resolve
+from robustdiff.config.sections import CurriculumConfig, DataConfig, ModelConfig, TrainConfig
 from robustdiff.data.arrays import LabelledImages, load_images
 from robustdiff.device import set_precision
 from robustdiff.diffusion.model import Model

@@ -1,0 +1,32 @@
+"""Names that a setting may have: the keys of registries in other modules; a test compares them."""
+
+from typing import Literal
+
+DatasetName = Literal["digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "folder"]
+BadImage = Literal["refuse", "skip"]
+CurriculumName = Literal[
+    "uniform",
+    "dynamics-cond",
+    "dynamics-uncond",
+    "dynamics-dropout",
+    "small-loss",
+    "pmi",
+    "margin",
+    "sieve",
+    "aum",
+    "forgetting",
+    "crossfit",
+    "random",
+    "oracle",
+]
+TreatmentName = Literal["none", "select", "reweight", "null", "relabel", "soft"]
+NoiseMode = Literal["exact", "exact-overall", "exact-per-class", "bernoulli"]
+ScheduleName = Literal["cosine", "cosine-paper", "linear"]
+PredictionName = Literal["eps", "x0", "v"]
+TimeSamplingName = Literal["uniform", "cosine", "log-snr-uniform", "log-snr-normal"]
+LossWeightName = Literal["none", "min-snr", "sigmoid"]
+ObjectiveName = Literal["plain", "tdsm", "tdsm-class"]
+GuidanceName = Literal["classifier-free", "classifier", "auto"]
+SamplerName = Literal["ancestral", "ddim", "dpm-solver++", "heun", "edm"]
+SpacingName = Literal["even", "karras"]
+FeaturesName = Literal["classifier", "inception"]
