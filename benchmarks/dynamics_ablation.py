@@ -27,7 +27,7 @@ from robustdiff.diffusion.model import Model
 from robustdiff.jobs.train import make_task, prepare_labels
 from robustdiff.labels.scoring import Probing, prediction_scores
 from robustdiff.progress import Silent
-from robustdiff.reports.compare import cell
+from robustdiff.reports.intervals import cell
 from robustdiff.training.loop import StepDone, train
 from robustdiff.training.state import new_state
 from robustdiff.training.task import steps_per_pass

@@ -36,8 +36,8 @@ from robustdiff.metrics.distribution import (
 )
 from robustdiff.metrics.neighbours import density_coverage
 from robustdiff.progress import Silent
-from robustdiff.reports.compare import cell, interval
 from robustdiff.reports.figures import write_figure
+from robustdiff.reports.intervals import cell, interval
 
 METRICS = ("FID", "IS", "density", "coverage", "NLL", "class-wise FID")
 CLUSTERS = 10

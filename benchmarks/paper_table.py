@@ -14,7 +14,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
-from robustdiff.reports.compare import cell, interval
+from robustdiff.reports.intervals import cell, interval
 
 
 class Pattern(NamedTuple):

@@ -23,11 +23,11 @@ def compare(
         COLUMNS,
         GAP,
         by_noise,
-        cell,
         compare_runs,
         find_runs,
         write_comparison,
     )
+    from robustdiff.reports.intervals import cell
 
     rows = compare_runs(find_runs(runs))
     columns = ("label accuracy", "class-wise FID", GAP, "AUROC")

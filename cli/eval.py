@@ -79,30 +79,21 @@ def evaluate(
         _print_table(result)
 
 
-# Row -> (figure of the generated images, the same of held-out real images).
-_ROWS = {
-    "FID (lower is better)": ("fid", "fid_floor"),
-    "class-wise FID (lower is better)": ("class_fid", "class_fid_floor"),
-    "KID (0 is ideal)": ("kid", "kid_floor"),
-    "inception score (higher is better)": ("inception_score", "inception_score_real"),
-    "NLL of the class (lower is better)": ("nll", "nll_real"),
-    "label accuracy (1 is ideal)": ("label_accuracy", "label_accuracy_real"),
-    "density (1 is ideal)": ("density", "density_real"),
-    "coverage (1 is ideal)": ("coverage", "coverage_real"),
-}
-
-
 def _print_table(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from robustdiff.metrics.catalogue import METRICS
+
+    sample = result["sample"]
     title = (
-        f"{plain(result['run'])}\n{result['num_samples']} samples, {result['sampler']} "
-        f"{result['steps']} steps, w = {result['guidance_weight']:g}"
+        f"{plain(result['run'])}\n{result['num_samples']} samples, {sample['sampler']} "
+        f"{sample['steps']} steps, w = {sample['guidance_weight']:g}"
     )
     table = Table("", "generated", "real, held out", title=title)
-    for row, (generated, real) in _ROWS.items():
-        table.add_row(row, f"{result[generated]:.3f}", f"{result[real]:.3f}")
+    for metric in METRICS:
+        figures = (f"{result[key]:.3f}" for key in (metric.key, metric.real))
+        table.add_row(f"{metric.title} ({metric.ideal})", *figures)
     console = Console()
     console.print(table)
     found = result["detection"]

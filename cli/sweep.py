@@ -99,17 +99,16 @@ def _print_table(rows: list[dict[str, str]], plot: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from robustdiff.jobs.sweep import FIGURES
+    from robustdiff.jobs.sweep import SHOWN
 
     # Fits into 80 columns.
-    names = ("FID", "class FID", "IS", "NLL", "accuracy", "coverage")
-    table = Table("sampler", "calls", "w", *names, box=box.SIMPLE, padding=0)
+    titles = (metric.title.replace(" ", "\n") for metric in SHOWN)
+    table = Table("sampler", "calls", "w", *titles, box=box.SIMPLE, padding=0)
     for row in rows:
-        figures = (f"{float(row[key]):.3f}" for key in FIGURES)
+        figures = (f"{float(row[metric.key]):.3f}" for metric in SHOWN)
         table.add_row(row["sampler"], row["denoiser_calls"], row["guidance_weight"], *figures)
-    first = rows[0]
     table.add_section()
-    table.add_row("real", "", "", *(f"{float(first[p]):.3f}" for _, p, _ in FIGURES.values()))
+    table.add_row("real", "", "", *(f"{float(rows[0][metric.real]):.3f}" for metric in SHOWN))
     console = Console()
     console.print(table)
     where = printable(f"also in {plot.with_suffix('.csv')}, drawn in {plot}")

@@ -1,28 +1,29 @@
-"""Judge a run: generate images, compare them with real ones, and the scores with the truth."""
+"""Evaluate a run: its images against real ones, its scores against the truth."""
 
-import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from corruptions import NoisyLabels
 from robustdiff.classifiers.image import load_or_train
+from robustdiff.config.layers import to_plain
 from robustdiff.config.sections import Config
 from robustdiff.data.arrays import Images, known_noise, load_images
 from robustdiff.diffusion.generate import class_labels
-from robustdiff.files.atomic import write_text
+from robustdiff.files.atomic import sha256
 from robustdiff.jobs.sample import sample_run
 from robustdiff.metrics.report import Reference, make_reference, measure
 from robustdiff.parallel import ALONE, Workers
 from robustdiff.progress import Report
 from robustdiff.reports.pictures import image_grid, write_png
-from robustdiff.runs.folder import Run
+from robustdiff.runs.evaluations import save_evaluation
+from robustdiff.runs.folder import Run, open_run
 
-# One evaluator judges all runs on a dataset, so its seed is not the run's.
+# All runs on a dataset share one evaluator, so its seed is not the run's.
 _EVALUATOR_SEED = 0
 _MOST_SAMPLES = 1000
 
@@ -44,20 +45,7 @@ def classes_to_make(config: Config, images: Images) -> Tensor:
     return class_labels(count, images.num_classes)
 
 
-@dataclass(frozen=True)
-class Judge:
-    """What generated images of a dataset are measured with.
-
-    Attributes:
-        reference: The real images, measured.
-        digest: SHA-256 of the evaluator.
-    """
-
-    reference: Reference
-    digest: str
-
-
-def make_judge(
+def load_reference(
     run: Run,
     config: Config,
     images: Images,
@@ -66,8 +54,21 @@ def make_judge(
     seed: int,
     inception_weights: Path | None = None,
     evaluators: Path | None = None,
-) -> Judge:
-    """Measure a run's dataset; see `evaluate_run` for arguments and errors."""
+) -> tuple[Reference, str]:
+    """Measure the real images that a run's are compared with.
+
+    Args:
+        run: The run.
+        config: Its configuration, for the eval section.
+        images: Its dataset.
+        report: Receives progress.
+        seed: Seed of choices within metrics.
+        inception_weights: See `evaluate_run`.
+        evaluators: See `evaluate_run`.
+
+    Returns:
+        The reference, and the SHA-256 of the evaluator's weights.
+    """
     evaluator, digest = load_or_train(
         evaluators or run.path.resolve().parent / "evaluators",
         images.name,
@@ -88,7 +89,7 @@ def make_judge(
         seed=seed,
         embed_images=_embedding(config, inception_weights),
     )
-    return Judge(reference, digest)
+    return reference, digest
 
 
 def evaluate_run(
@@ -97,7 +98,7 @@ def evaluate_run(
     report: Report,
     *,
     seed: int,
-    inception_weights: Path | None,
+    inception_weights: Path | None = None,
     evaluators: Path | None = None,
     workers: Workers = ALONE,
 ) -> dict[str, Any]:
@@ -106,7 +107,7 @@ def evaluate_run(
     Args:
         run: The run.
         config: Its configuration; sample, eval and data sections may differ from the stored ones.
-        report: Told about progress.
+        report: Receives progress.
         seed: Seed of the generated images.
         inception_weights: File of Inception weights, for `eval.features = "inception"`.
         evaluators: Folder that keeps evaluators; None is "evaluators" beside the run.
@@ -124,7 +125,7 @@ def evaluate_run(
     generated = sample_run(run, config, images, classes, seed, report, workers)
     if not workers.leader:
         return {}
-    judge = make_judge(
+    reference, digest = load_reference(
         run,
         config,
         images,
@@ -133,11 +134,28 @@ def evaluate_run(
         inception_weights=inception_weights,
         evaluators=evaluators,
     )
-    measured = measure(judge.reference, generated, classes)
-    trust, noise = run.trust(), known_noise(config.data, labels)
+    weak = config.sample.weak
+    metrics = {
+        **_about(run, config, images, labels),
+        **measure(reference, generated, classes),
+        **_about_scores(run, labels),
+        "evaluator_sha256": digest,
+        "weights_sha256": sha256(run.weights_file),
+        "weak_sha256": None if weak is None else sha256(open_run(Path(weak)).weights_file),
+        "evaluation_seed": seed,
+        **{name: to_plain(config)[name] for name in ("sample", "eval")},
+    }
+    columns = images.num_classes
+    write_png(run.samples / "eval.png", image_grid(generated[: 10 * columns], columns))
+    save_evaluation(run, metrics)
+    return metrics
+
+
+def _about(run: Run, config: Config, images: Images, labels: NoisyLabels) -> dict[str, Any]:
+    """Return what a run is and how long it took, as metrics.json holds it."""
+    noise = known_noise(config.data, labels)
     training, scoring, preparing = run.seconds(min(config.train.batch_size, len(images.train)))
-    rounds = [entry for entry in run.history() if "round" in entry]
-    result = {
+    return {
         "run": str(run.path),
         "dataset": images.name,
         "noise": noise,
@@ -145,24 +163,21 @@ def evaluate_run(
         "curriculum": config.curriculum.name,
         "objective": config.objective.name,
         "seed": config.seed,
-        **measured,
-        "detection": run.detection(labels),
-        "estimated_noise": None if trust is None or math.isnan(trust.noise) else trust.noise,
-        "temperature": rounds[-1].get("temperature") if rounds else None,
         "training_seconds": training,
         "scoring_seconds": scoring,
         "preparing_seconds": preparing,
-        "features": config.eval.features,
-        "evaluator_sha256": judge.digest,
-        "guidance": config.sample.guidance,
-        "guidance_weight": config.sample.guidance_weight,
-        "sampler": config.sample.sampler,
-        "steps": config.sample.steps,
     }
-    columns = images.num_classes
-    write_png(run.samples / "eval.png", image_grid(generated[: 10 * columns], columns))
-    write_text(run.metrics_file, json.dumps(result, indent=2, allow_nan=False) + "\n")
-    return result
+
+
+def _about_scores(run: Run, labels: NoisyLabels) -> dict[str, Any]:
+    """Return what a run's newest scores say about its labels."""
+    trust = run.trust()
+    rounds = [entry for entry in run.history() if "round" in entry]
+    return {
+        "detection": run.detection(labels),
+        "estimated_noise": None if trust is None or math.isnan(trust.noise) else trust.noise,
+        "temperature": rounds[-1].get("temperature") if rounds else None,
+    }
 
 
 def _embedding(config: Config, weights: Path | None) -> Callable[[Tensor], Tensor] | None:

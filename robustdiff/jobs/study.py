@@ -38,6 +38,7 @@ from robustdiff.errors import DamagedError, DivergedError, LockedError, TakenErr
 from robustdiff.jobs.evaluate import evaluate_run
 from robustdiff.jobs.train import resume_run, start_run
 from robustdiff.progress import Report
+from robustdiff.runs.evaluations import forget_evaluations, has_evaluation
 from robustdiff.runs.folder import Run
 from robustdiff.training.task import total_steps
 
@@ -137,8 +138,7 @@ def standing(run: Run, config: Config) -> Literal["to do", "to resume", "done"]:
         changed = [f"{steps} steps (was {was})"] if grown < 0 else []
     if changed:
         raise ValueError(f"made with other settings: {', '.join(changed)}; delete it or use --out")
-    judged_alike = (stored.sample, stored.eval) == (config.sample, config.eval)
-    return "done" if run.metrics_file.exists() and judged_alike and not grown else "to resume"
+    return "done" if not grown and has_evaluation(run, config) else "to resume"
 
 
 def _length(config: Config) -> tuple[int | None, int | None]:
@@ -206,8 +206,8 @@ def run_study(cells: list[Cell], out: Path, report: Report) -> Outcome:
 
 def _finish(run: Run, config: Config, out: Path, report: Report, *, resume: bool) -> None:
     if resume:
-        # Figures of fewer steps or other settings must not outlive an interruption.
-        run.metrics_file.unlink(missing_ok=True)
+        if _length(run.config()) != _length(config):
+            forget_evaluations(run)  # figures of fewer steps must not outlive an interruption
         resume_run(run, config, report)
     else:
         start_run(config, run.path, report)

@@ -1,4 +1,4 @@
-"""One setting of sampling varied, every value judged: a CSV and a plot.
+"""One setting of sampling varied, every value evaluated: a CSV and a plot.
 
 The CSV is also the record of what is done: a point that it has, under the same weights and the same
 other settings, is not made again. So a sweep can be stopped, resumed and extended.
@@ -8,45 +8,39 @@ import csv
 import io
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
+from robustdiff.config.roles import keys_of
 from robustdiff.config.sections import Config, SampleConfig
 from robustdiff.data.arrays import load_images
 from robustdiff.diffusion.samplers import denoiser_calls
 from robustdiff.errors import DamagedError
 from robustdiff.files.atomic import sha256, write_text
-from robustdiff.jobs.evaluate import classes_to_make, make_judge
+from robustdiff.jobs.evaluate import classes_to_make, load_reference
 from robustdiff.jobs.sample import sample_run
+from robustdiff.metrics.catalogue import METRICS
 from robustdiff.metrics.report import measure
 from robustdiff.progress import Report
-from robustdiff.reports.figures import write_figure
+from robustdiff.reports.figures import Line, sweep_figure, write_figure
 from robustdiff.runs.folder import Run, open_run
 
-Row = dict[str, str]
+Record = dict[str, str]
+"""One row of the CSV: a setting and its figures."""
 
-# What a point is a function of; rows that agree in the first part may share a plot, rows that
-# differ in nothing but the swept setting share a line.
-_JUDGED_BY = ("weights", "evaluator", "features", "num_samples", "seed")
-_SPEED = ("batch_size", "compile")  # what changes the images at most by rounding
-_SETTING = tuple(entry.name for entry in fields(SampleConfig) if entry.name not in _SPEED)
-_KEY = (*_JUDGED_BY, *_SETTING)
-# Figure -> (its name, the partner that real images get, logarithmic axis).
-FIGURES = {
-    "fid": ("FID", "fid_floor", True),
-    "class_fid": ("class-wise FID", "class_fid_floor", True),
-    "inception_score": ("inception score", "inception_score_real", False),
-    "nll": ("NLL of the class", "nll_real", True),
-    "label_accuracy": ("label accuracy", "label_accuracy_real", False),
-    "coverage": ("coverage", "coverage_real", False),
-}
-_MEASURED = (*FIGURES, "kid", "density")
-_PARTNERS = (*(partner for _, partner, _ in FIGURES.values()), "kid_floor", "density_real")
-_COLUMNS = (*_KEY, "denoiser_calls", *_MEASURED, *_PARTNERS)
+# What figures depend on besides the settings of sampling.
+_MEASURED_WITH = ("weights", "evaluator", "features", "num_samples", "seed")
+# Settings of sampling that change the images by more than rounding.
+_SETTINGS = tuple(
+    key.removeprefix("sample.") for key in keys_of("evaluation") if key.startswith("sample.")
+)
+_KEY = (*_MEASURED_WITH, *_SETTINGS)
+_FIGURES = (*(m.key for m in METRICS), *(m.real for m in METRICS))
+_COLUMNS = (*_KEY, "denoiser_calls", *_FIGURES)
+SHOWN = tuple(metric for metric in METRICS if metric.key not in ("kid", "density"))
+"""Metrics in the plot and on the terminal; the CSV has all."""
 _SHORT = 12
 
 # What is swept -> (swept entry of the setting, column on the horizontal axis, its name).
@@ -94,8 +88,8 @@ def sweep(
     settings: Sequence[SampleConfig],
     seed: int,
     inception_weights: Path | None = None,
-) -> list[Row]:
-    """Judge settings and write `sweep-<over>.csv` and `.png` in the run's folder.
+) -> list[Record]:
+    """Evaluate settings and write `sweep-<over>.csv` and `.png` in the run's folder.
 
     Args:
         run: The run.
@@ -117,31 +111,50 @@ def sweep(
     read_table(table)  # better now than after the first point
     images = load_images(config.data, report)
     classes = classes_to_make(config, images)
-    judge = make_judge(run, config, images, report, seed=seed, inception_weights=inception_weights)
+    reference, digest = load_reference(
+        run, config, images, report, seed=seed, inception_weights=inception_weights
+    )
     rows = []
     for number, setting in enumerate(settings):
         report.progress(f"sweep over {over}", number, len(settings))
         tried = replace(config, sample=setting)
-        key = _key(run, tried, seed, len(classes), judge.digest)
+        key = _key(run, tried, seed, len(classes), digest)
         row = next((row for row in read_table(table) if _same(row, key, _KEY)), None)
         if row is None:
             generated = sample_run(run, tried, images, classes, seed, report)
-            measured = measure(judge.reference, generated, classes)
+            measured = measure(reference, generated, classes)
             calls = denoiser_calls(setting.sampler, setting.steps)
             row = key | {"denoiser_calls": str(calls)}
-            row |= {name: str(measured[name]) for name in (*_MEASURED, *_PARTNERS)}
+            row |= {name: str(measured[name]) for name in _FIGURES}
             # Read again: another sweep of the run may have written meanwhile.
             _write_table(table, [*read_table(table), row])
         rows.append(row)
     report.progress(f"sweep over {over}", len(settings), len(settings))
-    alike = [row for row in read_table(table) if _same(row, rows[0], _JUDGED_BY)]
-    write_figure(sweep_figure(alike, over), table.with_suffix(".png"))
+    alike = [row for row in read_table(table) if _same(row, rows[0], _MEASURED_WITH)]
+    write_figure(draw_sweep(alike, over), table.with_suffix(".png"))
     return rows
 
 
-def _key(run: Run, config: Config, seed: int, num_samples: int, digest: str) -> Row:
+def draw_sweep(rows: Sequence[Record], over: str) -> Figure:
+    """Draw the figures of a sweep.
+
+    Args:
+        rows: Of a sweep's CSV, alike in weights, evaluator, features, number of images and seed.
+        over: Key of `OVER`.
+    """
+    swept, column, title = OVER[over]
+    lines = []
+    for name, group in _groups(rows, swept):
+        ordered = sorted(group, key=lambda row: float(row[column]))
+        figures = {m.key: [float(row[m.key]) for row in ordered] for m in SHOWN}
+        lines.append(Line(name, [float(row[column]) for row in ordered], figures))
+    real = {metric.key: float(rows[0][metric.real]) for metric in SHOWN}
+    return sweep_figure(lines, real, SHOWN, title, logarithmic=over == "steps")
+
+
+def _key(run: Run, config: Config, seed: int, num_samples: int, digest: str) -> Record:
     setting = config.sample
-    key = {name: str(getattr(setting, name)) for name in _SETTING}
+    key = {name: str(getattr(setting, name)) for name in _SETTINGS}
     if setting.weak is not None:
         key["weak"] += "@" + sha256(open_run(Path(setting.weak)).weights_file)[:_SHORT]
     return {
@@ -154,11 +167,11 @@ def _key(run: Run, config: Config, seed: int, num_samples: int, digest: str) -> 
     }
 
 
-def _same(row: Row, other: Row, names: Sequence[str]) -> bool:
+def _same(row: Record, other: Record, names: Sequence[str]) -> bool:
     return all(row[name] == other[name] for name in names)
 
 
-def read_table(path: Path) -> list[Row]:
+def read_table(path: Path) -> list[Record]:
     """Read the rows of a sweep's CSV; none if there is no such file.
 
     Raises:
@@ -169,11 +182,11 @@ def read_table(path: Path) -> list[Row]:
     try:
         reader = csv.DictReader(io.StringIO(path.read_bytes().decode()), strict=True)
         rows = list(reader)
-        whole = tuple(reader.fieldnames or ()) == _COLUMNS and all(
+        whole = sorted(reader.fieldnames or ()) == sorted(_COLUMNS) and all(
             None not in row and None not in row.values() for row in rows
         )
         for row in rows:
-            [float(row[name]) for name in (*_MEASURED, *_PARTNERS)]
+            [float(row[name]) for name in _FIGURES]
     except (ValueError, TypeError, KeyError, csv.Error):
         whole = False
     if not whole:
@@ -181,7 +194,7 @@ def read_table(path: Path) -> list[Row]:
     return rows
 
 
-def _write_table(path: Path, rows: Sequence[Row]) -> None:
+def _write_table(path: Path, rows: Sequence[Record]) -> None:
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, _COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -189,10 +202,10 @@ def _write_table(path: Path, rows: Sequence[Row]) -> None:
     write_text(path, buffer.getvalue())
 
 
-def _lines(rows: Sequence[Row], swept: str) -> Iterator[tuple[str, list[Row]]]:
+def _groups(rows: Sequence[Record], swept: str) -> Iterator[tuple[str, list[Record]]]:
     """Group rows that differ in nothing but the swept setting; name what sets the groups apart."""
-    rest = [name for name in _SETTING if name != swept]
-    groups: dict[tuple[str, ...], list[Row]] = {}
+    rest = [name for name in _SETTINGS if name != swept]
+    groups: dict[tuple[str, ...], list[Record]] = {}
     for row in rows:
         groups.setdefault(tuple(row[name] for name in rest), []).append(row)
     differs = [i for i in range(len(rest)) if len({key[i] for key in groups}) > 1]
@@ -210,50 +223,3 @@ def _named(setting: str, value: str) -> str:
     if setting == "weak":
         return f"away from {Path(value.rpartition('@')[0]).name}"
     return f"{setting.removeprefix('guidance_')} {value}"
-
-
-def _logarithmic(axis: Axis) -> None:
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_formatter(NullFormatter())
-
-
-def sweep_figure(rows: Sequence[Row], over: str) -> Figure:
-    """Draw the figures of a sweep, one panel each, beside what held-out real images get.
-
-    Args:
-        rows: Rows of a sweep's CSV, judged alike.
-        over: Key of `OVER`.
-    """
-    swept, column, name = OVER[over]
-    figure = Figure(figsize=(10.5, 6.2), dpi=110, layout="constrained")
-    panels = figure.subplots(2, 3).ravel()
-    handles = {}
-    for panel, (key, (title, partner, logarithmic)) in zip(panels, FIGURES.items(), strict=True):
-        for label, group in _lines(rows, swept):
-            ordered = sorted(group, key=lambda row: float(row[column]))
-            x = [float(row[column]) for row in ordered]
-            y = [float(row[key]) for row in ordered]
-            (handles[label],) = panel.plot(x, y, marker="o", markersize=3.5, linewidth=1.2)
-        real = panel.axhline(float(rows[0][partner]), color="0.4", linestyle="--", linewidth=1)
-        panel.set_title(title, fontsize=10)
-        panel.grid(visible=True, color="0.92")
-        panel.set_xlabel(name, fontsize=9)
-        if column == "denoiser_calls":
-            panel.set_xscale("log")
-            _logarithmic(panel.xaxis)
-        if logarithmic:
-            panel.set_yscale("log")
-            _logarithmic(panel.yaxis)
-    labels = {"real, held out": real} | {label: line for label, line in handles.items() if label}
-    legend = figure.legend(
-        labels.values(),
-        labels.keys(),
-        loc="outside lower center",
-        ncols=3,
-        frameon=False,
-        fontsize=9,
-    )
-    for text in legend.get_texts():
-        text.set_parse_math(False)  # a run's name may hold dollar signs
-    return figure

@@ -4,51 +4,51 @@ import csv
 import io
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
-from scipy.stats import t as student
 
 from robustdiff.config.layers import flat, to_plain
+from robustdiff.config.roles import distinguishing
 from robustdiff.config.sections import Config, NoiseConfig
 from robustdiff.files.atomic import write_text
-from robustdiff.reports.figures import write_figure
+from robustdiff.metrics.catalogue import DETECTION, METRICS
+from robustdiff.reports.figures import comparison_figure, write_figure
+from robustdiff.reports.intervals import cell, interval
 from robustdiff.reports.markdown import plain_text
+from robustdiff.runs.evaluations import Evaluation, Metrics, evaluations, settings_used
 from robustdiff.runs.folder import Run
 
-Metrics = dict[str, Any]
 
-# Column -> figure of one run, None where it has none.
+def _entry(metrics: Metrics, *, key: str) -> float | None:
+    value: float | None = metrics[key] if key in _NEEDED else metrics.get(key)
+    return value
+
+
+def _noise_error(metrics: Metrics) -> float | None:
+    estimated, true = metrics.get("estimated_noise"), metrics["noise"]
+    return None if estimated is None or true is None else abs(estimated - true)
+
+
+def _detected(key: str) -> Callable[[Metrics], float | None]:
+    return lambda metrics: metrics["detection"] and metrics["detection"][key]
+
+
+# Column -> figure of one evaluation, None where it has none.
 COLUMNS: dict[str, Callable[[Metrics], float | None]] = {
-    "label accuracy": lambda m: m["label_accuracy"],
-    "NLL": lambda m: m["nll"],
-    "class-wise FID": lambda m: m["class_fid"],
-    "FID": lambda m: m["fid"],
-    "inception score": lambda m: m.get("inception_score"),
-    "density": lambda m: m.get("density"),
-    "coverage": lambda m: m.get("coverage"),
-    "label accuracy, real": lambda m: m.get("label_accuracy_real"),
-    "NLL, real": lambda m: m.get("nll_real"),
-    "class-wise FID, real": lambda m: m.get("class_fid_floor"),
-    "FID, real": lambda m: m.get("fid_floor"),
-    "inception score, real": lambda m: m.get("inception_score_real"),
-    "density, real": lambda m: m.get("density_real"),
-    "coverage, real": lambda m: m.get("coverage_real"),
-    "AUROC": lambda m: m["detection"] and m["detection"]["auroc"],
-    "precision at rate": lambda m: m["detection"] and m["detection"]["precision_at_rate"],
-    "noise error": lambda m: (
-        None
-        if m.get("estimated_noise") is None or m["noise"] is None
-        else abs(m["estimated_noise"] - m["noise"])
-    ),
-    "training seconds": lambda m: m.get("training_seconds"),
-    "scoring seconds": lambda m: m.get("scoring_seconds"),
-    "preparing seconds": lambda m: m.get("preparing_seconds"),
+    **{metric.title: partial(_entry, key=metric.key) for metric in METRICS},
+    **{f"{metric.title}, real": partial(_entry, key=metric.real) for metric in METRICS},
+    **{title: _detected(key) for key, title in DETECTION.items()},
+    "noise error": _noise_error,
+    "training seconds": partial(_entry, key="training_seconds"),
+    "scoring seconds": partial(_entry, key="scoring_seconds"),
+    "preparing seconds": partial(_entry, key="preparing_seconds"),
 }
 GAP = "gap closed"
+# Every evaluation has these; others came later.
+_NEEDED = ("label_accuracy", "nll", "class_fid", "fid")
 _CLEAN, _UNKNOWN = "clean", "unknown"
 _AS_THEY_ARE = (_CLEAN, _UNKNOWN)
 _MAIN = (
@@ -60,28 +60,7 @@ _MAIN = (
     "precision at rate",
     "noise error",
 )
-# What may differ between runs that are repetitions of each other.
-_FREE = (
-    "seed",
-    "data.data_dir",
-    "data.download",
-    "train.device",
-    "train.log_every",
-    "train.sample_every",
-    "train.checkpoint_every",
-    "train.checkpoint_minutes",
-)
-# Entry of metrics.json -> the setting that it stands for: an evaluation may have had its own.
-_JUDGED_BY = {
-    "features": "eval.features",
-    "num_samples": "eval.num_samples",
-    "guidance": "sample.guidance",
-    "guidance_weight": "sample.guidance_weight",
-    "sampler": "sample.sampler",
-    "steps": "sample.steps",
-    "evaluator_sha256": "evaluator",
-}
-# As many of an evaluator's digest are shown.
+# As many digits of an evaluator's digest are shown.
 _DIGITS = 12
 
 
@@ -117,12 +96,12 @@ def find_runs(paths: Sequence[Path]) -> list[Run]:
     return list(dict.fromkeys(found))
 
 
-class _Judged(NamedTuple):
-    """An evaluated run.
+class _Evaluated(NamedTuple):
+    """One evaluation of a run.
 
     Attributes:
-        config: Its configuration.
-        metrics: Its figures.
+        config: The run's configuration.
+        metrics: The figures.
         settings: What repetitions have in common, dotted key -> value.
         noise: Which noise its labels have.
     """
@@ -140,14 +119,15 @@ class _Judged(NamedTuple):
 
 
 def compare_runs(runs: Sequence[Run]) -> list[Row]:
-    """Group runs that differ in their seed alone, and were judged alike.
+    """Group evaluations that differ in the run's seed alone.
 
     The gap closed is (uniform - method) / (uniform - clean) in class-wise FID, seed by seed: 1 is
     as good as clean labels, or labels as they are where the truth is unknown. It needs runs with
     curriculum "uniform" on noisy and on clean labels.
 
     Args:
-        runs: Evaluated runs; of two with the same settings and seed the one evaluated last counts.
+        runs: Evaluated runs, all evaluations of each; of two with the same settings and seed the
+            last counts.
 
     Returns:
         Rows, by noise, clean labels first, and the lowest class-wise FID first.
@@ -155,16 +135,16 @@ def compare_runs(runs: Sequence[Run]) -> list[Row]:
     Raises:
         ValueError: If a run's metrics cannot be read.
     """
-    groups: dict[str, dict[int, _Judged]] = {}
-    for run in sorted(runs, key=lambda run: run.metrics_file.stat().st_mtime_ns):
-        judged = _judged(run)
-        repetitions = groups.setdefault(json.dumps(judged.settings), {})
-        repetitions[judged.config.seed] = judged
+    found = [(one, run.config()) for run in runs for one in evaluations(run)]
+    groups: dict[str, dict[int, _Evaluated]] = {}
+    for one, config in sorted(found, key=lambda pair: pair[0].path.stat().st_mtime_ns):
+        evaluated = _evaluated(one, config)
+        groups.setdefault(json.dumps(evaluated.settings), {})[config.seed] = evaluated
     plain = {
-        (judged.noise, judged.setup, seed): float(judged.metrics["class_fid"])
+        (one.noise, one.setup, seed): float(one.metrics["class_fid"])
         for group in groups.values()
-        for seed, judged in group.items()
-        if judged.config.curriculum.name == "uniform" and judged.config.objective.name == "plain"
+        for seed, one in group.items()
+        if one.config.curriculum.name == "uniform" and one.config.objective.name == "plain"
     }
     firsts = [next(iter(group.values())) for group in groups.values()]
     headings, names = _headings(firsts), _method_names(firsts)
@@ -181,44 +161,42 @@ def compare_runs(runs: Sequence[Run]) -> list[Row]:
     return sorted(rows, key=lambda row: (row.noise not in _AS_THEY_ARE, row.noise, _quality(row)))
 
 
-def _gap(judged: _Judged, plain: dict[tuple[str, str, int], float]) -> float | None:
+def _gap(evaluated: _Evaluated, plain: dict[tuple[str, str, int], float]) -> float | None:
     """Return the gap closed; None without both ends of it, or where they are the same."""
-    rest = (judged.setup, judged.config.seed)
-    noisy = plain.get((judged.noise, *rest))
+    rest = (evaluated.setup, evaluated.config.seed)
+    noisy = plain.get((evaluated.noise, *rest))
     clean = next((plain[key] for name in _AS_THEY_ARE if (key := (name, *rest)) in plain), None)
-    if judged.noise in _AS_THEY_ARE or noisy is None or clean is None or noisy == clean:
+    if evaluated.noise in _AS_THEY_ARE or noisy is None or clean is None or noisy == clean:
         return None
-    return (noisy - float(judged.metrics["class_fid"])) / (noisy - clean)
+    return (noisy - float(evaluated.metrics["class_fid"])) / (noisy - clean)
 
 
 def _quality(row: Row) -> float:
     return float(np.mean(row.values["class-wise FID"]))
 
 
-def _judged(run: Run) -> _Judged:
+def _evaluated(evaluation: Evaluation, config: Config) -> _Evaluated:
+    path, metrics = evaluation
     try:
-        metrics: Metrics = json.loads(run.metrics_file.read_text())
         for column in COLUMNS.values():
             float(column(metrics) or 0)
         float(metrics["noise"] or 0)
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"cannot read {run.metrics_file}: {error}") from error
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{run.metrics_file} does not hold an evaluation's figures") from error
-    config = run.config()
-    return _Judged(config, metrics, _settings(config, metrics), _noise(config, metrics))
+        settings = _settings(config, metrics)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path} does not hold an evaluation's figures") from error
+    return _Evaluated(config, metrics, settings, _noise(config, metrics))
 
 
 def _settings(config: Config, metrics: Metrics) -> dict[str, Any]:
-    settings = flat(to_plain(config))
+    settings = flat(to_plain(config)) | settings_used(metrics, config)
     if config.curriculum.name == "uniform":
         # Settings of scores say nothing where there are none.
         named = ("curriculum.name", "curriculum.treatment")
         settings = {
             k: v for k, v in settings.items() if k in named or not k.startswith("curriculum.")
         }
-    settings |= {key: metrics[name] for name, key in _JUDGED_BY.items() if name in metrics}
-    return {key: value for key, value in settings.items() if key not in _FREE}
+    settings["evaluator"] = metrics.get("evaluator_sha256")
+    return dict(distinguishing(settings))
 
 
 def _noise(config: Config, metrics: Metrics) -> str:
@@ -229,7 +207,7 @@ def _noise(config: Config, metrics: Metrics) -> str:
     return json.dumps(to_plain(config)["noise"])
 
 
-def _headings(runs: Sequence[_Judged]) -> dict[str, str]:
+def _headings(runs: Sequence[_Evaluated]) -> dict[str, str]:
     """Name every noise; those of one name by every setting in which they differ besides."""
     alike: dict[str, dict[str, dict[str, Any]]] = {}
     for run in runs:
@@ -256,7 +234,7 @@ def _shown(setting: str, value: Any) -> str:  # noqa: ANN401 whatever a setting 
     return f"{setting}={value if isinstance(value, str) else json.dumps(value)}"
 
 
-def _method_names(runs: Sequence[_Judged]) -> list[str]:
+def _method_names(runs: Sequence[_Evaluated]) -> list[str]:
     """Name methods by objective or curriculum, and every setting in which runs differ besides."""
     named = ("objective.name", "curriculum.name", "curriculum.treatment")
     names = []
@@ -280,23 +258,6 @@ def _method_names(runs: Sequence[_Judged]) -> list[str]:
                 parts.append(_shown(key if section == "sample" else setting, short))
         names.append(" ".join(parts))
     return names
-
-
-def interval(values: Sequence[float]) -> tuple[float, float | None]:
-    """Return mean and half-width of the 95 % interval (Student's t); None for one value."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return mean, None
-    width = student.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
-    return mean, float(width)
-
-
-def cell(values: Sequence[float]) -> str:
-    """Format values as mean ± half-width."""
-    if not values:
-        return "-"
-    mean, half = interval(values)
-    return f"{mean:.3f}" if half is None else f"{mean:.3f} ± {half:.3f}"
 
 
 def by_noise(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -343,31 +304,6 @@ def write_comparison(rows: Sequence[Row], folder: Path) -> None:
             [row.noise, row.method, len(row.seeds), *(f for pair in figures for f in pair)]
         )
     write_text(folder / "compare.csv", text.getvalue())
-    write_figure(comparison_figure(rows), folder / "compare.png")
-
-
-def comparison_figure(rows: Sequence[Row]) -> Figure:
-    """Draw class-wise FID and AUROC of every method, one panel row per noise."""
-    parts = by_noise(rows)
-    heights = [0.6 + 0.26 * len(part) for part in parts.values()]
-    figure = Figure(figsize=(9, 1 + sum(heights)), dpi=110, layout="constrained")
-    grid = figure.subplots(len(parts), 2, squeeze=False, height_ratios=heights)
-    for panels, (noise, part) in zip(grid, parts.items(), strict=True):
-        chosen = part[::-1]
-        for axes, column in zip(panels, ("class-wise FID", "AUROC"), strict=True):
-            for place, row in enumerate(chosen):
-                if values := row.values[column]:
-                    mean, half = interval(values)
-                    axes.errorbar(mean, place, xerr=half or 0, fmt="o", color="tab:blue", ms=4)
-                    axes.plot(values, [place] * len(values), "|", color="grey", ms=6)
-            axes.set_ylim(-0.6, len(chosen) - 0.4)
-            names = [row.method for row in chosen] if axes is panels[0] else [""] * len(chosen)
-            axes.set_yticks(range(len(chosen)), names, fontsize=8, parse_math=False)
-            axes.grid(axis="x", alpha=0.3)
-            axes.set_title(f"{noise}: {column}", fontsize=9, loc="left", parse_math=False)
-        panels[0].set_xscale("log")
-        panels[0].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        panels[0].xaxis.set_major_formatter("{x:g}")
-        panels[0].xaxis.set_minor_locator(NullLocator())
-        panels[1].set_xlim(0, 1.02)
-    return figure
+    parts = by_noise(rows).items()
+    drawn = {noise: [(row.method, row.values) for row in part] for noise, part in parts}
+    write_figure(comparison_figure(drawn), folder / "compare.png")

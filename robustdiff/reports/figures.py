@@ -1,14 +1,20 @@
 """Plots for reports, written as PNG."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from robustdiff.files.atomic import write_atomic
+from robustdiff.metrics.catalogue import Metric
+from robustdiff.reports.intervals import interval
 
 _MOST_NUMBERS = 12
 _MOST_TICKS = 30
@@ -87,9 +93,124 @@ def score_figure(
     axes.set_yscale("log")
     axes.set_xlabel("score, high is trusted")
     axes.set_ylabel("labels")
-    # Not "best": of many bars its search is slow, and says so.
+    # Not "best": its search is slow for many bars, and warns.
     axes.legend(frameon=False, loc="upper left")
     return figure
+
+
+def comparison_figure(
+    parts: Mapping[str, Sequence[tuple[str, Mapping[str, Sequence[float]]]]],
+    columns: tuple[str, str] = ("class-wise FID", "AUROC"),
+) -> Figure:
+    """Draw two figures of every method: the mean, its interval, and the single repetitions.
+
+    Args:
+        parts: Noise -> methods, each a name and column -> one value per seed.
+        columns: Left panel, on a logarithmic axis, and right panel, from 0 to 1.
+
+    Returns:
+        The figure, one row of panels per noise.
+    """
+    heights = [0.6 + 0.26 * len(part) for part in parts.values()]
+    figure = Figure(figsize=(9, 1 + sum(heights)), dpi=110, layout="constrained")
+    grid = figure.subplots(len(parts), 2, squeeze=False, height_ratios=heights)
+    for panels, (noise, part) in zip(grid, parts.items(), strict=True):
+        for axes, column in zip(panels, columns, strict=True):
+            _draw_methods(axes, part[::-1], column, named=axes is panels[0])
+            axes.set_title(f"{noise}: {column}", fontsize=9, loc="left", parse_math=False)
+        panels[0].set_xscale("log")
+        _logarithmic(panels[0].xaxis)
+        panels[1].set_xlim(0, 1.02)
+    return figure
+
+
+def _draw_methods(
+    axes: Axes,
+    methods: Sequence[tuple[str, Mapping[str, Sequence[float]]]],
+    column: str,
+    *,
+    named: bool,
+) -> None:
+    for place, (_, values) in enumerate(methods):
+        if values[column]:
+            mean, half = interval(values[column])
+            axes.errorbar(mean, place, xerr=half or 0, fmt="o", color="tab:blue", ms=4)
+            axes.plot(values[column], [place] * len(values[column]), "|", color="grey", ms=6)
+    axes.set_ylim(-0.6, len(methods) - 0.4)
+    names = [name if named else "" for name, _ in methods]
+    axes.set_yticks(range(len(methods)), names, fontsize=8, parse_math=False)
+    axes.grid(axis="x", alpha=0.3)
+
+
+class Line(NamedTuple):
+    """One line of a sweep, in every panel.
+
+    Attributes:
+        name: For the legend; "" leaves it out.
+        x: Swept values, in order.
+        figures: Key of a metric -> its values there.
+    """
+
+    name: str
+    x: Sequence[float]
+    figures: Mapping[str, Sequence[float]]
+
+
+def sweep_figure(
+    lines: Sequence[Line],
+    real: Mapping[str, float],
+    metrics: Sequence[Metric],
+    x_title: str,
+    *,
+    logarithmic: bool,
+) -> Figure:
+    """Draw metrics against a swept setting, one panel each, beside what real images get.
+
+    Args:
+        lines: What to draw.
+        real: Key of a metric -> figure of held-out real images.
+        metrics: Six of the catalogue's.
+        x_title: Name of what is swept.
+        logarithmic: Whether the horizontal axis is.
+
+    Returns:
+        The figure.
+    """
+    figure = Figure(figsize=(10.5, 6.2), dpi=110, layout="constrained")
+    legend = {}
+    for panel, metric in zip(figure.subplots(2, 3).ravel(), metrics, strict=True):
+        drawn = {}
+        for line in lines:
+            y = line.figures[metric.key]
+            (drawn[line.name],) = panel.plot(line.x, y, marker="o", markersize=3.5, linewidth=1.2)
+        floor = panel.axhline(real[metric.key], color="0.4", linestyle="--", linewidth=1)
+        legend = {"real, held out": floor} | {name: part for name, part in drawn.items() if name}
+        panel.set_title(metric.title, fontsize=10)
+        panel.grid(visible=True, color="0.92")
+        panel.set_xlabel(x_title, fontsize=9)
+        if logarithmic:
+            panel.set_xscale("log")
+            _logarithmic(panel.xaxis)
+        if metric.logarithmic:
+            panel.set_yscale("log")
+            _logarithmic(panel.yaxis)
+    box = figure.legend(
+        legend.values(),
+        legend.keys(),
+        loc="outside lower center",
+        ncols=3,
+        frameon=False,
+        fontsize=9,
+    )
+    for text in box.get_texts():
+        text.set_parse_math(False)  # a run's name may hold dollar signs
+    return figure
+
+
+def _logarithmic(axis: Axis) -> None:
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def figure_png(figure: Figure) -> bytes:

@@ -264,12 +264,14 @@ def test_hostile_class_names_on_the_terminal(capsys):
 
 
 def test_hostile_names_of_runs_in_the_table_of_an_evaluation(capsys):
-    from robustdiff.cli.eval import _ROWS, _print_table
+    from robustdiff.cli.eval import _print_table
 
-    figures = {name: 1.0 for pair in _ROWS.values() for name in pair}
+    from robustdiff.metrics.catalogue import METRICS
+
+    figures = {key: 1.0 for metric in METRICS for key in (metric.key, metric.real)}
+    sample = {"sampler": "ddim", "steps": 1, "guidance_weight": 1.0}
     _print_table(figures | {
-        "run": "[red]x[/red]\x1b[2J", "num_samples": 1, "sampler": "ddim", "steps": 1,
-        "guidance_weight": 1.0, "detection": None,
+        "run": "[red]x[/red]\x1b[2J", "num_samples": 1, "sample": sample, "detection": None,
     })  # fmt: skip
     said = capsys.readouterr().out
     assert said.count("[red]x[/red]") == 2

@@ -9,7 +9,8 @@ import torch
 from robustdiff.config.sections import Config, SampleConfig
 from robustdiff.errors import DamagedError
 from robustdiff.jobs import sweep as module
-from robustdiff.jobs.sweep import FIGURES, read_table, settings_to_try, sweep, sweep_figure
+from robustdiff.jobs.sweep import draw_sweep, read_table, settings_to_try, sweep
+from robustdiff.metrics.catalogue import METRICS
 from robustdiff.progress import Silent
 from robustdiff.reports.figures import figure_png
 from robustdiff.runs.folder import Run
@@ -19,29 +20,28 @@ from robustdiff.runs.folder import Run
 def made(monkeypatch):
     """Stand in for sampling and measuring; records the settings that were made."""
     settings = []
-    partners = {partner: 0.1 for _, partner, _ in FIGURES.values()}
+    partners = {metric.real: 0.1 for metric in METRICS}
 
     def sample(run, config, images, classes, seed, report):
         settings.append(config.sample)
         return config.sample.guidance_weight + 1
 
     def measure(reference, generated, classes):
-        own = {name: float(generated) for name in (*FIGURES, "kid", "density")}
-        return own | partners | {"kid_floor": 0.0, "density_real": 1.0}
+        return {metric.key: float(generated) for metric in METRICS} | partners
 
-    judges = []
+    references = []
 
-    def make_judge(run, config, images, report, *, seed, inception_weights):
-        judges.append(run)
-        return SimpleNamespace(reference=None, digest="e" * 64)
+    def load_reference(run, config, images, report, *, seed, inception_weights):
+        references.append(run)
+        return None, "e" * 64
 
     monkeypatch.setattr(module, "load_images", lambda config, report: None)
     monkeypatch.setattr(module, "classes_to_make", lambda config, images: torch.arange(20))
     monkeypatch.setattr(module, "sample_run", sample)
     monkeypatch.setattr(module, "measure", measure)
-    monkeypatch.setattr(module, "make_judge", make_judge)
+    monkeypatch.setattr(module, "load_reference", load_reference)
     monkeypatch.setattr(module, "write_figure", lambda figure, path: path.touch())  # slow
-    return SimpleNamespace(settings=settings, judges=judges)
+    return SimpleNamespace(settings=settings, references=references)
 
 
 @pytest.fixture
@@ -61,13 +61,13 @@ def over_guidance(run, *values, setting=PLAIN, seed=0):
 def test_a_sweep_is_resumed_and_extended(run, made):
     rows = over_guidance(run, 0, 1, 1)
     assert [row["guidance_weight"] for row in rows] == ["0.0", "1.0"]
-    assert len(made.judges) == 1  # real images are measured once
+    assert len(made.references) == 1  # real images are measured once
     again = over_guidance(run, 1, 2)
     assert [setting.guidance_weight for setting in made.settings] == [0, 1, 2]
     assert [row["fid"] for row in again] == ["2.0", "3.0"]
     assert len(read_table(run.path / "sweep-guidance.csv")) == 3
     assert (run.path / "sweep-guidance.png").exists()
-    assert figure_png(sweep_figure(again, "guidance")).startswith(b"\x89PNG")
+    assert figure_png(draw_sweep(again, "guidance")).startswith(b"\x89PNG")
 
 
 def test_what_changes_the_images_is_made_again(run, made):
@@ -88,10 +88,10 @@ def test_steps_are_swept_for_every_sampler_and_shown_as_calls(run, made):
     assert calls == [
         ("ddim", "5", "5"), ("ddim", "10", "10"), ("heun", "5", "9"), ("heun", "10", "19"),
     ]  # fmt: skip
-    panel = sweep_figure(rows, "steps").axes[0]
+    panel = draw_sweep(rows, "steps").axes[0]
     drawn = {tuple(line.get_xdata()) for line in panel.get_lines()}
     assert {(5.0, 10.0), (9.0, 19.0)} <= drawn
-    labels = [text.get_text() for text in sweep_figure(rows, "steps").legends[0].get_texts()]
+    labels = [text.get_text() for text in draw_sweep(rows, "steps").legends[0].get_texts()]
     assert labels == ["real, held out", "ddim", "heun"]
 
 
@@ -99,7 +99,7 @@ def test_lines_are_named_by_what_sets_them_apart(run, made):
     rows = over_guidance(run, 0, 1)
     rows += over_guidance(run, 0, 1, setting=SampleConfig(guidance_rescale=0.5))
     rows += over_guidance(run, 0, 1, setting=SampleConfig(guidance="classifier"))
-    texts = sweep_figure(rows, "guidance").legends[0].get_texts()
+    texts = draw_sweep(rows, "guidance").legends[0].get_texts()
     assert [text.get_text() for text in texts[1:]] == [
         "classifier-free",
         "classifier-free, rescale 0.5",
@@ -115,7 +115,7 @@ def test_names_of_weaker_runs_are_shown_as_they_are(run, made, tmp_path, name):
     weak.weights_file.write_bytes(b"weaker")
     rows = over_guidance(run, 1)
     rows += over_guidance(run, 1, setting=SampleConfig(guidance="auto", weak=str(weak.path)))
-    figure = sweep_figure(rows, "guidance")
+    figure = draw_sweep(rows, "guidance")
     assert figure.legends[0].get_texts()[-1].get_text() == f"auto, away from {name}"
     assert figure_png(figure).startswith(b"\x89PNG")
 

@@ -6,14 +6,8 @@ import os
 import pytest
 
 from robustdiff.config.layers import resolve, to_plain
-from robustdiff.reports.compare import (
-    cell,
-    compare_runs,
-    find_runs,
-    interval,
-    markdown,
-    write_comparison,
-)
+from robustdiff.reports.compare import compare_runs, find_runs, markdown, write_comparison
+from robustdiff.reports.intervals import cell, interval
 
 
 def make_run(folder, *, rate, class_fid, seed, judged=None, **layer):

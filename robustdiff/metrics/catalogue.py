@@ -1,0 +1,41 @@
+"""What there is to know about every metric of generated images, said once."""
+
+from typing import NamedTuple
+
+
+class Metric(NamedTuple):
+    """One figure of an evaluation.
+
+    Attributes:
+        key: Its entry in metrics.json.
+        title: Its name for people.
+        real: Entry of the figure that as many held-out real images get.
+        ideal: Which values are good, in words.
+        logarithmic: Whether a plot's axis is logarithmic.
+    """
+
+    key: str
+    title: str
+    real: str
+    ideal: str
+    logarithmic: bool = False
+
+
+METRICS = (
+    Metric("fid", "FID", "fid_floor", "lower is better", logarithmic=True),
+    Metric("class_fid", "class-wise FID", "class_fid_floor", "lower is better", logarithmic=True),
+    Metric("kid", "KID", "kid_floor", "0 is ideal"),
+    Metric("inception_score", "inception score", "inception_score_real", "higher is better"),
+    Metric("nll", "NLL", "nll_real", "lower is better", logarithmic=True),
+    Metric("label_accuracy", "label accuracy", "label_accuracy_real", "1 is ideal"),
+    Metric("density", "density", "density_real", "1 is ideal"),
+    Metric("coverage", "coverage", "coverage_real", "1 is ideal"),
+)
+"""Metrics of generated images, in the order in which tables show them."""
+
+DETECTION = {
+    "auroc": "AUROC",
+    "average_precision": "average precision",
+    "precision_at_rate": "precision at rate",
+}
+"""Entry of `detection` in metrics.json -> name of the figure: how a score finds wrong labels."""

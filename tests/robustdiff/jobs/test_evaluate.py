@@ -1,0 +1,108 @@
+"""One run evaluated again and again: no evaluation hides another."""
+
+import dataclasses
+import json
+import shutil
+
+import pytest
+
+from robustdiff.classifiers import image as evaluator
+from robustdiff.config.layers import resolve
+from robustdiff.config.sections import SampleConfig
+from robustdiff.jobs import sweep
+from robustdiff.jobs.evaluate import evaluate_run
+from robustdiff.jobs.study import standing
+from robustdiff.jobs.train import start_run
+from robustdiff.progress import Silent
+from robustdiff.reports.compare import compare_runs, find_runs
+from robustdiff.runs.evaluations import evaluations, has_evaluation
+from robustdiff.runs.folder import Run
+from robustdiff.training.task import build_network
+
+TINY = {
+    "noise": {"rate": 0.3},
+    "model": {"channels": [8], "time_size": 8},
+    "train": {"steps": 2, "batch_size": 32},
+    "sample": {"steps": 2, "sampler": "edm"},
+    "eval": {"num_samples": 20},
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    for name, steps in (("run", 2), ("weak", 1)):
+        start_run(resolve(TINY, {"train": {"steps": steps}}), folder / name, Silent())
+    return folder
+
+
+@pytest.fixture
+def runs(trained, tmp_path):
+    """A run, and one that trained less and guides it; neither has been evaluated."""
+    shutil.copytree(trained, tmp_path / "runs")
+    return [Run(tmp_path / "runs" / name) for name in ("run", "weak")]
+
+
+@pytest.fixture(autouse=True)
+def _short_evaluator(monkeypatch):
+    monkeypatch.setattr(evaluator, "_MIN_IMAGES_SEEN", 2000)
+
+
+def ways(weak):
+    return {
+        "plain": {},
+        "guidance_interval=[0.2, 0.8]": {"guidance_interval": (0.2, 0.8)},
+        "guidance_rescale=0.5": {"guidance_rescale": 0.5},
+        "spacing=even": {"spacing": "even"},
+        "eta=1.0": {"sampler": "ddim", "eta": 1.0},
+        "churn=3.0": {"churn": 3.0},
+        "guidance_outside=given": {"guidance_outside": "given"},
+        "weak=": {"guidance": "auto", "weak": str(weak.path)},
+    }
+
+
+def test_every_way_of_sampling_is_a_row_is_seen_by_a_study_and_told_apart_by_a_sweep(runs):
+    run, weak = runs
+    configs = {name: resolve(TINY, {"sample": way}) for name, way in ways(weak).items()}
+    for config in configs.values():
+        assert standing(run, config) == "to resume"
+        evaluate_run(run, config, Silent(), seed=0)
+        assert standing(run, config) == "done"
+    assert all(has_evaluation(run, config) for config in configs.values())
+    rows = compare_runs(find_runs([run.path]))
+    assert len(rows) == len(configs)
+    for name in configs.keys() - {"plain"}:
+        assert sum(f"sample.{name}" in row.method for row in rows) >= 1, name
+    keys = [sweep._key(run, config, 0, 20, "e" * 64) for config in configs.values()]
+    assert len({json.dumps(key) for key in keys}) == len(configs)
+
+
+def test_an_evaluation_replaces_its_like_and_those_of_other_weights(runs):
+    run, _ = runs
+    one, other = resolve(TINY), resolve(TINY, {"sample": {"steps": 3}})
+    for config in (one, other, one):
+        evaluate_run(run, config, Silent(), seed=0)
+    assert json.loads(run.metrics_file.read_text())["sample"]["steps"] == 2
+    assert [found.metrics["sample"]["steps"] for found in evaluations(run)] == [3, 2]
+    run.save_weights(build_network(one.model, (1, 8, 8), 10, 99))
+    assert not has_evaluation(run, one)
+    evaluate_run(run, one, Silent(), seed=0)
+    assert [found.path for found in evaluations(run)] == [run.metrics_file]
+
+
+def test_the_seed_of_the_images_is_part_of_an_evaluation(runs):
+    run, _ = runs
+    config = resolve(TINY)
+    evaluate_run(run, config, Silent(), seed=5)
+    assert json.loads(run.metrics_file.read_text())["evaluation_seed"] == 5
+    assert has_evaluation(run, dataclasses.replace(config, seed=5))
+
+
+def test_an_evaluation_by_an_earlier_version_is_read_by_its_own_names(runs):
+    _, run = runs
+    metrics = {"sampler": "heun", "steps": 7, "guidance_weight": 3.0, "num_samples": 20}
+    run.metrics_file.write_text(json.dumps(metrics))
+    config = run.config()
+    sample = SampleConfig(sampler="heun", steps=7, guidance_weight=3.0)
+    assert has_evaluation(run, dataclasses.replace(config, sample=sample))
+    assert not has_evaluation(run, config)
