@@ -1,3 +1,25 @@
-"""Train class-conditional diffusion models when some labels are wrong, and find those labels."""
+"""Train class-conditional diffusion models when some labels are wrong, and find those labels.
+
+The front door; each name is loaded when it is first used, so the import itself loads no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from robustdiff.api import Samples, audit, evaluate, load_run, resume, sample, train
+    from robustdiff.config.sections import Config
 
 __version__ = "0.1.0"
+__all__ = ["Config", "Samples", "audit", "evaluate", "load_run", "resume", "sample", "train"]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 whatever stands behind the name
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = "robustdiff.config.sections" if name == "Config" else "robustdiff.api"
+    return getattr(import_module(module), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -66,9 +66,7 @@ def parse_setting(text: str) -> Layer:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         parsed = value.strip()
-    for key in reversed(keys):
-        parsed = {key: parsed}
-    return dict(parsed)
+    return nested({".".join(keys): parsed})
 
 
 def _merge(base: Layer, over: Layer) -> dict[str, Any]:
@@ -150,6 +148,16 @@ def flat(plain: Layer) -> dict[str, Any]:
         nested = value if isinstance(value, Mapping) else {}
         entries |= {f"{key}.{name}": entry for name, entry in nested.items()} or {key: value}
     return entries
+
+
+def nested(entries: Layer) -> dict[str, Any]:
+    """Return dotted key -> value as nested settings, the inverse of `flat`."""
+    layer: dict[str, Any] = {}
+    for key, value in entries.items():
+        section, _, name = key.rpartition(".")
+        target = layer.setdefault(section, {}) if section else layer
+        target[name] = value
+    return layer
 
 
 def to_plain(config: Config) -> dict[str, Any]:

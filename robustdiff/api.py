@@ -1,0 +1,200 @@
+"""The front door for Python: train, sample, evaluate and audit without the command line.
+
+    import robustdiff
+
+    run = robustdiff.train("digits", {"noise.rate": 0.3, "curriculum.name": "pmi"})
+    samples = robustdiff.sample(run, classes=[3, 5])
+    figures = robustdiff.evaluate(run)
+
+Nothing is printed, and nothing is written outside of the run's folder, which is a temporary one
+unless `out` names it. A `Report` of your own shows progress.
+"""
+
+import atexit
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from robustdiff.config.layers import Layer, nested, resolve, to_plain
+from robustdiff.config.presets import preset
+from robustdiff.config.sections import Config
+from robustdiff.data.arrays import load_images
+from robustdiff.jobs.evaluate import evaluate_run
+from robustdiff.jobs.sample import check_classes, sample_run
+from robustdiff.jobs.train import resume_run, start_run
+from robustdiff.progress import Report, Silent
+from robustdiff.runs.folder import Run, open_run
+
+Settings = Mapping[str, Any]
+"""Dotted key -> value, e.g. {"noise.rate": 0.3}; the keys are the entries of `Config`."""
+
+
+class Samples(NamedTuple):
+    """Generated images.
+
+    Attributes:
+        images: (M, C, H, W) uint8 on the CPU.
+        labels: (M,) int64, the classes that were asked for.
+        class_names: K names.
+    """
+
+    images: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+
+
+def train(
+    config: Config | str = "digits",
+    settings: Settings | None = None,
+    *,
+    out: str | Path | None = None,
+    report: Report | None = None,
+) -> Run:
+    """Train a model.
+
+    Args:
+        config: The configuration, or the name of a preset.
+        settings: Changes to it.
+        out: Folder of the run, made if missing; None for a temporary one, which is removed when
+            Python ends.
+        report: Receives messages and progress; None for silence.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        ValueError: If a setting is wrong, the dataset is not there, or `out` holds something.
+        robustdiff.errors.DivergedError: If the loss is not finite.
+        robustdiff.errors.InterruptedRunError: If a signal asked to stop; `resume` goes on.
+
+    Example:
+        >>> import robustdiff
+        >>> short = {"train.steps": 2, "model.channels": [8], "sample.steps": 2}
+        >>> run = robustdiff.train("digits", {"noise.rate": 0.3, **short})
+        >>> float(run.labels().flipped.mean().round(1))
+        0.3
+    """
+    base: Layer = preset(config) if isinstance(config, str) else to_plain(config)
+    resolved = resolve(base, _layer(settings))
+    folder = _temporary_folder() if out is None else Path(out)
+    return start_run(resolved, folder, report or Silent())
+
+
+def resume(
+    run: Run | str | Path, settings: Settings | None = None, *, report: Report | None = None
+) -> Run:
+    """Continue an interrupted run, or make a finished one longer.
+
+    Args:
+        run: The run or its folder.
+        settings: Changes to its configuration: its length, where it runs, what it shows and saves.
+        report: Receives messages and progress; None for silence.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        ValueError: If there is no such run, or a setting may not change.
+    """
+    opened = load_run(run)
+    resume_run(opened, _config(opened, settings), report or Silent())
+    return opened
+
+
+def load_run(path: Run | str | Path) -> Run:
+    """Open a run's folder; the name "latest" is the newest under runs/ in the working directory.
+
+    Returns:
+        The run: `config()`, `labels()`, `scores()`, `trust()`, `history()` read what it holds.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    return path if isinstance(path, Run) else open_run(Path(path))
+
+
+def sample(
+    run: Run | str | Path,
+    settings: Settings | None = None,
+    *,
+    classes: Sequence[int] | None = None,
+    per_class: int = 10,
+    seed: int = 0,
+    report: Report | None = None,
+) -> Samples:
+    """Generate images with a run's averaged weights; nothing is written.
+
+    Args:
+        run: The run or its folder.
+        settings: Changes to its configuration, such as {"sample.guidance_weight": 2.0}.
+        classes: Numbers of the classes to generate, None for all.
+        per_class: Images of each, at least 1.
+        seed: Image k is a function of (seed, k, its class).
+        report: Receives messages and progress; None for silence.
+
+    Returns:
+        Images, one class after the other in every round: classes 3, 5 give labels 3, 5, 3, 5, ...
+
+    Raises:
+        ValueError: If a class does not exist, or the run cannot be used.
+    """
+    opened, told = load_run(run), report or Silent()
+    config = _config(opened, settings)
+    images = load_images(config.data, told)
+    labels = torch.tensor(check_classes(classes, images)).repeat(per_class)
+    generated = sample_run(opened, config, images, labels, seed, told)
+    return Samples(generated, labels, images.class_names)
+
+
+def evaluate(
+    run: Run | str | Path,
+    settings: Settings | None = None,
+    *,
+    seed: int = 0,
+    inception_weights: Path | None = None,
+    report: Report | None = None,
+) -> dict[str, Any]:
+    """Compare a run's images with real ones, and its scores with the truth where it is known.
+
+    Args:
+        run: The run or its folder; its metrics.json is written.
+        settings: Changes to its configuration, such as {"eval.num_samples": 500}.
+        seed: Seed of the generated images.
+        inception_weights: File of Inception weights, for {"eval.features": "inception"}.
+        report: Receives messages and progress; None for silence.
+
+    Returns:
+        The content of metrics.json; `robustdiff.metrics.catalogue.METRICS` names the figures.
+
+    Raises:
+        ValueError: If the run, its dataset or the Inception weights cannot be used.
+    """
+    opened = load_run(run)
+    return evaluate_run(
+        opened,
+        _config(opened, settings),
+        report or Silent(),
+        seed=seed,
+        inception_weights=inception_weights,
+    )
+
+
+def _config(run: Run, settings: Settings | None) -> Config:
+    return resolve(to_plain(run.config()), _layer(settings))
+
+
+def _layer(settings: Settings | None) -> Layer:
+    return nested(
+        {k: str(v) if isinstance(v, Path) else v for k, v in dict(settings or {}).items()}
+    )
+
+
+def _temporary_folder() -> Path:
+    parent = tempfile.mkdtemp(prefix="robustdiff-")
+    atexit.register(shutil.rmtree, parent, ignore_errors=True)
+    return Path(parent) / "run"  # what is kept beside a run stays in the parent
