@@ -24,7 +24,7 @@ from robustdiff.data.arrays import load_images
 from robustdiff.diffusion.model import Model
 from robustdiff.jobs.train import make_task, prepare_labels
 from robustdiff.labels.scoring import Probing, prediction_scores
-from robustdiff.progress import Silent
+from robustdiff.progress import Report
 from robustdiff.reports.compare import cell
 from robustdiff.training.loop import StepDone, train
 from robustdiff.training.state import new_state
@@ -37,9 +37,9 @@ def one_seed(noise: dict, seed: int, data_dir: str, probes: int, every: int) -> 
     """Return name -> (mean AUROC of single rounds, AUROC of the sum over rounds)."""
     layer = {"seed": seed, "noise": noise, "data": {"data_dir": data_dir}}
     config = resolve(preset("mnist-14"), layer)
-    images = load_images(config.data, Silent())
+    images = load_images(config.data, Report())
     labels = prepare_labels(config, images)
-    task = make_task(config, images, labels, Silent())
+    task = make_task(config, images, labels, Report())
     state = new_state(task)
     rows = torch.arange(0, len(task.data), every)
     right = ~labels.flipped[rows.numpy()]

@@ -35,7 +35,7 @@ from robustdiff.metrics.distribution import (
     inception_score,
 )
 from robustdiff.metrics.neighbours import density_coverage
-from robustdiff.progress import Silent
+from robustdiff.progress import Report
 from robustdiff.reports.compare import cell, interval
 from robustdiff.reports.figures import write_figure
 
@@ -184,7 +184,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     config = DataConfig(dataset=given.dataset, data_dir=given.data_dir, image_size=given.image_size)
-    images = load_images(config, Silent())
+    images = load_images(config, Report())
     judge, digest = load_or_train(
         given.evaluators,
         images.name,

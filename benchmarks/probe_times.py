@@ -20,7 +20,7 @@ from robustdiff.data.arrays import LabelledImages, load_images
 from robustdiff.diffusion.model import Model
 from robustdiff.jobs.train import make_task, prepare_labels
 from robustdiff.labels.scoring import Probing, class_evidence, prediction_scores
-from robustdiff.progress import Silent
+from robustdiff.progress import Report
 from robustdiff.reports.figures import figure_png
 from robustdiff.training.loop import train
 from robustdiff.training.state import new_state
@@ -60,9 +60,9 @@ def measured(
 
 def trained(config: Config) -> tuple[Model, LabelledImages, np.ndarray]:
     """Train as configured; return the averaged model, its data, and which labels are wrong."""
-    images = load_images(config.data, Silent())
+    images = load_images(config.data, Report())
     labels = prepare_labels(config, images)
-    task = make_task(config, images, labels, Silent())
+    task = make_task(config, images, labels, Report())
     state = new_state(task)
     for _ in train(state, task):
         pass

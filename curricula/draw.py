@@ -4,12 +4,9 @@ Written for many samples: few arrays of N at a time, noise drawn in pieces, 4-by
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from curricula.trust import LEAST_KEPT
-
-Floats = NDArray[np.floating]
-Ints = NDArray[np.integer]
+from curricula.types import Floats, Indices, Ints
 
 # Streams under one seed; the numbers are part of the reproducibility promise.
 _ORDER, _RANDOM_SCORES, _QUOTA = 101, 102, 103
@@ -38,7 +35,7 @@ def standardise(scores: Floats) -> Floats:
     return centred
 
 
-def gumbel_top_k(log_weights: Floats, count: int, rng: np.random.Generator) -> Ints:
+def gumbel_top_k(log_weights: Floats, count: int, rng: np.random.Generator) -> Indices:
     """Draw without replacement with probabilities proportional to exp(log_weights).
 
     The largest keys `log_weights + Gumbel` follow the law of sequential weighted draws (Kool et
@@ -65,7 +62,7 @@ def gumbel_top_k(log_weights: Floats, count: int, rng: np.random.Generator) -> I
     return best[np.argsort(keys, kind="stable")[:count]]
 
 
-def indices(count: int) -> Ints:
+def indices(count: int) -> Indices:
     """Return 0 to count - 1 in the smallest type of 4 or 8 bytes that holds them."""
     return np.arange(count, dtype=np.int32 if count <= np.iinfo(np.int32).max else np.int64)
 
@@ -94,7 +91,7 @@ def draw_order(
     share: float,
     temperature: float,
     given: Ints | None = None,
-) -> Ints:
+) -> Indices:
     """Return the order of one epoch.
 
     A pure function of its arguments: every process draws the same.
@@ -126,7 +123,9 @@ def draw_order(
     return drawn
 
 
-def _with_quotas(drawn: Ints, log_weights: Floats, given: Ints, rng: np.random.Generator) -> Ints:
+def _with_quotas(
+    drawn: Indices, log_weights: Floats, given: Ints, rng: np.random.Generator
+) -> Indices:
     """Return a draw of as many samples in which no class has less than its quota.
 
     For a class below it the draw goes on among its own samples; what was drawn last of classes

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from curricula.draw import Floats, draw_order, selected_share
-from curricula.draw import Ints as Indices
+from curricula.draw import draw_order, selected_share
 from curricula.scores import CURRICULA, Treatment, treatment_of
-from curricula.trust import TREATMENTS, Ints, Labels, Trust
+from curricula.trust import TREATMENTS, Labels, Trust
+from curricula.types import Floats, Indices, Ints
 
 Judge = Callable[[Floats], tuple[Floats, Trust]]
 

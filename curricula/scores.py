@@ -14,16 +14,14 @@ from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from curricula.running import AREA_UNDER_MARGIN, FORGETTING, Running
+from curricula.types import Floats, Ints
 
 Forward = Literal["given", "null", "dropped", "old_given", "old_null", "old_dropped"]
 Treatment = Literal["none", "select", "reweight", "null", "relabel", "soft"]
 Source = Literal["none", "predictions", "classes", "classifier", "random", "clean"]
-Floats = NDArray[np.floating]
-Ints = NDArray[np.int64]
 Compute = Callable[[Tensor, Mapping[Forward, Tensor]], Tensor]
 
 

@@ -6,8 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.floating]
-Ints = NDArray[np.int64]
+from curricula.types import Doubles, Floats, Ints
 
 # Least share of every class's labels that stays in use, so that no class is lost to a bad score.
 LEAST_KEPT = 0.1
@@ -31,7 +30,7 @@ class Trust(NamedTuple):
     noise: float
     classes: Floats | None = None
     image_classes: Floats | None = None
-    transition: NDArray[np.float64] | None = None
+    transition: Doubles | None = None
     temperature: float | None = None
 
 

@@ -22,7 +22,7 @@ from robustdiff.diffusion.generate import class_labels, generate
 from robustdiff.diffusion.guidance import drop_labels
 from robustdiff.diffusion.model import Model, bind
 from robustdiff.jobs.train import make_task, prepare_labels
-from robustdiff.progress import Silent
+from robustdiff.progress import Report
 from robustdiff.training.loop import StepDone, train
 from robustdiff.training.state import new_state
 from robustdiff.training.task import build_network
@@ -65,7 +65,7 @@ def _noisy(x_0: Tensor, alpha_bar: Tensor, eps: Tensor) -> Tensor:
 
 def ours(config: Config, images: Images) -> Contender:
     """Train as `robustdiff train` does, all that belongs to a step included."""
-    task = make_task(config, images, prepare_labels(config, images), Silent())
+    task = make_task(config, images, prepare_labels(config, images), Report())
     state = new_state(task)
     events = train(state, task)
     shape = tuple(images.train.shape[1:])
@@ -260,7 +260,7 @@ def load(name: str, data_dir: str, **training: int) -> tuple[Config, Images]:
     """Return a preset's configuration and images."""
     layer = {"data": {"data_dir": data_dir}, "train": training}
     config = resolve(preset(name), layer)
-    return config, load_images(config.data, Silent())
+    return config, load_images(config.data, Report())
 
 
 def three_steps(name: str, data_dir: str) -> None:

@@ -15,7 +15,7 @@ from robustdiff.diffusion.model import Model
 from robustdiff.jobs.train import make_task, prepare_labels
 from robustdiff.labels.judge import judge
 from robustdiff.labels.scoring import Probing, class_evidence, prediction_scores
-from robustdiff.progress import Silent
+from robustdiff.progress import Report
 from robustdiff.training.loop import StepDone, train
 from robustdiff.training.rounds import measure, rounds_due
 from robustdiff.training.state import TrainState, new_state
@@ -26,7 +26,7 @@ _SUBSET = 2_000
 
 
 def _ready(config: Config, images: Images) -> tuple[TrainState, Task]:
-    task = make_task(config, images, prepare_labels(config, images), Silent())
+    task = make_task(config, images, prepare_labels(config, images), Report())
     return new_state(task), task
 
 

@@ -75,7 +75,7 @@ def make_judge(
         images.train_labels,
         images.num_classes,
         seed=_EVALUATOR_SEED,
-        progress=lambda done, total: report.progress("training the evaluator", done, total),
+        progress=report.stage("training the evaluator"),
     )
     classes = classes_to_make(config, images)
     reference = make_reference(

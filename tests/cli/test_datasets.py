@@ -22,7 +22,7 @@ from torchvision import datasets
 from robustdiff.classifiers import image as evaluator
 from robustdiff.config.sections import DataConfig
 from robustdiff.data.arrays import load_images
-from robustdiff.progress import Silent
+from robustdiff.progress import Report
 from robustdiff.training import objective
 
 TINY = [
@@ -116,7 +116,7 @@ def dataset(request, tmp_path, monkeypatch):
 def test_images_and_labels_are_those_of_the_files(dataset):
     name, shape = dataset
     size = 32 if name == "folder" else None
-    images = load_images(DataConfig(dataset=name, data_dir="data", image_size=size), Silent())
+    images = load_images(DataConfig(dataset=name, data_dir="data", image_size=size), Report())
     assert tuple(images.train.shape[1:]) == tuple(images.test.shape[1:]) == shape
     assert images.num_classes == 10
     for pixels, labels in ((images.train, images.train_labels), (images.test, images.test_labels)):

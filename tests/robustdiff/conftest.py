@@ -3,12 +3,12 @@ import pytest
 from robustdiff.config.sections import DataConfig
 from robustdiff.data.arrays import Images, load_images
 from robustdiff.metrics import Evaluator, train_evaluator
-from robustdiff.progress import Silent
+from robustdiff.progress import Report
 
 
 @pytest.fixture(scope="session")
 def digits() -> Images:
-    return load_images(DataConfig(), Silent())
+    return load_images(DataConfig(), Report())
 
 
 @pytest.fixture(scope="session")

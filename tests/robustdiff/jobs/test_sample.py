@@ -23,7 +23,7 @@ from robustdiff.jobs.sample import (
     write_image_folder,
     write_samples,
 )
-from robustdiff.progress import Silent
+from robustdiff.progress import Report
 
 HOSTILE = ("../../up", "/etc", "a/b\\c", "..", "", "<b>\x00\n", "x" * 300, "naïve 猫", "CON", "-rf")
 
@@ -108,7 +108,7 @@ def test_compiled_sampling_is_that_of_the_plain_network(tmp_path, monkeypatch):
         model = {"channels": [8], "cen_hidden": 8, "time_size": 8}
         train = {"steps": 2, "precision": "fp32", "device": "cpu"}
         config = resolve({"model": model, "train": train, "sample": sample})
-        pictures.append(sample_run(run, config, images, labels, 0, Silent()).int())
+        pictures.append(sample_run(run, config, images, labels, 0, Report()).int())
     plain, fast = pictures
     assert plain.float().std() > 10
     assert (plain - fast).abs().max() <= 1  # of 255: rounding
@@ -126,7 +126,7 @@ def test_sampling_compiled_without_a_compiler_is_refused(monkeypatch):
     config = resolve({"train": {"steps": 2}, "sample": {"compile": True}})
     with pytest.raises(ValueError, match=r"sample\.compile needs a C\+\+ compiler"):
         sample_run(
-            SimpleNamespace(load_weights=randomise), config, images, torch.arange(2), 0, Silent()
+            SimpleNamespace(load_weights=randomise), config, images, torch.arange(2), 0, Report()
         )
 
 
@@ -139,7 +139,7 @@ def test_samples_are_written_in_all_forms(tmp_path, monkeypatch):
     config = Config(sample=SampleConfig(steps=3))
     for trajectory in (False, True):
         folder = write_samples(
-            None, config, Silent(), folder=tmp_path / str(trajectory),
+            None, config, Report(), folder=tmp_path / str(trajectory),
             wanted=Wanted(classes=None, per_class=2, seed=1, trajectory=trajectory),
         )  # fmt: skip
         with np.load(folder / "samples.npz") as content:
@@ -161,7 +161,7 @@ def test_samples_are_written_in_all_forms(tmp_path, monkeypatch):
         }  # fmt: skip
     with pytest.raises(ValueError, match="classes 0 to 1, got 2"):
         write_samples(
-            None, config, Silent(), folder=tmp_path / "none",
+            None, config, Report(), folder=tmp_path / "none",
             wanted=Wanted(classes=[2], per_class=2, seed=1),
         )  # fmt: skip
     assert not (tmp_path / "none").exists()

@@ -12,7 +12,7 @@ from robustdiff.data.arrays import load_images
 from robustdiff.labels.crossfit import crossfit
 from robustdiff.labels.judge import by_classes, deconvolve, judge, posterior
 from robustdiff.labels.noise_model import fit_noise
-from robustdiff.progress import Silent
+from robustdiff.progress import Report
 
 CLEAN = np.arange(6000) % 3
 T = np.array([[0.6, 0.4, 0.0], [0.0, 0.9, 0.1], [0.2, 0.2, 0.6]])
@@ -176,7 +176,7 @@ def test_scores_with_a_zero_are_split_there():
 
 @pytest.fixture(scope="module")
 def fitted():
-    images = load_images(DataConfig(), Silent())
+    images = load_images(DataConfig(), Report())
     clean = images.train_labels.numpy()
     labels = corrupt(clean, num_classes=10, noise_type="pairflip", rate=0.3)
     seen = []

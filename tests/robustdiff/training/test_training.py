@@ -27,7 +27,7 @@ from robustdiff.jobs.train import make_task
 from robustdiff.labels import scoring
 from robustdiff.labels.crossfit import Judgement
 from robustdiff.labels.scoring import Probing, class_evidence, make_probe, prediction_scores
-from robustdiff.progress import Silent
+from robustdiff.progress import Report
 from robustdiff.training.loop import StepDone, Told, batch_losses, learning_rate, train, train_step
 from robustdiff.training.rounds import RoundDone, rounds_due
 from robustdiff.training.state import new_state
@@ -64,11 +64,11 @@ def _quick_classifiers(monkeypatch):
 
 def small_task(**layer):
     config = resolve(SMALL, *[{k: v} for k, v in layer.items()])
-    images = load_images(DataConfig(), Silent())
+    images = load_images(DataConfig(), Report())
     clean = images.train_labels[:64].numpy()
     labels = corrupt(clean, num_classes=10, rate=0.3, seed=config.seed)
     few = dataclasses.replace(images, train=images.train[:64], train_labels=images.train_labels)
-    return make_task(config, few, labels, Silent())
+    return make_task(config, few, labels, Report())
 
 
 def run(task, state=None):
@@ -157,13 +157,13 @@ BLIND = [
 
 @pytest.mark.parametrize("layer", BLIND, ids=str)
 def test_nothing_but_the_oracle_can_see_the_clean_labels(layer):
-    config, images = resolve(SMALL, layer), load_images(DataConfig(), Silent())
+    config, images = resolve(SMALL, layer), load_images(DataConfig(), Report())
     few = dataclasses.replace(
         images, train=images.train[:64], train_labels=images.train_labels[:64]
     )
     labels = corrupt(few.train_labels.numpy(), num_classes=10, rate=0.3, seed=0)
     hidden = {"clean", "flipped", "nominal", "realised", "realised_rate", "rate"}
-    task = make_task(config, Blind(few, {"train_labels"}), Blind(labels, hidden), Silent())
+    task = make_task(config, Blind(few, {"train_labels"}), Blind(labels, hidden), Report())
     state, events = run(task)
     assert state.step == 12
     assert len(events) >= 12
@@ -171,10 +171,10 @@ def test_nothing_but_the_oracle_can_see_the_clean_labels(layer):
 
 def test_the_oracle_does_read_them():
     config = resolve(SMALL, {"curriculum": {"name": "oracle"}})
-    images = load_images(DataConfig(), Silent())
+    images = load_images(DataConfig(), Report())
     labels = corrupt(images.train_labels.numpy(), num_classes=10, rate=0.3, seed=0)
     with pytest.raises(AssertionError, match="flipped was read"):
-        make_task(config, images, Blind(labels, {"flipped"}), Silent())
+        make_task(config, images, Blind(labels, {"flipped"}), Report())
 
 
 def test_the_oracle_drops_exactly_the_wrong_labels():
@@ -201,7 +201,7 @@ def test_the_oracle_needs_the_truth():
 
 
 def test_four_images_are_learnt_by_heart():
-    images = load_images(DataConfig(), Silent())
+    images = load_images(DataConfig(), Report())
     config = resolve(
         {
             "model": {"channels": [16, 16]},
@@ -266,7 +266,7 @@ def probing(**changes):
 
 
 def small_data(labels=None):
-    images = load_images(DataConfig(), Silent())
+    images = load_images(DataConfig(), Report())
     given = images.train_labels[:20] if labels is None else labels
     return LabelledImages(images.train[:20], given)
 
