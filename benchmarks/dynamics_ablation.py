@@ -19,7 +19,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from curricula import CURRICULA
-from robustdiff.config.sections import CurriculumConfig, preset, resolve
+from robustdiff.config.sections import preset, resolve
 from robustdiff.data.arrays import load_images
 from robustdiff.diffusion.model import Model
 from robustdiff.jobs.train import make_task, prepare_labels
@@ -50,8 +50,8 @@ def one_seed(noise: dict, seed: int, data_dir: str, probes: int, every: int) -> 
     def score(
         name: str, model: Model, old_model: Model | None, pairing: str = "paired"
     ) -> np.ndarray:
-        setting = CurriculumConfig(probes=probes, pairing=pairing)
-        probing = Probing(seed=seed, p_uncond=config.diffusion.p_uncond, settings=setting)
+        p_uncond, redrawn = config.diffusion.p_uncond, pairing == "redrawn"
+        probing = Probing(seed=seed, p_uncond=p_uncond, probes=probes, redrawn=redrawn)
         found = prediction_scores(
             CURRICULA[name], probing, task.data, model, old_model, rows, number
         )

@@ -24,16 +24,16 @@ from matplotlib.figure import Figure
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from robustdiff.classifiers.image import load_or_train
+from robustdiff.classifiers.image import embed
 from robustdiff.config.sections import DataConfig
 from robustdiff.data.arrays import load_images
-from robustdiff.metrics import embed
 from robustdiff.metrics.classification import nll
 from robustdiff.metrics.distribution import (
     classwise_frechet,
     frechet_distance,
     inception_score,
 )
+from robustdiff.metrics.evaluator import load_or_train
 from robustdiff.metrics.neighbours import density_coverage
 from robustdiff.progress import Report
 from robustdiff.reports.compare import cell, interval

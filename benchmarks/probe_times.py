@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from curricula import CURRICULA
 from curricula.scores import class_margin
-from robustdiff.config.sections import Config, CurriculumConfig, preset, resolve
+from robustdiff.config.sections import Config, preset, resolve
 from robustdiff.data.arrays import LabelledImages, load_images
 from robustdiff.diffusion.model import Model
 from robustdiff.jobs.train import make_task, prepare_labels
@@ -44,11 +44,7 @@ def measured(
     found = []
     for number in range(bins):
         low, high = (max(number, 1e-3) / bins, (number + 1) / bins)
-        probing = Probing(
-            seed=0,
-            p_uncond=0.0,
-            settings=CurriculumConfig(probes=1, probe_times=(low, high), rivals=None),
-        )
+        probing = Probing(seed=0, p_uncond=0.0, probes=1, times=(low, high), rivals=None)
         pmi = prediction_scores(CURRICULA["pmi"], probing, data, model, None, rows, 0)
         assert pmi is not None
         gains = class_evidence(probing, data, model, None, rows, 0)[rows.numpy()]

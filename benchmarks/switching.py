@@ -21,7 +21,8 @@ from robustdiff.config.sections import SampleConfig
 from robustdiff.data.arrays import load_images
 from robustdiff.diffusion.generate import class_labels
 from robustdiff.jobs.evaluate import sample_run
-from robustdiff.metrics import evaluate, load_or_train
+from robustdiff.metrics.evaluator import load_or_train
+from robustdiff.metrics.report import evaluate
 from robustdiff.progress import Report
 from robustdiff.reports.figures import write_figure
 from robustdiff.runs.folder import open_run

@@ -78,7 +78,7 @@ def ours(config: Config, images: Images) -> Contender:
     def sample(count: int) -> object:
         setting = replace(config.sample, sampler="ddim", steps=SAMPLING_STEPS, batch_size=count)
         labels = class_labels(count, images.num_classes).to(device)
-        return generate(task.bind(state.ema), labels, shape, setting=setting, seed=0)
+        return generate(task.bind(state.ema), labels, shape, sample=setting, seed=0)
 
     return Contender(_size(state.model), step, sample, _error_of(task.bind(state.ema)))
 
@@ -104,7 +104,9 @@ def cosine_times(alpha_bar: Tensor) -> Tensor:
 def plain(config: Config, images: Images) -> Contender:
     """Train our network with the loop that one would write first, in float32."""
     network = build_network(config.model, tuple(images.train.shape[1:]), images.num_classes, 0)
-    model = bind(network, config.diffusion, images.num_classes, torch.float32)
+    schedule, prediction = config.diffusion.schedule, config.diffusion.prediction
+    k, dtype = images.num_classes, torch.float32
+    model = bind(network, schedule, prediction, null_class=k, dtype=dtype)
 
     def loss(x_0: Tensor, labels: Tensor) -> Tensor:
         t = torch.rand(len(x_0), dtype=torch.float64)
@@ -117,7 +119,7 @@ def plain(config: Config, images: Images) -> Contender:
     def sample(count: int) -> object:
         setting = replace(config.sample, sampler="ddim", steps=SAMPLING_STEPS, batch_size=count)
         labels = class_labels(count, images.num_classes)
-        return generate(model, labels, tuple(images.train.shape[1:]), setting=setting, seed=0)
+        return generate(model, labels, tuple(images.train.shape[1:]), sample=setting, seed=0)
 
     step = _loop(network, loss, config, images)
     return Contender(_size(network), step, sample, _error_of(model))

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustdiff.classifiers.image import load_or_train
 from robustdiff.config.sections import Config
 from robustdiff.data.arrays import Images, known_noise, load_images
 from robustdiff.diffusion.generate import class_labels
 from robustdiff.files.atomic import write_text
 from robustdiff.jobs.sample import sample_run
+from robustdiff.metrics.evaluator import load_or_train
 from robustdiff.metrics.report import Reference, make_reference, measure
 from robustdiff.parallel import ALONE, Workers
 from robustdiff.progress import Report

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from robustdiff.classifiers.noisy_image import TimeClassifier
+from robustdiff.classifiers.noisy_image import TimeClassifier, train_time_classifier
 from robustdiff.config.sections import Config
 from robustdiff.data.arrays import Images, LabelledImages, load_images, to_uint8
 from robustdiff.device import check_compiler, keep_freed_memory, pick_device, set_precision
@@ -25,7 +25,6 @@ from robustdiff.parallel import ALONE, Workers
 from robustdiff.progress import Report
 from robustdiff.reports.pictures import image_grid, write_png
 from robustdiff.runs.folder import Run, open_run
-from robustdiff.training.objective import train_time_classifier
 from robustdiff.training.task import build_network
 
 _CLASSIFIER_FILE = "time_classifier.safetensors"
@@ -56,13 +55,8 @@ def load_model(run: Run, config: Config, images: Images, *, compiled: bool = Fal
         network.compile(dynamic=False)
     keep_freed_memory()
     dtype = set_precision(config.train.precision, device)
-    return bind(
-        network,
-        schedule=config.diffusion.schedule,
-        prediction=config.diffusion.prediction,
-        null_class=images.num_classes,
-        dtype=dtype,
-    )
+    schedule, prediction = config.diffusion.schedule, config.diffusion.prediction
+    return bind(network, schedule, prediction, null_class=images.num_classes, dtype=dtype)
 
 
 def _classifier_free(run: Run, config: Config, images: Images, report: Report) -> Guide:

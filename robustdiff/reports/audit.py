@@ -104,7 +104,7 @@ def judge_now(images: Images, labels: NoisyLabels, config: Config, report: Repor
         seed=config.seed,
         progress=report.stage("judging the labels"),
     )
-    scores, trust = by_classes(found.classes, found.transition, labels.given)
+    scores, trust = by_classes(found.image_classes, found.transition, labels.given)
     source = "two classifiers, each judging the half it was not trained on"
     return Findings(labels.given, scores, trust, source)
 

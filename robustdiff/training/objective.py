@@ -19,19 +19,16 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from robustdiff.classifiers.noisy_image import TimeClassifier
-from robustdiff.data.arrays import LabelledImages
-from robustdiff.diffusion.process import diffuse, per_image
-from robustdiff.diffusion.schedules import SCHEDULES, Schedule
-from robustdiff.labels.crossfit import estimate_transition, images_to_see
+from robustdiff.classifiers.noisy_image import TimeClassifier, train_time_classifier
+from robustdiff.diffusion.process import per_image
+from robustdiff.diffusion.schedules import SCHEDULES
+from robustdiff.labels.crossfit import estimate_transition
 from robustdiff.labels.judge import deconvolve
-from robustdiff.rng import Stream, normal, stream_seed, uniform
 from robustdiff.training.task import Task
 
 # Classes below this weight are left out, as in the authors' code; with more than 50 classes below
 # half of an equal share, so that some class is always left.
 _SMALLEST_WEIGHT, _SMALLEST_SHARE = 0.01, 0.5
-_BATCH_SIZE, _LEARNING_RATE = 128, 2e-3
 _TINY = 1e-12
 
 
@@ -136,57 +133,6 @@ def clean_prior(given: NDArray[np.int64], transition: NDArray[np.float64]) -> ND
     return prior
 
 
-def train_time_classifier(
-    data: LabelledImages,
-    num_classes: int,
-    *,
-    transition: NDArray[np.float64],
-    schedule: Schedule,
-    seed: int,
-    progress: Callable[[int, int], None],
-) -> TimeClassifier:
-    """Train a classifier of noisy images that predicts the clean class.
-
-    Args:
-        data: Images and given labels.
-        num_classes: K.
-        transition: (K, K), T[clean, given].
-        schedule: Noise of the diffusion model that it is for; times are uniform, as in training.
-        seed: Seed of the run.
-        progress: Called with (steps done, steps in all).
-
-    Returns:
-        Classifier in evaluation mode, without gradients; equal arguments give equal weights.
-    """
-    device = data.images.device
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_seed(seed, Stream.TIME_CLASSIFIER))
-        classifier = TimeClassifier(data.images.shape[1], num_classes)
-    classifier.to(device)
-    noise = torch.from_numpy(transition).float().to(device)
-    batch_size = min(_BATCH_SIZE, len(data))
-    # Every image is seen at many noise levels, so it takes longer than for clean images.
-    steps = 2 * images_to_see(len(data)) // batch_size
-    optimiser = torch.optim.AdamW(classifier.parameters(), weight_decay=1e-2)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, _LEARNING_RATE, steps)
-    for step in range(steps):
-        places = torch.arange(batch_size, device=device)
-        u = uniform(seed, Stream.TIME_CLASSIFIER, step, places, count=2)
-        x_0, labels, _ = data[(u[:, 0] * len(data)).long()]
-        t = u[:, 1]
-        shape = tuple(x_0.shape[1:])
-        eps = normal(seed, Stream.TIME_CLASSIFIER, step, places, shape, draw=1)
-        alpha, sigma = (per_image(part, x_0) for part in schedule(t))
-        predicted = classifier(diffuse(x_0, eps, alpha, sigma), t).softmax(1) @ noise
-        loss = F.nll_loss(predicted.clamp_min(_TINY).log(), labels)
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        rate.step()
-        progress(step + 1, steps)
-    return classifier.eval().requires_grad_(requires_grad=False)
-
-
 def make_mixture(task: Task) -> ClassMixture | None:
     """Estimate what is behind the given labels; None for the plain objective.
 
@@ -202,7 +148,7 @@ def make_mixture(task: Task) -> ClassMixture | None:
             data.given,
             task.num_classes,
             seed=task.config.seed,
-            progress=lambda done, total: task.progress("estimating the noise", done, total),
+            progress=task.report.stage("estimating the noise"),
         )
     classifier = None
     if objective.name == "tdsm":
@@ -212,7 +158,7 @@ def make_mixture(task: Task) -> ClassMixture | None:
             transition=transition,
             schedule=SCHEDULES[task.config.diffusion.schedule],
             seed=task.config.seed,
-            progress=lambda done, total: task.progress("classifying noisy images", done, total),
+            progress=task.report.stage("classifying noisy images"),
         )
     prior = torch.from_numpy(clean_prior(task.given, transition))
     return ClassMixture(torch.from_numpy(transition), prior, classifier).cpu()

@@ -1,7 +1,6 @@
 """What training works on: the configuration, the data, and what follows from them."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -12,12 +11,10 @@ from robustdiff.config.sections import Config, ModelConfig
 from robustdiff.data.arrays import LabelledImages
 from robustdiff.diffusion.model import Model, bind
 from robustdiff.diffusion.nets.unet import UNet, smallest_image
+from robustdiff.diffusion.noise_levels import NoiseLevels
 from robustdiff.parallel import ALONE, Workers
+from robustdiff.progress import Report
 from robustdiff.rng import Stream, stream_seed
-
-
-def _silent(what: str, done: int, total: int) -> None:
-    """Show nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +29,7 @@ class Task:
         oracle: (N,) bool, whether each given label is right; None unless the curriculum is the
             upper bound that may know.
         transition: (K, K) float64, T[clean, given], if the configuration gives it.
-        progress: Called with (what, done, in all) during long work besides the steps.
+        report: Receives the progress of long work besides the steps.
         workers: This process among those that train the model.
     """
 
@@ -42,7 +39,7 @@ class Task:
     dtype: torch.dtype
     oracle: NDArray[np.bool_] | None = None
     transition: NDArray[np.float64] | None = None
-    progress: Callable[[str, int, int], None] = _silent
+    report: Report = field(default_factory=Report)
     workers: Workers = ALONE
 
     @property
@@ -53,7 +50,20 @@ class Task:
 
     def bind(self, network: nn.Module) -> Model:
         """Return a network as this task's denoiser."""
-        return bind(network, self.config.diffusion, self.num_classes, self.dtype)
+        schedule, prediction = self.config.diffusion.schedule, self.config.diffusion.prediction
+        return bind(network, schedule, prediction, null_class=self.num_classes, dtype=self.dtype)
+
+    @property
+    def noise_levels(self) -> NoiseLevels:
+        """How training draws and weighs noise levels."""
+        diffusion = self.config.diffusion
+        return NoiseLevels(
+            time_sampling=diffusion.time_sampling,
+            log_snr_range=diffusion.log_snr_range,
+            loss_weight=diffusion.loss_weight,
+            min_snr=diffusion.min_snr,
+            sigmoid_bias=diffusion.sigmoid_bias,
+        )
 
 
 def build_network(

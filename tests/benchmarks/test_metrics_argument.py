@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from benchmarks.metrics_argument import METRICS, Embedded, experiment, figure
+from robustdiff.classifiers.image import embed
 from robustdiff.config.sections import DataConfig
 from robustdiff.data.arrays import load_images
-from robustdiff.metrics import embed, train_evaluator
+from robustdiff.metrics.evaluator import train_evaluator
 from robustdiff.progress import Report
 
 IMAGES_ONLY = ("FID", "IS", "density", "coverage")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
 from robustdiff.cli.app import main
 
 # Small enough that a case which is wrongly accepted ends soon.

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from robustdiff.cli.app import main
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from robustdiff.classifiers import image as evaluator
+from robustdiff.cli.app import main
 from robustdiff.config.sections import DEFAULT_PRESETS, preset, presets, resolve
+from robustdiff.metrics import evaluator
 from robustdiff.runs.folder import Run
 from robustdiff.training import loop as module
 

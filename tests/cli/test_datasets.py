@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from robustdiff.cli.app import main
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torchvision import datasets
 
-from robustdiff.classifiers import image as evaluator
+from robustdiff.classifiers import noisy_image
+from robustdiff.cli.app import main
 from robustdiff.config.sections import DataConfig
 from robustdiff.data.arrays import load_images
+from robustdiff.metrics import evaluator
 from robustdiff.progress import Report
-from robustdiff.training import objective
 
 TINY = [
     "--set=model.channels=[8]",
@@ -173,7 +173,7 @@ def test_train_sample_eval_and_audit(dataset, capsys):
 
 def test_sweep_likelihood_and_classifier_guidance_know_colour(tmp_path, monkeypatch, capsys):
     colour_folder(tmp_path / "data")
-    monkeypatch.setattr(objective, "images_to_see", lambda count: 256)
+    monkeypatch.setattr(noisy_image, "_MOST_SEEN", 512)
     words = ["--dataset=folder", "--data-dir=data", "--image-size=28"]
     call("train", *words, "--out=run", *TINY)
     call("sample", "run", "--per-class=1", "--guidance=classifier", "-w", "1")

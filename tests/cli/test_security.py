@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from robustdiff.cli.app import main
-from robustdiff.cli.console import plain, printable
 
 from corruptions import NoisyLabels, corrupt, read_labels
 from robustdiff.classifiers.noisy_image import TimeClassifier
+from robustdiff.cli.app import main
+from robustdiff.cli.console import plain, printable
 from robustdiff.config.sections import resolve
 from robustdiff.data.arrays import load_images
 from robustdiff.errors import DamagedError

@@ -7,8 +7,8 @@ import warnings
 
 import numpy as np
 import pytest
-from robustdiff.cli.app import main
 
+from robustdiff.cli.app import main
 from robustdiff.errors import DamagedError
 from robustdiff.files.checkpoint import load_checkpoint
 from robustdiff.runs.folder import Run

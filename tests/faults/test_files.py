@@ -8,9 +8,9 @@ import stat
 import numpy as np
 import pytest
 import torch
-from robustdiff.cli.app import main
 from safetensors.torch import load_file
 
+from robustdiff.cli.app import main
 from robustdiff.config.sections import resolve
 from robustdiff.errors import DamagedError
 from robustdiff.files.atomic import write_atomic

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from robustdiff.cli.app import main
 from safetensors.torch import load_file
 
 from corruptions import corrupt
+from robustdiff.cli.app import main
 from robustdiff.config.sections import resolve
 from robustdiff.data import arrays as data
 from robustdiff.jobs import evaluate

@@ -7,8 +7,9 @@ import signal
 
 import numpy as np
 import pytest
-from robustdiff.cli.app import main
 from safetensors.torch import load_file
+
+from robustdiff.cli.app import main
 
 WORDS = [
     "--noise=0.3", "--steps=40", "--precision=fp32", "--set=model.channels=[8]",

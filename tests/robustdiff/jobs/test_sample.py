@@ -72,8 +72,8 @@ def test_fewer_images_leave_none_of_an_earlier_call(tmp_path):
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_trajectory_leads_from_the_noise_to_the_images(name):
     labels, setting = torch.arange(5), SampleConfig(sampler=name, steps=4, batch_size=3)
-    path = generate_trajectory(small_model(), labels, (1, 4, 4), setting=setting, seed=2)
-    images = generate(small_model(), labels, (1, 4, 4), setting=setting, seed=2)
+    path = generate_trajectory(small_model(), labels, (1, 4, 4), sample=setting, seed=2)
+    images = generate(small_model(), labels, (1, 4, 4), sample=setting, seed=2)
     assert path.x_t.shape == (5, 5, 1, 4, 4)
     assert path.x_0.shape == (5, 4, 1, 4, 4)
     assert path.t.shape == (5,)
@@ -92,8 +92,8 @@ def test_batches_to_be_compiled_have_one_shape():
     model = Model(network, cosine, PREDICTIONS["x0"], null_class=10)
     setting = SampleConfig(steps=2, batch_size=4, compile=True)
     labels = torch.arange(6)
-    assert len(generate(model, labels, (1, 4, 4), setting=setting, seed=0)) == 6
-    assert len(generate_trajectory(model, labels, (1, 4, 4), setting=setting, seed=0).x_t) == 6
+    assert len(generate(model, labels, (1, 4, 4), sample=setting, seed=0)) == 6
+    assert len(generate_trajectory(model, labels, (1, 4, 4), sample=setting, seed=0).x_t) == 6
     assert len(sizes) == 1
 
 
