@@ -118,7 +118,7 @@ def draw_order(
         if given is not None:
             again = np.random.default_rng(np.random.SeedSequence([seed, _QUOTA, epoch]))
             drawn = _with_quotas(drawn, log_weights, given, again)
-    # The draw comes best first; training wants no such order.
+    # The draw comes best first; training needs a random order.
     rng.shuffle(drawn)
     return drawn
 
@@ -128,9 +128,9 @@ def _with_quotas(
 ) -> Indices:
     """Return a draw of as many samples in which no class has less than its quota.
 
-    For a class below it the draw goes on among its own samples; what was drawn last of classes
-    above theirs makes room. The draw is returned as it is where every class has its quota, or
-    where it is too small for one sample of each.
+    The draw goes on among the samples of each class below its quota, and the last drawn samples of
+    classes above theirs are removed. The draw is returned as it is if every class has its quota, or
+    if it is too small for one sample of each.
     """
     classes = given[drawn]
     counts = np.bincount(given)
@@ -156,6 +156,6 @@ def _with_quotas(
 
 
 def random_scores(seed: int, round_number: int, num_samples: int) -> Floats:
-    """Return (N,) standard normal scores: the control that no score should lose to."""
+    """Return (N,) standard normal scores, the control for every other score."""
     rng = np.random.default_rng(np.random.SeedSequence([seed, _RANDOM_SCORES, round_number]))
     return rng.standard_normal(num_samples)

@@ -91,7 +91,7 @@ def train_image_classifier(
         labels: (N,) int64 in [0, num_classes): clean, or noisy under `transition`.
         num_classes: K.
         seed: Seed of the initial weights and of the order; the global generators stay untouched.
-        images_seen: The images are repeated until so many have been seen, three times at least.
+        images_seen: The images are repeated until this many have been seen, three times at least.
         transition: (K, K), T[clean, given], for noisy labels; see `fit`.
         progress: Called with (steps done, steps in all) after each step.
 

@@ -64,10 +64,10 @@ def _start(seed: int, number: Tensor, image_shape: tuple[int, ...]) -> Tensor:
 
 
 def _batches(numbers: Tensor, sample: SampleConfig) -> Iterator[tuple[Tensor, int]]:
-    """Yield the images to make at once, and how many of them, from the front, are wanted."""
+    """Yield the image numbers of each batch, and how many of the first are wanted, not padding."""
     batches = torch.split(numbers, sample.batch_size)
     for number in batches:
-        # A network is compiled for one shape; another would take as long again.
+        # A network is compiled anew for every shape, so the last batch is filled up.
         extra = len(batches[0]) - len(number) if sample.compile else 0
         yield torch.cat([number, number[-1:].expand(extra)]), len(number)
 
@@ -89,11 +89,11 @@ def generate(  # noqa: PLR0913 an image depends on as much
     Args:
         model: The denoiser, on the device of `labels`.
         labels: (M,) int64 classes to generate.
-        numbers: (L,) int64 which of the M images to make, None for all.
         image_shape: (C, H, W).
-        sample: Sampler and guidance.
+        sample: Settings of sampler and guidance, and the batch size.
         seed: Image k is a function of (seed, k, labels[k]), whatever the batch size.
-        guide: What `sample.guidance` stands for.
+        numbers: (L,) int64 which of the M images to make, None for all.
+        guide: The kind of guidance, that of `sample.guidance`.
         progress: Called with (images done, images in all) after each batch.
 
     Returns:
@@ -110,7 +110,7 @@ def generate(  # noqa: PLR0913 an image depends on as much
 
 
 class Trajectory(NamedTuple):
-    """How images came about.
+    """The states and estimates that led to images.
 
     Attributes:
         x_t: (M, S + 1, C, H, W) float32 states, from noise to image.

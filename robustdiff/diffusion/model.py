@@ -1,4 +1,4 @@
-"""A network together with what its output means."""
+"""A denoiser: a network with its schedule and parametrisation."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -24,7 +24,7 @@ class Model:
         network: See `Network`.
         schedule: The noise schedule it is for.
         prediction: What it predicts.
-        null_class: K, the label that says nothing.
+        null_class: K, the label for no class.
     """
 
     network: Network
@@ -75,7 +75,7 @@ def bind(
         network: See `Network`.
         schedule: Key of `SCHEDULES`.
         prediction: Key of `PREDICTIONS`.
-        null_class: K, the label that says nothing.
+        null_class: K, the label for no class.
         dtype: Compute precision.
     """
     return Model(autocast(network, dtype), SCHEDULES[schedule], PREDICTIONS[prediction], null_class)

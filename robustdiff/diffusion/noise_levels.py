@@ -74,7 +74,7 @@ def _normal_density(log_snr: Tensor, bounds: Bounds) -> Tensor:
     return torch.exp(-(z**2) / 2) / scale
 
 
-# p(lambda) of algorithm 1, line 4, where it is not what uniform times give.
+# p(lambda) of algorithm 1, line 4, other than that of uniform times.
 LOG_SNR_DISTRIBUTIONS: dict[str, LogSnrDistribution] = {
     # Hyperbolic secant: uniform times of a cosine schedule (Ho & Salimans 2022, section 4).
     "cosine": LogSnrDistribution(_secant_quantile, _secant_density),
@@ -138,11 +138,11 @@ def log_snr_density(t: Tensor, schedule: Schedule, levels: NoiseLevels) -> Tenso
 def loss_weights(
     t: Tensor, schedule: Schedule, prediction: Prediction, levels: NoiseLevels
 ) -> Tensor | None:
-    """Return what the squared errors of a network's outputs are multiplied by.
+    """Return the weights of the squared errors of a network's outputs.
 
-    "min-snr" weighs the error of eps by `min(1, gamma / SNR)`, so that of x_0 by `min(SNR, gamma)`
-    and that of v by `min(SNR, gamma) / (SNR + 1)` (Hang et al. 2023, section 3.4). "sigmoid" weighs
-    the error of eps by `sigmoid(b - lambda) / p(lambda)` within `log_snr_range`: the loss is then
+    "min-snr" weighs the error of eps by `min(1, gamma / SNR)`, that of x_0 by `min(SNR, gamma)` and
+    that of v by `min(SNR, gamma) / (SNR + 1)` (Hang et al. 2023, section 3.4). "sigmoid" weighs the
+    error of eps by `sigmoid(b - lambda) / p(lambda)` within `log_snr_range`, so that the loss is
     the same integral over lambda however times are drawn (Kingma & Gao 2023, section 3 and D).
 
     Args:

@@ -128,7 +128,7 @@ def edm(
 
     Each of S steps first adds noise up to the level `(1 + gamma) u`, with
     `gamma = min(churn / S, sqrt(2) - 1)`, and then goes on as `heun`; churn 0 is `heun`. As in the
-    paper's algorithm the first step churns too; S_noise is 1 and no level is spared.
+    paper's algorithm the first step churns too; S_noise is 1, and all levels are churned.
 
     Args and yields as in `ancestral`; `churn` is at least 0, and `noise` is not called where it is
     0. With churn, levels between those of the grid are found in its schedule.

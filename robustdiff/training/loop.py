@@ -41,7 +41,7 @@ class StepDone:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the objective needs besides the network, made before the first step.
+    """The objective's preparation, which precedes the first step.
 
     Attributes:
         seconds: Time that it took.
@@ -100,7 +100,7 @@ def batch_losses(
             label must not be used; sample indices (B,) int64, which key the draws.
         step: Number of the step.
         task: See `Task`.
-        mixture: Classes behind the labels; None trusts the labels.
+        mixture: Classes behind the labels; None for the plain objective.
 
     Returns:
         (B,) float32, unreduced.
@@ -153,7 +153,7 @@ def train_step(
 ) -> None:
     """Make one optimiser step and update the average.
 
-    Nothing here waits for the device, except that a mixture looks for classes of no weight.
+    Nothing here waits for the device, except where a mixture leaves out classes of little weight.
 
     Args:
         state: Changed in place; its `losses` get the mean weighted loss of the whole batch.

@@ -16,9 +16,9 @@ from typing import Any, Self
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from curricula.types import Doubles, Ints
 from robustdiff.classifiers.noisy_image import TimeClassifier, train_time_classifier
 from robustdiff.diffusion.process import per_image
 from robustdiff.diffusion.schedules import SCHEDULES
@@ -33,7 +33,7 @@ _TINY = 1e-12
 
 
 class ClassMixture(nn.Module):
-    """How likely each class is behind a given label.
+    """Probabilities of the clean class behind each given label.
 
     Attributes:
         transition: (K, K) float32, T[clean, given].
@@ -68,7 +68,7 @@ class ClassMixture(nn.Module):
         Args:
             x_t: (B, C, H, W) float32.
             t: (B,) times.
-            labels: (B,) int64 in [0, K]; K, no label, is kept apart from the classes.
+            labels: (B,) int64 in [0, K]; K, no label, has weight 1 for itself.
 
         Returns:
             (B, K + 1) float32, rows sum to 1.
@@ -77,10 +77,9 @@ class ClassMixture(nn.Module):
         classes = self.prior.expand(len(labels), -1)
         if self.classifier is not None:
             classes = self.classifier(x_t, t).softmax(1)
-        told = labels.clamp_max(null - 1)
-        joint = classes * self.transition.T[told]
+        joint = classes * self.transition.T[labels.clamp_max(null - 1)]
         total = joint.sum(1, keepdim=True)
-        # A label that T rules out leaves the image alone to decide.
+        # Where T rules the label out, p(class | image) remains.
         posterior = torch.where(total > _TINY, joint / total.clamp_min(_TINY), classes)
         without = F.one_hot(torch.full_like(labels, null), null + 1).float()
         return torch.where((labels == null)[:, None], without, F.pad(posterior, (0, 1)))
@@ -97,16 +96,16 @@ def mixed_output(
 ) -> Tensor:
     """Return the weighted mean of a network's outputs under every class.
 
-    Outputs are eps, x_0 or v: each is affine in the score at a fixed x_t, with coefficients that
-    the weights, which sum to 1, leave as they are.
+    Outputs are eps, x_0 or v: each is affine in the score at a fixed x_t, so that their mean with
+    weights that sum to 1 is the output that belongs to the mean score.
 
     Args:
         network: See `robustdiff.diffusion.model.Network`.
         x_t: (B, C, H, W) float32.
         t: (B,) times.
-        labels: (B,) int64, the classes as told.
+        labels: (B,) int64, the given labels.
         weights: (B, K + 1), rows sum to 1.
-        gradient: "all" differentiates every class's output, "given" that of the told class alone,
+        gradient: "all" differentiates every class's output, "given" only that of the given label,
             as the authors' code does.
 
     Returns:
@@ -116,8 +115,8 @@ def mixed_output(
     image, label = torch.nonzero(weights > smallest, as_tuple=True)
     output = network(x_t[image], t[image], label)
     if gradient == "given":
-        told = (label == labels[image]).reshape(-1, *([1] * (output.ndim - 1)))
-        output = torch.where(told, output, output.detach())
+        is_given = (label == labels[image]).reshape(-1, *([1] * (output.ndim - 1)))
+        output = torch.where(is_given, output, output.detach())
     share = per_image(weights[image, label], output)
     # One cell for each pair, summed afterwards: the order of the sum does not depend on threads.
     cells = output.new_zeros(*weights.shape, *output.shape[1:])
@@ -126,17 +125,17 @@ def mixed_output(
     return cells.sum(1) / per_image(kept, output)
 
 
-def clean_prior(given: NDArray[np.int64], transition: NDArray[np.float64]) -> NDArray[np.float64]:
+def clean_prior(given: Ints, transition: Doubles) -> Doubles:
     """Return shares of the clean classes, (K,), under which T makes those of the given labels."""
     share = np.bincount(given, minlength=len(transition)) / len(given)
-    prior: NDArray[np.float64] = deconvolve(share[None], transition, steps=1000)[0]
+    prior: Doubles = deconvolve(share[None], transition, steps=1000)[0]
     return prior
 
 
 def make_mixture(task: Task) -> ClassMixture | None:
-    """Estimate what is behind the given labels; None for the plain objective.
+    """Make the mixture of classes behind the given labels; None for the plain objective.
 
-    Equal tasks give equal mixtures, on the CPU, so an interruption meanwhile does no harm.
+    It is on the CPU. Equal tasks give equal mixtures, so an interruption meanwhile does no harm.
     """
     objective, data = task.config.objective, task.data
     if objective.name == "plain":

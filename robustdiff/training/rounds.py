@@ -1,4 +1,4 @@
-"""Scoring rounds: when they are due, what they measure, and what follows from it."""
+"""Scoring rounds: when they are due, the evidence they gather, the trust that follows from it."""
 
 import time
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ class RoundDone:
         step: Steps so far.
         number: Which round of the run it is, counted from 1.
         scores: (N,) float32 smoothed scores, high = trusted.
-        trust: What they say about the labels.
+        trust: Trust in the labels that follows from the evidence.
         label_used: (N,) bool, whether training uses the given label.
         seconds: Time that the round took.
     """
@@ -126,7 +126,7 @@ def _probing(config: Config) -> Probing:
 
 
 def scoring_round(state: TrainState, task: Task) -> Iterator[RoundDone]:
-    """Take in a round's evidence and remember the weights that made it."""
+    """Gather evidence, update the sampler, and remember the weights for the next round."""
     started = time.perf_counter()
     found = gather_evidence(state, task)
     state.rounds += 1
@@ -141,7 +141,7 @@ def scoring_round(state: TrainState, task: Task) -> Iterator[RoundDone]:
 
 
 def last_round(state: TrainState, task: Task) -> Iterator[RoundDone]:
-    """Judge the final weights; the state stays as it is."""
+    """Score the labels with the final weights; the state stays as it is."""
     started = time.perf_counter()
     sampler = state.sampler
     if sampler.curriculum.once or (found := gather_evidence(state, task)) is None:

@@ -75,7 +75,7 @@ class TrainState:
         With sharded weights only the leader's is complete.
 
         Raises:
-            DivergedError: If a loss is not finite, so that nothing spoilt is kept.
+            DivergedError: If a loss is not finite; the weights cannot be used then.
         """
         losses = [*self.losses.read()]
         sampler = self.sampler.state_dict()

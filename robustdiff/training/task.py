@@ -1,4 +1,4 @@
-"""What training works on: the configuration, the data, and what follows from them."""
+"""The task of a training run: its configuration and data, its length, its network."""
 
 from dataclasses import dataclass, field
 
@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from curricula.types import Doubles, Ints
 from robustdiff.config.sections import Config, ModelConfig
 from robustdiff.data.arrays import LabelledImages
 from robustdiff.diffusion.model import Model, bind
@@ -23,11 +24,11 @@ class Task:
 
     Attributes:
         config: Configuration of the run.
-        data: Images and given labels; nothing here knows the clean ones.
+        data: Images and given labels; the clean labels are not here.
         num_classes: K, also the null class.
         dtype: Compute precision.
-        oracle: (N,) bool, whether each given label is right; None unless the curriculum is the
-            upper bound that may know.
+        oracle: (N,) bool, whether each given label is right; None for every curriculum but
+            "oracle", the upper bound.
         transition: (K, K) float64, T[clean, given], if the configuration gives it.
         report: Receives the progress of long work besides the steps.
         workers: This process among those that train the model.
@@ -38,14 +39,14 @@ class Task:
     num_classes: int
     dtype: torch.dtype
     oracle: NDArray[np.bool_] | None = None
-    transition: NDArray[np.float64] | None = None
+    transition: Doubles | None = None
     report: Report = field(default_factory=Report)
     workers: Workers = ALONE
 
     @property
-    def given(self) -> NDArray[np.int64]:
+    def given(self) -> Ints:
         """Given labels, (N,) int64."""
-        given: NDArray[np.int64] = self.data.given.cpu().numpy()
+        given: Ints = self.data.given.cpu().numpy()
         return given
 
     def bind(self, network: nn.Module) -> Model:
