@@ -21,12 +21,11 @@ from sklearn.metrics import roc_auc_score
 from curricula import CURRICULA
 from robustdiff.config.layers import resolve
 from robustdiff.config.presets import preset
-from robustdiff.config.sections import CurriculumConfig
 from robustdiff.data.arrays import load_images
 from robustdiff.diffusion.model import Model
 from robustdiff.jobs.train import make_task, prepare_labels
 from robustdiff.labels.scoring import Probing, prediction_scores
-from robustdiff.progress import Silent
+from robustdiff.progress import Report
 from robustdiff.reports.intervals import cell
 from robustdiff.training.loop import StepDone, train
 from robustdiff.training.state import new_state
@@ -39,9 +38,9 @@ def one_seed(noise: dict, seed: int, data_dir: str, probes: int, every: int) -> 
     """Return name -> (mean AUROC of single rounds, AUROC of the sum over rounds)."""
     layer = {"seed": seed, "noise": noise, "data": {"data_dir": data_dir}}
     config = resolve(preset("mnist-14"), layer)
-    images = load_images(config.data, Silent())
+    images = load_images(config.data, Report())
     labels = prepare_labels(config, images)
-    task = make_task(config, images, labels, Silent())
+    task = make_task(config, images, labels, Report())
     state = new_state(task)
     rows = torch.arange(0, len(task.data), every)
     right = ~labels.flipped[rows.numpy()]
@@ -52,8 +51,8 @@ def one_seed(noise: dict, seed: int, data_dir: str, probes: int, every: int) -> 
     def score(
         name: str, model: Model, old_model: Model | None, pairing: str = "paired"
     ) -> np.ndarray:
-        setting = CurriculumConfig(probes=probes, pairing=pairing)
-        probing = Probing(seed=seed, p_uncond=config.diffusion.p_uncond, settings=setting)
+        p_uncond, redrawn = config.diffusion.p_uncond, pairing == "redrawn"
+        probing = Probing(seed=seed, p_uncond=p_uncond, probes=probes, redrawn=redrawn)
         found = prediction_scores(
             CURRICULA[name], probing, task.data, model, old_model, rows, number
         )

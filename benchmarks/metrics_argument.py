@@ -24,18 +24,14 @@ from matplotlib.figure import Figure
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from robustdiff.classifiers.image import load_or_train
+from robustdiff.classifiers.image import embed
 from robustdiff.config.sections import DataConfig
 from robustdiff.data.arrays import load_images
-from robustdiff.metrics import embed
 from robustdiff.metrics.classification import nll
-from robustdiff.metrics.distribution import (
-    classwise_frechet,
-    frechet_distance,
-    inception_score,
-)
+from robustdiff.metrics.distribution import classwise_frechet, frechet_distance, inception_score
+from robustdiff.metrics.evaluator import load_or_train
 from robustdiff.metrics.neighbours import density_coverage
-from robustdiff.progress import Silent
+from robustdiff.progress import Report
 from robustdiff.reports.figures import write_figure
 from robustdiff.reports.intervals import cell, interval
 
@@ -184,7 +180,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     config = DataConfig(dataset=given.dataset, data_dir=given.data_dir, image_size=given.image_size)
-    images = load_images(config, Silent())
+    images = load_images(config, Report())
     judge, digest = load_or_train(
         given.evaluators,
         images.name,

@@ -17,12 +17,12 @@ from curricula import CURRICULA
 from curricula.scores import class_margin
 from robustdiff.config.layers import resolve
 from robustdiff.config.presets import preset
-from robustdiff.config.sections import Config, CurriculumConfig
+from robustdiff.config.sections import Config
 from robustdiff.data.arrays import LabelledImages, load_images
 from robustdiff.diffusion.model import Model
 from robustdiff.jobs.train import make_task, prepare_labels
 from robustdiff.labels.scoring import Probing, class_evidence, prediction_scores
-from robustdiff.progress import Silent
+from robustdiff.progress import Report
 from robustdiff.reports.figures import figure_png
 from robustdiff.training.loop import train
 from robustdiff.training.state import new_state
@@ -46,11 +46,7 @@ def measured(
     found = []
     for number in range(bins):
         low, high = (max(number, 1e-3) / bins, (number + 1) / bins)
-        probing = Probing(
-            seed=0,
-            p_uncond=0.0,
-            settings=CurriculumConfig(probes=1, probe_times=(low, high), rivals=None),
-        )
+        probing = Probing(seed=0, p_uncond=0.0, probes=1, times=(low, high), rivals=None)
         pmi = prediction_scores(CURRICULA["pmi"], probing, data, model, None, rows, 0)
         assert pmi is not None
         gains = class_evidence(probing, data, model, None, rows, 0)[rows.numpy()]
@@ -62,9 +58,9 @@ def measured(
 
 def trained(config: Config) -> tuple[Model, LabelledImages, np.ndarray]:
     """Train as configured; return the averaged model, its data, and which labels are wrong."""
-    images = load_images(config.data, Silent())
+    images = load_images(config.data, Report())
     labels = prepare_labels(config, images)
-    task = make_task(config, images, labels, Silent())
+    task = make_task(config, images, labels, Report())
     state = new_state(task)
     for _ in train(state, task):
         pass

@@ -96,7 +96,6 @@ def plan(count: int) -> dict[str, Any]:
     import torch
 
     from curricula import CURRICULA as ENTRIES
-    from robustdiff.config.sections import CurriculumConfig
     from robustdiff.data.arrays import LabelledImages
     from robustdiff.diffusion.model import Model
     from robustdiff.diffusion.process import PREDICTIONS, for_labels
@@ -115,7 +114,7 @@ def plan(count: int) -> dict[str, Any]:
         PREDICTIONS["v"],
         NUM_CLASSES,
     )
-    probing = scoring.Probing(seed=0, p_uncond=0.2, settings=CurriculumConfig(probes=1))
+    probing = scoring.Probing(seed=0, p_uncond=0.2, probes=1)
     done = measured(
         lambda: scoring.prediction_scores(
             ENTRIES["pmi"], probing, data, fake, None, torch.arange(count), 0

@@ -21,8 +21,9 @@ from robustdiff.config.sections import SampleConfig
 from robustdiff.data.arrays import load_images
 from robustdiff.diffusion.generate import class_labels
 from robustdiff.jobs.evaluate import sample_run
-from robustdiff.metrics import evaluate, load_or_train
-from robustdiff.progress import Silent
+from robustdiff.metrics.evaluator import load_or_train
+from robustdiff.metrics.report import evaluate
+from robustdiff.progress import Report
 from robustdiff.reports.figures import write_figure
 from robustdiff.runs.folder import open_run
 
@@ -82,7 +83,7 @@ def main() -> None:
     setting = config.sample
     if given.guidance_weight is not None:
         setting = replace(setting, guidance_weight=given.guidance_weight)
-    images = load_images(config.data, Silent())
+    images = load_images(config.data, Report())
     k = images.num_classes
     judge, _ = load_or_train(
         given.evaluators or run.path.resolve().parent / "evaluators",
@@ -106,7 +107,7 @@ def main() -> None:
                     real_labels=images.train_labels,
                     heldout=images.test,
                     heldout_labels=images.test_labels,
-                    generated=sample_run(run, chosen, images, labels, 0, Silent()),
+                    generated=sample_run(run, chosen, images, labels, 0, Report()),
                     generated_labels=labels,
                     evaluator=judge,
                     seed=0,

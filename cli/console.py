@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from robustdiff.progress import Report
+
 _SECONDS_BETWEEN_LINES = 5.0
 
 
@@ -22,7 +24,7 @@ def plain(text: str) -> str:
     return escape(printable(text))
 
 
-class PlainReport:
+class PlainReport(Report):
     """One line to stderr per message, and per task every few seconds and at its end."""
 
     def __init__(self) -> None:
@@ -48,7 +50,7 @@ class PlainReport:
         self.message(f"{task} {done}/{total}{f'  {note}' if note else ''}")
 
 
-class RichReport:
+class RichReport(Report):
     """A live bar per task on stderr, with messages above it."""
 
     def __init__(self, console: Console) -> None:

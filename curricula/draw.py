@@ -4,12 +4,9 @@ Written for many samples: few arrays of N at a time, noise drawn in pieces, 4-by
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from curricula.trust import LEAST_KEPT
-
-Floats = NDArray[np.floating]
-Ints = NDArray[np.integer]
+from curricula.types import Floats, Indices, Ints
 
 # Streams under one seed; the numbers are part of the reproducibility promise.
 _ORDER, _RANDOM_SCORES, _QUOTA = 101, 102, 103
@@ -38,7 +35,7 @@ def standardise(scores: Floats) -> Floats:
     return centred
 
 
-def gumbel_top_k(log_weights: Floats, count: int, rng: np.random.Generator) -> Ints:
+def gumbel_top_k(log_weights: Floats, count: int, rng: np.random.Generator) -> Indices:
     """Draw without replacement with probabilities proportional to exp(log_weights).
 
     The largest keys `log_weights + Gumbel` follow the law of sequential weighted draws (Kool et
@@ -65,7 +62,7 @@ def gumbel_top_k(log_weights: Floats, count: int, rng: np.random.Generator) -> I
     return best[np.argsort(keys, kind="stable")[:count]]
 
 
-def indices(count: int) -> Ints:
+def indices(count: int) -> Indices:
     """Return 0 to count - 1 in the smallest type of 4 or 8 bytes that holds them."""
     return np.arange(count, dtype=np.int32 if count <= np.iinfo(np.int32).max else np.int64)
 
@@ -94,7 +91,7 @@ def draw_order(
     share: float,
     temperature: float,
     given: Ints | None = None,
-) -> Ints:
+) -> Indices:
     """Return the order of one epoch.
 
     A pure function of its arguments: every process draws the same.
@@ -121,17 +118,19 @@ def draw_order(
         if given is not None:
             again = np.random.default_rng(np.random.SeedSequence([seed, _QUOTA, epoch]))
             drawn = _with_quotas(drawn, log_weights, given, again)
-    # The draw comes best first; training wants no such order.
+    # The draw comes best first; training needs a random order.
     rng.shuffle(drawn)
     return drawn
 
 
-def _with_quotas(drawn: Ints, log_weights: Floats, given: Ints, rng: np.random.Generator) -> Ints:
+def _with_quotas(
+    drawn: Indices, log_weights: Floats, given: Ints, rng: np.random.Generator
+) -> Indices:
     """Return a draw of as many samples in which no class has less than its quota.
 
-    For a class below it the draw goes on among its own samples; what was drawn last of classes
-    above theirs makes room. The draw is returned as it is where every class has its quota, or
-    where it is too small for one sample of each.
+    The draw goes on among the samples of each class below its quota, and the last drawn samples of
+    classes above theirs are removed. The draw is returned as it is if every class has its quota, or
+    if it is too small for one sample of each.
     """
     classes = given[drawn]
     counts = np.bincount(given)
@@ -157,6 +156,6 @@ def _with_quotas(drawn: Ints, log_weights: Floats, given: Ints, rng: np.random.G
 
 
 def random_scores(seed: int, round_number: int, num_samples: int) -> Floats:
-    """Return (N,) standard normal scores: the control that no score should lose to."""
+    """Return (N,) standard normal scores, the control for every other score."""
     rng = np.random.default_rng(np.random.SeedSequence([seed, _RANDOM_SCORES, round_number]))
     return rng.standard_normal(num_samples)

@@ -1,4 +1,4 @@
-"""The curriculum of one run: holds smoothed scores, draws epochs, says which labels to trust."""
+"""The sampler of one run: it smooths scores, draws epochs and applies a treatment to the labels."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from curricula.draw import Floats, draw_order, selected_share
-from curricula.draw import Ints as Indices
+from curricula.draw import draw_order, selected_share
 from curricula.scores import CURRICULA, Treatment, treatment_of
-from curricula.trust import TREATMENTS, Ints, Labels, Trust
+from curricula.trust import TREATMENTS, Labels, Trust
+from curricula.types import Floats, Indices, Ints
 
 Judge = Callable[[Floats], tuple[Floats, Trust]]
 
@@ -44,15 +44,15 @@ class CurriculumSampler:
     The order of an epoch is a pure function of (seed, epoch, scores, labels): every process draws
     the same list and takes its slice, and a resumed run continues identically.
 
-    What is held for every sample is float32, so that it fits for many of them; arithmetic is done
-    in float64 where sums or differences of it matter.
+    Arrays over samples are float32, so that many samples fit in memory; sums and differences that
+    need it are computed in float64.
 
     Attributes:
         curriculum: The entry of `CURRICULA`.
         treatment: Key of `TREATMENTS`.
         evidence: (N,) float32 smoothed scores, (N, K) for a curriculum that knows the classes, or
             the state of a running statistic; None before the first update.
-        trust: What follows from the evidence, None before the first update.
+        trust: Trust in the labels that follows from the evidence, None before the first update.
         scores: (N,) float32, high = prefer; None before the first update.
         rounds: Number of updates so far.
     """
@@ -101,8 +101,8 @@ class CurriculumSampler:
 
         Args:
             evidence: What `updated` returned.
-            judge: From (N,) or (N, K) evidence to (N,) scores and trust in the labels. Without one
-                the scores are the evidence, and labels above the curriculum's zero are right.
+            judge: From (N,) or (N, K) evidence to (N,) scores and trust in the labels; None takes
+                the evidence as scores, and labels above the curriculum's zero as right.
         """
         running = self.curriculum.running
         scores, trust = (judge or self._by_zero)(
@@ -138,19 +138,19 @@ class CurriculumSampler:
             given: (N,) int64 labels, so that a draw by score loses no class; see `draw_order`.
         """
         select = self.treatment == "select" and self.scores is not None
-        setting = self.selection
+        k, dk, mk = self.selection.k, self.selection.dk, self.selection.mk
         return draw_order(
             self.seed,
             epoch,
             self.num_samples,
             scores=self.scores if select else None,
-            share=selected_share(self.rounds, setting.k, setting.dk, setting.mk) if select else 1.0,
-            temperature=setting.temperature,
+            share=selected_share(self.rounds, k, dk, mk) if select else 1.0,
+            temperature=self.selection.temperature,
             given=given if select else None,
         )
 
     def labels(self, given: Ints, null: int) -> Labels:
-        """Return what training is told in place of the given labels.
+        """Return the labels that training uses in place of the given ones.
 
         Args:
             given: (N,) int64 in [0, K).
@@ -166,13 +166,13 @@ class CurriculumSampler:
         return {
             "rounds": self.rounds,
             "evidence": self.evidence,
-            # Often the evidence itself.
+            # Left out where they are the evidence itself.
             "scores": None if self.scores is self.evidence else self.scores,
             "trust": None if trust is None else trust._asdict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned; tensors will do for arrays."""
+        """Restore what `state_dict` returned; arrays may be tensors."""
         self.rounds, evidence, scores = int(state["rounds"]), state["evidence"], state["scores"]
         self.evidence = None if evidence is None else _stored(evidence)
         self.scores = self.evidence if scores is None else _stored(scores)
@@ -195,7 +195,7 @@ def _stored(values: Any) -> Floats:  # noqa: ANN401 an array of any library
 
 
 def _stored_trust(trust: Trust) -> Trust:
-    """Return trust as it is held: what there is of every sample in float32."""
+    """Return trust as it is held: arrays over samples in float32."""
     _, _, classes, image_classes, transition, _ = trust
     return trust._replace(
         right=_stored(trust.right),

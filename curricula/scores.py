@@ -1,8 +1,8 @@
 """Per-sample scores from predictions; high means "prefer this sample, its label looks right".
 
 The scores know a regression target (eps for a denoiser, the one-hot label for a classifier) and
-predictions of it. They know nothing of the model that made them. `forwards` names the predictions
-a score needs, each evaluated at the same probe of a sample:
+predictions of it, whatever the model that made them. `forwards` names the predictions that a score
+needs, each evaluated at the same probe of a sample:
 
     given       current weights, the label as given
     null        current weights, no label
@@ -14,16 +14,14 @@ from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from curricula.running import AREA_UNDER_MARGIN, FORGETTING, Running
+from curricula.types import Floats, Ints
 
 Forward = Literal["given", "null", "dropped", "old_given", "old_null", "old_dropped"]
 Treatment = Literal["none", "select", "reweight", "null", "relabel", "soft"]
 Source = Literal["none", "predictions", "classes", "classifier", "random", "clean"]
-Floats = NDArray[np.floating]
-Ints = NDArray[np.int64]
 Compute = Callable[[Tensor, Mapping[Forward, Tensor]], Tensor]
 
 
@@ -97,7 +95,7 @@ class Curriculum(NamedTuple):
         compute: (target, predictions) -> (B,) scores.
         zero: Score of a label that is as likely right as wrong, where the score has such a point.
         reduce: (gains (N, K), given (N,)) -> (N,) scores, for source "classes"; None keeps the
-            classes apart, and Bayes' rule judges them.
+            gains of all classes, for Bayes' rule.
         running: Statistic over all rounds, in place of smoothing.
     """
 
@@ -116,7 +114,7 @@ class Curriculum(NamedTuple):
 
     @property
     def knows_classes(self) -> bool:
-        """Whether the score says which class a sample is of."""
+        """Whether the score compares the classes of a sample."""
         return self.source == "classifier" or (self.source == "classes" and self.reduce is None)
 
     @property
@@ -151,7 +149,7 @@ CURRICULA: dict[str, Curriculum] = {
         "predictions", "select", ("given",), lambda target, f: -squared_error(target, f["given"])
     ),
     # Pointwise mutual information of image and label, up to a factor and the choice of times
-    # (Kong et al. 2023): how much better the image is denoised when its label is told.
+    # (Kong et al. 2023): how much better the image is denoised with its label than without.
     "pmi": Curriculum(
         "predictions",
         "null",
@@ -159,12 +157,12 @@ CURRICULA: dict[str, Curriculum] = {
         lambda target, f: squared_error(target, f["null"]) - squared_error(target, f["given"]),
         zero=0.0,
     ),
-    # Diffusion classifier: is the given label the one under which the image is denoised best?
+    # Diffusion classifier: whether the image is denoised best under its given label.
     "margin": Curriculum("classes", "null"),
     "sieve": Curriculum("classes", "null", zero=0.0, reduce=sieve),
     "aum": Curriculum("classes", "null", zero=0.0, reduce=class_margin, running=AREA_UNDER_MARGIN),
     "forgetting": Curriculum("classes", "null", reduce=class_margin, running=FORGETTING),
-    # Two small classifiers, each judging the half of the samples that it was not trained on.
+    # Two small classifiers, each for the half of the samples that it was not trained on.
     "crossfit": Curriculum("classifier", "relabel"),
     "random": Curriculum("random", "select"),
     "oracle": Curriculum("clean", "null", zero=0.0),

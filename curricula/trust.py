@@ -1,4 +1,4 @@
-"""From trust in labels to what training does with them: one function per treatment."""
+"""From trust in labels to the labels that training uses: one function per treatment."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -6,37 +6,36 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.floating]
-Ints = NDArray[np.int64]
+from curricula.types import Doubles, Floats, Ints
 
 # Least share of every class's labels that stays in use, so that no class is lost to a bad score.
 LEAST_KEPT = 0.1
 
 
 class Trust(NamedTuple):
-    """What is believed about the labels.
+    """Estimates of which labels are right.
 
     Attributes:
         right: (N,) in [0, 1], how likely each given label is right.
-        noise: Estimated share of wrong labels; NaN for scores that say nothing of it.
+        noise: Estimated share of wrong labels; NaN where the scores do not estimate it.
         classes: (N, K), rows sum to 1: how likely each class is, given image and label;
-            None, like the rest, where the score knows no classes.
+            None, like the next two, where the score does not tell classes apart.
         image_classes: (N, K), rows sum to 1: the same by the image alone.
         transition: (K, K) float64: how likely label j is given to class i.
-        temperature: What differences of error were divided by to make log-probabilities of them;
-            None where the score does not come from errors under every class.
+        temperature: Divisor that makes log-probabilities of differences of error; None where the
+            score does not come from errors under every class.
     """
 
     right: Floats
     noise: float
     classes: Floats | None = None
     image_classes: Floats | None = None
-    transition: NDArray[np.float64] | None = None
+    transition: Doubles | None = None
     temperature: float | None = None
 
 
 class Labels(NamedTuple):
-    """What training is told.
+    """The labels that training uses.
 
     Attributes:
         labels: (N,) int64 in [0, K]; K means to train without a label.
@@ -52,7 +51,7 @@ class Labels(NamedTuple):
 def trusted(right: Floats, given: Ints) -> NDArray[np.bool_]:
     """Return which labels are used: those more likely right than wrong.
 
-    Where that leaves less than a tenth of a class's labels, its likeliest tenth.
+    If fewer than a tenth of a class's labels would be used, its likeliest tenth is.
 
     Args:
         right: (N,) in [0, 1].
@@ -105,7 +104,7 @@ def _soft(trust: Trust, given: Ints, null: int) -> Labels:
 
 TREATMENTS: dict[str, Callable[[Trust, Ints, int], Labels]] = {
     "none": _as_given,
-    # Which samples are drawn is the sampler's matter; their labels stay.
+    # The sampler draws a part of the samples; their labels stay.
     "select": _as_given,
     "reweight": _reweight,
     "null": _null,

@@ -1,23 +1,25 @@
-"""What long work tells its caller; the command line renders it."""
+"""How long work tells its caller how far it is; the command line shows it."""
 
-from typing import Protocol
+from collections.abc import Callable
+from functools import partial
+
+Progress = Callable[[int, int], None]
+"""Called with (units done, units in all), again and again."""
 
 
-class Report(Protocol):
-    """Receives messages and progress; implementations decide how to show them."""
+def silent(done: int, total: int) -> None:
+    """Show no progress."""
+
+
+class Report:
+    """Receives messages and progress and shows nothing; subclasses decide how to show them."""
 
     def message(self, text: str) -> None:
         """Show one line."""
 
     def progress(self, task: str, done: int, total: int, note: str = "") -> None:
-        """Show how far a task is; called often, so showing may skip calls."""
+        """Show how far a task is; called often, so a subclass may skip calls."""
 
-
-class Silent:
-    """A report that shows nothing."""
-
-    def message(self, text: str) -> None:
-        """Ignore the line."""
-
-    def progress(self, task: str, done: int, total: int, note: str = "") -> None:
-        """Ignore the progress."""
+    def stage(self, task: str) -> Progress:
+        """Return what shows the progress of one task, a function of (done, total)."""
+        return partial(self.progress, task)

@@ -21,7 +21,7 @@ WINGS = {
     "diffusion": {"", "config", "files", "data"},
     "classifiers": {"", "config", "files", "data", "diffusion"},
     "metrics": {"", "config", "files", "data", "diffusion", "classifiers"},
-    "labels": {"", "config", "files", "data", "diffusion", "classifiers", "metrics"},
+    "labels": {"", "config", "files", "data", "diffusion", "classifiers"},
     "runs": {"", "config", "files", "data", "diffusion", "classifiers", "metrics"},
     "training": {"", "config", "files", "data", "diffusion", "classifiers", "metrics", "labels"},
 }

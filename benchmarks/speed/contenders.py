@@ -24,7 +24,7 @@ from robustdiff.diffusion.generate import class_labels, generate
 from robustdiff.diffusion.guidance import drop_labels
 from robustdiff.diffusion.model import Model, bind
 from robustdiff.jobs.train import make_task, prepare_labels
-from robustdiff.progress import Silent
+from robustdiff.progress import Report
 from robustdiff.training.loop import StepDone, train
 from robustdiff.training.state import new_state
 from robustdiff.training.task import build_network
@@ -67,7 +67,7 @@ def _noisy(x_0: Tensor, alpha_bar: Tensor, eps: Tensor) -> Tensor:
 
 def ours(config: Config, images: Images) -> Contender:
     """Train as `robustdiff train` does, all that belongs to a step included."""
-    task = make_task(config, images, prepare_labels(config, images), Silent())
+    task = make_task(config, images, prepare_labels(config, images), Report())
     state = new_state(task)
     events = train(state, task)
     shape = tuple(images.train.shape[1:])
@@ -80,7 +80,7 @@ def ours(config: Config, images: Images) -> Contender:
     def sample(count: int) -> object:
         setting = replace(config.sample, sampler="ddim", steps=SAMPLING_STEPS, batch_size=count)
         labels = class_labels(count, images.num_classes).to(device)
-        return generate(task.bind(state.ema), labels, shape, setting=setting, seed=0)
+        return generate(task.bind(state.ema), labels, shape, sample=setting, seed=0)
 
     return Contender(_size(state.model), step, sample, _error_of(task.bind(state.ema)))
 
@@ -106,7 +106,9 @@ def cosine_times(alpha_bar: Tensor) -> Tensor:
 def plain(config: Config, images: Images) -> Contender:
     """Train our network with the loop that one would write first, in float32."""
     network = build_network(config.model, tuple(images.train.shape[1:]), images.num_classes, 0)
-    model = bind(network, config.diffusion, images.num_classes, torch.float32)
+    schedule, prediction = config.diffusion.schedule, config.diffusion.prediction
+    k, dtype = images.num_classes, torch.float32
+    model = bind(network, schedule, prediction, null_class=k, dtype=dtype)
 
     def loss(x_0: Tensor, labels: Tensor) -> Tensor:
         t = torch.rand(len(x_0), dtype=torch.float64)
@@ -119,7 +121,7 @@ def plain(config: Config, images: Images) -> Contender:
     def sample(count: int) -> object:
         setting = replace(config.sample, sampler="ddim", steps=SAMPLING_STEPS, batch_size=count)
         labels = class_labels(count, images.num_classes)
-        return generate(model, labels, tuple(images.train.shape[1:]), setting=setting, seed=0)
+        return generate(model, labels, tuple(images.train.shape[1:]), sample=setting, seed=0)
 
     step = _loop(network, loss, config, images)
     return Contender(_size(network), step, sample, _error_of(model))
@@ -262,7 +264,7 @@ def load(name: str, data_dir: str, **training: int) -> tuple[Config, Images]:
     """Return a preset's configuration and images."""
     layer = {"data": {"data_dir": data_dir}, "train": training}
     config = resolve(preset(name), layer)
-    return config, load_images(config.data, Silent())
+    return config, load_images(config.data, Report())
 
 
 def three_steps(name: str, data_dir: str) -> None:

@@ -16,9 +16,9 @@ from robustdiff.diffusion.model import Model
 from robustdiff.jobs.train import make_task, prepare_labels
 from robustdiff.labels.judge import judge
 from robustdiff.labels.scoring import Probing, class_evidence, prediction_scores
-from robustdiff.progress import Silent
+from robustdiff.progress import Report
 from robustdiff.training.loop import StepDone, train
-from robustdiff.training.rounds import measure, rounds_due
+from robustdiff.training.rounds import gather_evidence, rounds_due
 from robustdiff.training.state import TrainState, new_state
 from robustdiff.training.task import Task, total_steps
 
@@ -27,7 +27,7 @@ _SUBSET = 2_000
 
 
 def _ready(config: Config, images: Images) -> tuple[TrainState, Task]:
-    task = make_task(config, images, prepare_labels(config, images), Silent())
+    task = make_task(config, images, prepare_labels(config, images), Report())
     return new_state(task), task
 
 
@@ -53,17 +53,17 @@ def overhead(config: Config, images: Images, name: CurriculumName, seconds: floa
     if CURRICULA[name].needs_previous:
         state.take_snapshot()
     started = time.perf_counter()
-    found = measure(state, task)
+    found = gather_evidence(state, task)
     first = later = time.perf_counter() - started
     assert found is not None
     _, whole = _ready(chosen, images)
-    # The last round judges the final weights; what is judged once has no such round.
+    # The last round scores with the final weights; scores that are final before have no such round.
     rounds = rounds_due(whole, steps - 1) + (not CURRICULA[name].once)
     if rounds > 1:
-        state.curriculum.update(*found)
+        state.sampler.update(*found)
         state.rounds += 1
         started = time.perf_counter()
-        measure(state, task)
+        gather_evidence(state, task)
         later = time.perf_counter() - started
     scoring = (first + later * (rounds - 1)) * count / len(timed.train)
     return 1 + scoring / (per_step * steps)
@@ -84,8 +84,13 @@ def scoring_rates(config: Config, images: Images) -> dict[str, float]:
     """Return images a second that one probe of each kind of score takes."""
     state, task = _ready(config, images)
     model, rows = task.bind(state.ema), torch.arange(min(len(task.data), 1024))
-    setting = dataclasses.replace(config.curriculum, probes=1)
-    probing = Probing(seed=0, p_uncond=config.diffusion.p_uncond, settings=setting)
+    probing = Probing(
+        seed=0,
+        p_uncond=config.diffusion.p_uncond,
+        probes=1,
+        times=config.curriculum.probe_times,
+        rivals=config.curriculum.rivals,
+    )
     found = {}
     for name in ("small-loss", "pmi", "dynamics-cond", "dynamics-uncond"):
         started = time.perf_counter()
@@ -184,9 +189,9 @@ def _curriculum_seconds(count: int) -> float:
 
 def _round_seconds(count: int) -> float:
     state, task = _ready(_config(), made_up(count, 16, 10))
-    measure(state, task)
+    gather_evidence(state, task)
     started = time.perf_counter()
-    measure(state, task)
+    gather_evidence(state, task)
     return time.perf_counter() - started
 
 
@@ -199,7 +204,7 @@ def _margin_seconds(classes: int) -> float:
     images = made_up(max(256, classes), 16, classes)
     state, task = _ready(_config(), images)
     data = LabelledImages(images.train, images.train_labels)
-    probing = Probing(seed=0, p_uncond=0.2, settings=_config().curriculum)
+    probing = Probing(seed=0, p_uncond=0.2, probes=1)
     rows = torch.arange(256)
     started = time.perf_counter()
     class_evidence(probing, data, task.bind(state.ema), None, rows, 0)

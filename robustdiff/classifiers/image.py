@@ -1,43 +1,27 @@
-"""The evaluator: a small classifier, trained on clean labels, whose features the metrics use.
+"""A small classifier of images with a small feature space, and how it is trained."""
 
-Numbers that rest on a learned feature space can only be compared when that space is the same, so
-the weights are cached under a hash of everything that determines them and their sha256 is reported.
-"""
+from collections.abc import Iterator
 
-import hashlib
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from curricula.types import Doubles
+from robustdiff.classifiers.fit import fit
 from robustdiff.data.arrays import to_float
 from robustdiff.data.checks import check_images, check_labels
-from robustdiff.errors import DamagedError
-from robustdiff.files.atomic import sha256
-from robustdiff.files.weights import load_weights, save_weights
+from robustdiff.progress import Progress, silent
 
-# Part of the cache key: change it with the architecture or the training recipe.
-RECIPE = "evaluator-1"
-
-_BATCH_SIZE = 128
-_MIN_EPOCHS = 3
-_MIN_IMAGES_SEEN = 80_000
-# Fewer than 200 images are repeated no more often than this: of 40 and of 100 digits, 800 to 2,000
-# passes made no better classifier.
-_MAX_PASSES = 400
+# Metrics cache trained weights: whoever changes one of these changes `RECIPE` in metrics/evaluator.
+_BATCH_SIZE, _MIN_PASSES = 128, 3
+_LEARNING_RATE = 1e-2
+_LEAST_PROBABILITY = 1e-9
 # Images are shifted at random by up to this share of their size. Without it the features of a small
 # training set are tighter than those of unseen images, and real images fail the density test.
 _MAX_SHIFT = 1 / 8
-_MAX_LEARNING_RATE = 1e-2
-_WEIGHT_DECAY = 1e-2
-_SMALLEST = 1e-9
 
 
-class Evaluator(nn.Module):
+class ImageClassifier(nn.Module):
     """Classify images of any size from 8 x 8 on, and expose a small feature space.
 
     The features are the batch-normalised inputs of the last hidden layer: over the training images
@@ -66,18 +50,20 @@ class Evaluator(nn.Module):
         self.normalise = nn.BatchNorm1d(num_features, affine=False)
         self.classify = nn.Linear(num_features, num_classes)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features and logits.
-
-        Args:
-            images: (B, C, H, W) float32 in [-1, 1].
-
-        Returns:
-            (B, D) features and (B, K) logits.
-        """
+    def features(self, images: Tensor) -> Tensor:
+        """Map (B, C, H, W) float32 images in [-1, 1] to (B, D) features."""
         cells = F.adaptive_avg_pool2d(self.stages(images), 2).flatten(1)
-        features = self.normalise(self.project(cells))
-        return features, self.classify(F.relu(features))
+        features: Tensor = self.normalise(self.project(cells))
+        return features
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Map (B, D) features to (B, K) logits."""
+        logits: Tensor = self.classify(F.relu(features))
+        return logits
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (B, C, H, W) float32 images in [-1, 1] to (B, K) logits."""
+        return self.logits(self.features(images))
 
 
 def _stage(channels_in: int, channels_out: int) -> list[nn.Module]:
@@ -88,31 +74,29 @@ def _stage(channels_in: int, channels_out: int) -> list[nn.Module]:
     ]
 
 
-def train_evaluator(
+def train_image_classifier(
     images: Tensor,
     labels: Tensor,
     num_classes: int,
     *,
     seed: int,
-    transition: NDArray[np.float64] | None = None,
-    images_seen: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Evaluator:
-    """Train an evaluator; equal arguments give equal weights on one machine.
+    images_seen: int,
+    transition: Doubles | None = None,
+    progress: Progress = silent,
+) -> ImageClassifier:
+    """Train a classifier of images; equal arguments give equal weights on one machine.
 
     Args:
         images: (N, C, H, W) uint8, N >= 2; training runs on their device.
-        labels: (N,) int64 in [0, num_classes), meant to be clean, or noisy under `transition`.
+        labels: (N,) int64 in [0, num_classes): clean, or noisy under `transition`.
         num_classes: K.
         seed: Seed of the initial weights and of the order; the global generators stay untouched.
-        transition: (K, K), T[clean, given]: the softmax then predicts the clean class (forward
-            correction, Patrini et al. 2017).
-        images_seen: Small sets are repeated until this many images have been seen; None for the
-            number that suits clean labels, but no more than 400 passes.
+        images_seen: The images are repeated until this many have been seen, three times at least.
+        transition: (K, K), T[clean, given], for noisy labels; see `fit`.
         progress: Called with (steps done, steps in all) after each step.
 
     Returns:
-        Evaluator in evaluation mode.
+        Classifier in evaluation mode.
 
     Raises:
         ValueError: If images or labels have a wrong type, shape or range.
@@ -120,51 +104,36 @@ def train_evaluator(
     check_images(images, "training images")
     check_labels(labels, len(images), num_classes, "training labels")
     if len(images) < 2:
-        raise ValueError("training an evaluator takes at least 2 images, got 1")
+        raise ValueError("training a classifier takes at least 2 images, got 1")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        evaluator = Evaluator(images.shape[1], num_classes)
-    evaluator.to(images.device).to(memory_format=torch.channels_last)
-    passes = _passes(len(images)) if images_seen is None else -(-images_seen // len(images))
-    epochs = max(_MIN_EPOCHS, passes)
+        classifier = ImageClassifier(images.shape[1], num_classes)
+    classifier.to(images.device).to(memory_format=torch.channels_last)
     batch_size = min(_BATCH_SIZE, len(images))
-    total = epochs * (len(images) // batch_size)
-    optimiser = torch.optim.AdamW(evaluator.parameters(), weight_decay=_WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _MAX_LEARNING_RATE, total)
-    noise = None if transition is None else torch.from_numpy(transition).float().to(images.device)
-    order = torch.Generator().manual_seed(seed)
-    shift = torch.Generator().manual_seed(seed)
-    for step, batch in enumerate(_batches(len(images), batch_size, epochs, order), start=1):
-        where = batch.to(images.device)
-        inputs = _shifted(to_float(images[where]), shift)
-        loss = _loss(evaluator(inputs)[1], labels[where], noise)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        schedule.step()
-        if progress is not None:
-            progress(step, total)
-    return evaluator.to(memory_format=torch.contiguous_format).eval()
-
-
-def _passes(count: int) -> int:
-    return min(_MAX_PASSES, -(-_MIN_IMAGES_SEEN // count))
-
-
-def _loss(logits: Tensor, labels: Tensor, transition: Tensor | None) -> Tensor:
-    if transition is None:
-        return F.cross_entropy(logits, labels)
-    given = logits.softmax(1) @ transition
-    return F.nll_loss(given.clamp_min(_SMALLEST).log(), labels)
+    passes = max(_MIN_PASSES, -(-images_seen // len(images)))
+    fit(
+        classifier,
+        _batches(images, labels, batch_size, passes, seed),
+        steps=passes * (len(images) // batch_size),
+        learning_rate=_LEARNING_RATE,
+        transition=transition,
+        least=_LEAST_PROBABILITY,
+        progress=progress,
+    )
+    return classifier.to(memory_format=torch.contiguous_format).eval()
 
 
 def _batches(
-    count: int, batch_size: int, epochs: int, generator: torch.Generator
-) -> Iterator[Tensor]:
-    for _ in range(epochs):
-        order = torch.randperm(count, generator=generator)
+    images: Tensor, labels: Tensor, batch_size: int, passes: int, seed: int
+) -> Iterator[tuple[tuple[Tensor], Tensor]]:
+    """Yield shifted images and their labels; each pass has an order of its own."""
+    orders, shifts = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed)
+    for _ in range(passes):
+        order = torch.randperm(len(images), generator=orders)
         # A short last batch is left out: batch norm needs company.
-        yield from order[: count - count % batch_size].reshape(-1, batch_size)
+        for batch in order[: len(images) - len(images) % batch_size].reshape(-1, batch_size):
+            where = batch.to(images.device)
+            yield (_shifted(to_float(images[where]), shifts),), labels[where]
 
 
 def _shifted(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -181,11 +150,13 @@ def _shifted(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def embed(evaluator: Evaluator, images: Tensor, batch_size: int = 1000) -> tuple[Tensor, Tensor]:
-    """Compute features and logits in float32, in evaluation mode whatever mode the evaluator is in.
+def embed(
+    classifier: ImageClassifier, images: Tensor, batch_size: int = 1000
+) -> tuple[Tensor, Tensor]:
+    """Compute features and logits in float32, in evaluation mode, whatever the classifier's mode.
 
     Args:
-        evaluator: Trained evaluator.
+        classifier: A trained one; its mode is left as it was.
         images: (N, C, H, W) uint8.
         batch_size: Images per forward pass; changes memory and time, not the result.
 
@@ -196,69 +167,16 @@ def embed(evaluator: Evaluator, images: Tensor, batch_size: int = 1000) -> tuple
         ValueError: If the images have a wrong type or shape.
     """
     check_images(images, "images")
-    device = evaluator.classify.weight.device
-    was_training = evaluator.training
-    evaluator.eval()
+    device = classifier.classify.weight.device
+    was_training = classifier.training
+    classifier.eval()
     try:
         with torch.autocast(device.type, enabled=False):
-            parts = [
-                evaluator(to_float(part.to(device))) for part in torch.split(images, batch_size)
+            features = [
+                classifier.features(to_float(part.to(device)))
+                for part in torch.split(images, batch_size)
             ]
+            logits = [classifier.logits(part) for part in features]
     finally:
-        evaluator.train(was_training)
-    features, logits = (torch.cat(part).double().cpu() for part in zip(*parts, strict=True))
-    return features, logits
-
-
-def load_or_train(
-    cache_dir: Path,
-    name: str,
-    images: Tensor,
-    labels: Tensor,
-    num_classes: int,
-    *,
-    seed: int,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[Evaluator, str]:
-    """Return the evaluator of a dataset, from the cache if it is there and whole.
-
-    The file is `cache_dir/<name>-<hash>.safetensors`; the hash covers images, labels, number of
-    classes, seed and recipe. A damaged file is trained again and replaced.
-
-    Args:
-        cache_dir: Folder of the cache, made when missing.
-        name: Name of the dataset, first part of the file name.
-        images: As for `train_evaluator`.
-        labels: As for `train_evaluator`.
-        num_classes: K.
-        seed: As for `train_evaluator`.
-        progress: As for `train_evaluator`; not called on a cache hit.
-
-    Returns:
-        Evaluator in evaluation mode on the device of the images, and the sha256 of its file.
-
-    Raises:
-        ValueError: If images or labels have a wrong type, shape or range.
-    """
-    check_images(images, "training images")
-    check_labels(labels, len(images), num_classes, "training labels")
-    key = _training_hash(images, labels, num_classes, seed)
-    path = cache_dir / f"{name}-{key[:12]}.safetensors"
-    evaluator = Evaluator(images.shape[1], num_classes).to(images.device).eval()
-    try:
-        load_weights(path, evaluator)
-    except DamagedError:  # or not there yet
-        evaluator = train_evaluator(images, labels, num_classes, seed=seed, progress=progress)
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        save_weights(path, evaluator)
-    return evaluator, sha256(path)
-
-
-def _training_hash(images: Tensor, labels: Tensor, num_classes: int, seed: int) -> str:
-    described = f"{RECIPE} {tuple(images.shape)} {num_classes} {seed}"
-    if _passes(len(images)) == _MAX_PASSES:
-        described += f" {_MAX_PASSES} passes"
-    digest = hashlib.sha256(described.encode())
-    digest.update(images.cpu().numpy().tobytes())
-    digest.update(labels.cpu().numpy().tobytes())
-    return digest.hexdigest()
+        classifier.train(was_training)
+    return torch.cat(features).double().cpu(), torch.cat(logits).double().cpu()

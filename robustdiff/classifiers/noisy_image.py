@@ -1,12 +1,25 @@
-"""A small classifier of noisy images that knows how noisy they are."""
+"""A small classifier of noisy images that knows how noisy they are, and how it is trained."""
 
+from collections.abc import Iterator
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from curricula.types import Doubles
+from robustdiff.classifiers.fit import fit
+from robustdiff.data.arrays import LabelledImages
 from robustdiff.diffusion.nets.embeddings import TimeEmbedding
+from robustdiff.diffusion.process import diffuse, per_image
+from robustdiff.diffusion.schedules import Schedule
+from robustdiff.progress import Progress
+from robustdiff.rng import Stream, normal, stream_seed, uniform
 
 _WIDTHS = (32, 48, 64)
 _TIME_SIZE = 32
+_BATCH_SIZE, _LEARNING_RATE = 128, 2e-3
+# More than a classifier of clean images sees: every image comes at many noise levels.
+_PASSES, _LEAST_SEEN, _MOST_SEEN = 28, 24_000, 160_000
 
 
 class TimeClassifier(nn.Module):
@@ -41,3 +54,56 @@ class TimeClassifier(nn.Module):
             h = F.silu(norm(convolve(h) + shift(time)[:, :, None, None]))
         logits: Tensor = self.classify(F.adaptive_avg_pool2d(h, 2).flatten(1))
         return logits
+
+
+def train_time_classifier(
+    data: LabelledImages,
+    num_classes: int,
+    *,
+    transition: Doubles,
+    schedule: Schedule,
+    seed: int,
+    progress: Progress,
+) -> TimeClassifier:
+    """Train a classifier of noisy images that predicts the clean class.
+
+    Args:
+        data: Images and given labels.
+        num_classes: K.
+        transition: (K, K), T[clean, given].
+        schedule: Noise of the diffusion model that it is for; times are uniform, as in training.
+        seed: Seed of the run.
+        progress: Called with (steps done, steps in all).
+
+    Returns:
+        Classifier in evaluation mode, without gradients; equal arguments give equal weights.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed(seed, Stream.TIME_CLASSIFIER))
+        classifier = TimeClassifier(data.images.shape[1], num_classes)
+    classifier.to(data.images.device)
+    batch_size = min(_BATCH_SIZE, len(data))
+    steps = min(max(_PASSES * len(data), _LEAST_SEEN), _MOST_SEEN) // batch_size
+    fit(
+        classifier,
+        _batches(data, batch_size, steps, schedule, seed),
+        steps=steps,
+        learning_rate=_LEARNING_RATE,
+        transition=transition,
+        progress=progress,
+    )
+    return classifier.eval().requires_grad_(requires_grad=False)
+
+
+def _batches(
+    data: LabelledImages, batch_size: int, steps: int, schedule: Schedule, seed: int
+) -> Iterator[tuple[tuple[Tensor, Tensor], Tensor]]:
+    """Yield noisy images with their times, and the labels; images are drawn with replacement."""
+    places = torch.arange(batch_size, device=data.images.device)
+    for step in range(steps):
+        u = uniform(seed, Stream.TIME_CLASSIFIER, step, places, count=2)
+        x_0, labels, _ = data[(u[:, 0] * len(data)).long()]
+        t = u[:, 1]
+        eps = normal(seed, Stream.TIME_CLASSIFIER, step, places, tuple(x_0.shape[1:]), draw=1)
+        alpha, sigma = (per_image(part, x_0) for part in schedule(t))
+        yield (diffuse(x_0, eps, alpha, sigma), t), labels

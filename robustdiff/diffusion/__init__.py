@@ -1,1 +1,1 @@
-"""The diffusion model: noise schedule, network, guidance, samplers."""
+"""The diffusion model: noise schedule, network, guidance, samplers, likelihood."""

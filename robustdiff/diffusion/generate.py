@@ -1,6 +1,6 @@
 """Generate images from a trained network; image k depends on its number alone."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -12,25 +12,14 @@ from robustdiff.diffusion.guidance import Guidance, Guide, classifier_free, guid
 from robustdiff.diffusion.model import Model
 from robustdiff.diffusion.samplers import SAMPLERS, last
 from robustdiff.diffusion.schedules import Grid, time_grid
+from robustdiff.progress import Progress, silent
 from robustdiff.rng import Stream, normal
 
-Progress = Callable[[int, int], None]
 
-
-def _silent(done: int, total: int) -> None:
-    """Show nothing."""
-
-
-def sampling_grid(model: Model, setting: SampleConfig) -> Grid:
-    """Return the noise levels that a setting asks for."""
-    own = "karras" if setting.sampler == "edm" else "even"
-    return time_grid(
-        model.schedule,
-        setting.steps,
-        setting.t_start,
-        spacing=setting.spacing or own,
-        rho=setting.rho,
-    )
+def sampling_grid(model: Model, sample: SampleConfig) -> Grid:
+    """Return the noise levels of a sampling run."""
+    spacing = sample.spacing or SAMPLERS[sample.sampler].spacing
+    return time_grid(model.schedule, sample.steps, sample.t_start, spacing=spacing, rho=sample.rho)
 
 
 def _steps(
@@ -38,16 +27,16 @@ def _steps(
     labels: Tensor,
     number: Tensor,
     image_shape: tuple[int, ...],
-    setting: SampleConfig,
+    sample: SampleConfig,
     seed: int,
     guide: Guide,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the state after each step and the first estimate of x_0 in it, for some images."""
     guidance = Guidance(
-        weight=setting.guidance_weight,
-        interval=setting.guidance_interval,
-        outside=setting.guidance_outside,
-        rescale=setting.guidance_rescale,
+        weight=sample.guidance_weight,
+        interval=sample.guidance_interval,
+        outside=sample.guidance_outside,
+        rescale=sample.guidance_rescale,
         guide=guide,
     )
     denoise = guided_denoiser(model, labels[number], guidance)
@@ -57,12 +46,13 @@ def _steps(
         estimates.append(denoise(x_t, t))
         return estimates[-1]
 
-    states = SAMPLERS[setting.sampler](
+    sampler = SAMPLERS[sample.sampler]
+    states = sampler.run(
         watched,
         _start(seed, number, image_shape),
-        sampling_grid(model, setting),
+        sampling_grid(model, sample),
         noise=lambda i: normal(seed, Stream.SAMPLE_STEP, i, number, image_shape),
-        setting=setting,
+        **{name: getattr(sample, name) for name in sampler.options},
     )
     for state in states:
         yield state, estimates[0]
@@ -73,12 +63,12 @@ def _start(seed: int, number: Tensor, image_shape: tuple[int, ...]) -> Tensor:
     return normal(seed, Stream.SAMPLE, 0, number, image_shape)
 
 
-def _batches(numbers: Tensor, setting: SampleConfig) -> Iterator[tuple[Tensor, int]]:
-    """Yield the images to make at once, and how many of them, from the front, are wanted."""
-    batches = torch.split(numbers, setting.batch_size)
+def _batches(numbers: Tensor, sample: SampleConfig) -> Iterator[tuple[Tensor, int]]:
+    """Yield the image numbers of each batch, and how many of the first are wanted, not padding."""
+    batches = torch.split(numbers, sample.batch_size)
     for number in batches:
-        # A network is compiled for one shape; another would take as long again.
-        extra = len(batches[0]) - len(number) if setting.compile else 0
+        # A network is compiled anew for every shape, so the last batch is filled up.
+        extra = len(batches[0]) - len(number) if sample.compile else 0
         yield torch.cat([number, number[-1:].expand(extra)]), len(number)
 
 
@@ -88,22 +78,22 @@ def generate(  # noqa: PLR0913 an image depends on as much
     labels: Tensor,
     image_shape: tuple[int, ...],
     *,
-    setting: SampleConfig,
+    sample: SampleConfig,
     seed: int,
     numbers: Tensor | None = None,
     guide: Guide = classifier_free,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Tensor:
     """Generate one image per label.
 
     Args:
         model: The denoiser, on the device of `labels`.
         labels: (M,) int64 classes to generate.
-        numbers: (L,) int64 which of the M images to make, None for all.
         image_shape: (C, H, W).
-        setting: Sampler and guidance.
+        sample: Settings of sampler and guidance, and the batch size.
         seed: Image k is a function of (seed, k, labels[k]), whatever the batch size.
-        guide: What `setting.guidance` stands for.
+        numbers: (L,) int64 which of the M images to make, None for all.
+        guide: The kind of guidance, that of `sample.guidance`.
         progress: Called with (images done, images in all) after each batch.
 
     Returns:
@@ -111,8 +101,8 @@ def generate(  # noqa: PLR0913 an image depends on as much
     """
     numbers = torch.arange(len(labels)) if numbers is None else numbers
     images = []
-    for number, count in _batches(numbers.to(labels.device), setting):
-        steps = _steps(model, labels, number, image_shape, setting, seed, guide)
+    for number, count in _batches(numbers.to(labels.device), sample):
+        steps = _steps(model, labels, number, image_shape, sample, seed, guide)
         x_t, _ = last(steps)
         images.append(to_uint8(x_t[:count]).cpu())
         progress(sum(map(len, images)), len(numbers))
@@ -120,7 +110,7 @@ def generate(  # noqa: PLR0913 an image depends on as much
 
 
 class Trajectory(NamedTuple):
-    """How images came about.
+    """The states and estimates that led to images.
 
     Attributes:
         x_t: (M, S + 1, C, H, W) float32 states, from noise to image.
@@ -139,22 +129,22 @@ def generate_trajectory(
     labels: Tensor,
     image_shape: tuple[int, ...],
     *,
-    setting: SampleConfig,
+    sample: SampleConfig,
     seed: int,
     guide: Guide = classifier_free,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Trajectory:
     """Generate one image per label and keep every state; see `generate`, whose images it makes."""
     parts = []
-    for number, count in _batches(torch.arange(len(labels), device=labels.device), setting):
-        steps = _steps(model, labels, number, image_shape, setting, seed, guide)
+    for number, count in _batches(torch.arange(len(labels), device=labels.device), sample):
+        steps = _steps(model, labels, number, image_shape, sample, seed, guide)
         x_t, x_0 = zip(*steps, strict=True)
         states = torch.stack([_start(seed, number, image_shape), *x_t], dim=1)
         pair = (states, torch.stack(x_0, dim=1))
         parts.append([part[:count].float().cpu() for part in pair])
         progress(int(number[-1]) + 1, len(labels))
     all_x_t, all_x_0 = (torch.cat(part) for part in zip(*parts, strict=True))
-    return Trajectory(all_x_t, all_x_0, sampling_grid(model, setting).t)
+    return Trajectory(all_x_t, all_x_0, sampling_grid(model, sample).t)
 
 
 def class_labels(num_samples: int, num_classes: int) -> Tensor:

@@ -1,6 +1,6 @@
-"""Guidance: dropping labels in training, and what pulls samples towards their label.
+"""Label dropout in training, and guidance of samples towards their label.
 
-Guided estimates mix the conditional one with another, or with a classifier's gradient.
+A guided estimate combines the conditional one with another, or with a classifier's gradient.
 """
 
 from collections.abc import Callable
@@ -100,8 +100,8 @@ def classifier_guidance(classifier: Callable[[Tensor, Tensor], Tensor]) -> Guide
 def rescale(guided: Tensor, conditional: Tensor, phi: float) -> Tensor:
     """Bring an output's spread back towards that of the conditional one (Lin et al. 2024, 3.4).
 
-    The spread is that over an image's pixels and channels; the formula depends on what the network
-    predicts, and is meant for its own outputs.
+    The spread is that over an image's pixels and channels. The formula is for the outputs of the
+    network, not for what is converted from them: its result depends on the parametrisation.
 
     Args:
         guided: (B, C, H, W).
@@ -109,8 +109,7 @@ def rescale(guided: Tensor, conditional: Tensor, phi: float) -> Tensor:
         phi: Share of the rescaled output in the result, in [0, 1].
 
     Returns:
-        (B, C, H, W); with phi = 1 each image has the standard deviation that its conditional output
-        has.
+        (B, C, H, W); with phi = 1 each image has the standard deviation of its conditional output.
     """
     factor = _spread(conditional) / _spread(guided)
     return guided * (1 + phi * (factor - 1))
@@ -130,7 +129,7 @@ class Guidance:
         outside: "null" samples unconditionally outside the interval (section 4.3 of the paper),
             "given" keeps the label there, without guidance.
         rescale: phi of `rescale`, in [0, 1].
-        guide: Away from what.
+        guide: Makes the guided estimate.
     """
 
     weight: float

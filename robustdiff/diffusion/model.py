@@ -1,4 +1,4 @@
-"""A network together with what its output means."""
+"""A denoiser: a network with its schedule and parametrisation."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robustdiff.config.sections import DiffusionConfig
 from robustdiff.diffusion.process import PREDICTIONS, Prediction, for_labels, per_image
 from robustdiff.diffusion.schedules import SCHEDULES, Schedule
 
@@ -25,7 +24,7 @@ class Model:
         network: See `Network`.
         schedule: The noise schedule it is for.
         prediction: What it predicts.
-        null_class: K, the label that says nothing.
+        null_class: K, the label for no class.
     """
 
     network: Network
@@ -68,12 +67,15 @@ def autocast(network: nn.Module, dtype: torch.dtype) -> Network:
 
 
 def bind(
-    network: nn.Module, diffusion: DiffusionConfig, null_class: int, dtype: torch.dtype
+    network: nn.Module, schedule: str, prediction: str, *, null_class: int, dtype: torch.dtype
 ) -> Model:
-    """Return a network as the model its configuration describes."""
-    return Model(
-        autocast(network, dtype),
-        SCHEDULES[diffusion.schedule],
-        PREDICTIONS[diffusion.prediction],
-        null_class,
-    )
+    """Return a network as a denoiser.
+
+    Args:
+        network: See `Network`.
+        schedule: Key of `SCHEDULES`.
+        prediction: Key of `PREDICTIONS`.
+        null_class: K, the label for no class.
+        dtype: Compute precision.
+    """
+    return Model(autocast(network, dtype), SCHEDULES[schedule], PREDICTIONS[prediction], null_class)

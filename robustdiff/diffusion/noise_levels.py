@@ -6,12 +6,12 @@ x_0 and of v is the same error times a known function of lambda (`Prediction.eps
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from robustdiff.config.sections import DiffusionConfig
 from robustdiff.diffusion.process import Prediction
 from robustdiff.diffusion.schedules import Schedule, log_snr_at, time_at
 
@@ -74,7 +74,7 @@ def _normal_density(log_snr: Tensor, bounds: Bounds) -> Tensor:
     return torch.exp(-(z**2) / 2) / scale
 
 
-# p(lambda) of algorithm 1, line 4, where it is not what uniform times give.
+# p(lambda) of algorithm 1, line 4, other than that of uniform times.
 LOG_SNR_DISTRIBUTIONS: dict[str, LogSnrDistribution] = {
     # Hyperbolic secant: uniform times of a cosine schedule (Ho & Salimans 2022, section 4).
     "cosine": LogSnrDistribution(_secant_quantile, _secant_density),
@@ -86,62 +86,82 @@ LOG_SNR_DISTRIBUTIONS: dict[str, LogSnrDistribution] = {
 }
 
 
-def training_times(u: Tensor, schedule: Schedule, diffusion: DiffusionConfig) -> Tensor:
+@dataclass(frozen=True, kw_only=True)
+class NoiseLevels:
+    """How noise levels are drawn and weighed.
+
+    Attributes:
+        time_sampling: "uniform" draws times evenly; keys of `LOG_SNR_DISTRIBUTIONS` draw log-SNRs.
+        log_snr_range: (low, high) log-SNRs between which they are drawn, as far as the schedule
+            reaches; also those that loss weight "sigmoid" counts.
+        loss_weight: "none", "min-snr" or "sigmoid"; see `loss_weights`.
+        min_snr: gamma of loss weight "min-snr".
+        sigmoid_bias: b of loss weight "sigmoid".
+    """
+
+    time_sampling: str = "uniform"
+    log_snr_range: Bounds = (-20.0, 20.0)
+    loss_weight: str = "none"
+    min_snr: float = 5.0
+    sigmoid_bias: float = 2.0
+
+
+def training_times(u: Tensor, schedule: Schedule, levels: NoiseLevels) -> Tensor:
     """Draw the times of a batch (algorithm 1, line 4).
 
     Args:
         u: (B,) uniform random numbers in (0, 1).
         schedule: The noise schedule.
-        diffusion: For `time_sampling` and `log_snr_range`.
+        levels: For `time_sampling` and `log_snr_range`.
 
     Returns:
         (B,) times in [0, 1].
     """
-    if diffusion.time_sampling == "uniform":
+    if levels.time_sampling == "uniform":
         return u
-    bounds = log_snr_bounds(schedule, diffusion.log_snr_range)
-    quantile = LOG_SNR_DISTRIBUTIONS[diffusion.time_sampling].quantile
+    bounds = log_snr_bounds(schedule, levels.log_snr_range)
+    quantile = LOG_SNR_DISTRIBUTIONS[levels.time_sampling].quantile
     return time_at(schedule, quantile(u, bounds))
 
 
-def log_snr_density(t: Tensor, schedule: Schedule, diffusion: DiffusionConfig) -> Tensor:
+def log_snr_density(t: Tensor, schedule: Schedule, levels: NoiseLevels) -> Tensor:
     """Return p(lambda) of `training_times` at the log-SNRs of (B,) times, (B,)."""
-    if diffusion.time_sampling == "uniform":
+    if levels.time_sampling == "uniform":
         with torch.enable_grad():
             x = t.detach().requires_grad_()
             (slope,) = torch.autograd.grad(log_snr_at(schedule, x).sum(), x)
         return -1 / slope
-    bounds = log_snr_bounds(schedule, diffusion.log_snr_range)
-    return LOG_SNR_DISTRIBUTIONS[diffusion.time_sampling].density(log_snr_at(schedule, t), bounds)
+    bounds = log_snr_bounds(schedule, levels.log_snr_range)
+    return LOG_SNR_DISTRIBUTIONS[levels.time_sampling].density(log_snr_at(schedule, t), bounds)
 
 
 def loss_weights(
-    t: Tensor, schedule: Schedule, prediction: Prediction, diffusion: DiffusionConfig
+    t: Tensor, schedule: Schedule, prediction: Prediction, levels: NoiseLevels
 ) -> Tensor | None:
-    """Return what the squared errors of a network's outputs are multiplied by.
+    """Return the weights of the squared errors of a network's outputs.
 
-    "min-snr" weighs the error of eps by `min(1, gamma / SNR)`, so that of x_0 by `min(SNR, gamma)`
-    and that of v by `min(SNR, gamma) / (SNR + 1)` (Hang et al. 2023, section 3.4). "sigmoid" weighs
-    the error of eps by `sigmoid(b - lambda) / p(lambda)` within `log_snr_range`: the loss is then
+    "min-snr" weighs the error of eps by `min(1, gamma / SNR)`, that of x_0 by `min(SNR, gamma)` and
+    that of v by `min(SNR, gamma) / (SNR + 1)` (Hang et al. 2023, section 3.4). "sigmoid" weighs the
+    error of eps by `sigmoid(b - lambda) / p(lambda)` within `log_snr_range`, so that the loss is
     the same integral over lambda however times are drawn (Kingma & Gao 2023, section 3 and D).
 
     Args:
         t: (B,) times of `training_times`.
         schedule: The noise schedule.
         prediction: What the network predicts.
-        diffusion: For `loss_weight` and what it takes.
+        levels: For `loss_weight` and its settings.
 
     Returns:
         (B,), or None for the plain error of the network's own prediction.
     """
-    if diffusion.loss_weight == "none":
+    if levels.loss_weight == "none":
         return None
     log_snr = log_snr_at(schedule, t)
-    if diffusion.loss_weight == "min-snr":
-        weights = (diffusion.min_snr * torch.exp(-log_snr)).clamp_max(1)
+    if levels.loss_weight == "min-snr":
+        weights = (levels.min_snr * torch.exp(-log_snr)).clamp_max(1)
     else:
-        low, high = diffusion.log_snr_range
-        weights = torch.sigmoid(diffusion.sigmoid_bias - log_snr)
-        weights = weights / log_snr_density(t, schedule, diffusion)
+        low, high = levels.log_snr_range
+        weights = torch.sigmoid(levels.sigmoid_bias - log_snr)
+        weights = weights / log_snr_density(t, schedule, levels)
         weights = torch.where((log_snr >= low) & (log_snr <= high), weights, 0)
     return weights * prediction.eps_error(*schedule(t))

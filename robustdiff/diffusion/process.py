@@ -1,4 +1,4 @@
-"""The forward process and the three equivalent things a network can predict about it."""
+"""The forward process, and the three equivalent parametrisations of a denoiser."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -26,7 +26,7 @@ class Prediction(NamedTuple):
     """One parametrisation of the denoiser: its regression target and the way back.
 
     Attributes:
-        target: (x_0, eps, alpha, sigma) -> what the network should put out.
+        target: (x_0, eps, alpha, sigma) -> target of the network's output.
         to_x_0: (output, x_t, alpha, sigma) -> estimate of x_0.
         to_eps: (output, x_t, alpha, sigma) -> estimate of eps.
         eps_error: (alpha, sigma) -> squared error of eps over that of the output.

@@ -8,13 +8,11 @@ equal numbers.
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from typing import Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from robustdiff.config.sections import SampleConfig
 from robustdiff.diffusion.process import eps_from_x_0
 from robustdiff.diffusion.schedules import Grid, time_at
 
@@ -27,17 +25,8 @@ Noise = Callable[[int], Tensor]
 """Number of the step -> standard normal noise (B, C, H, W)."""
 
 
-class Sampler(Protocol):
-    """What every sampler in `SAMPLERS` accepts."""
-
-    def __call__(
-        self, denoise: Denoise, x_t: Tensor, grid: Grid, *, noise: Noise, setting: SampleConfig
-    ) -> Iterator[Tensor]:
-        """Yield the state after each step; `noise` and `setting` matter to random samplers only."""
-
-
 def ancestral(
-    denoise: Denoise, x_t: Tensor, grid: Grid, *, noise: Noise, setting: SampleConfig
+    denoise: Denoise, x_t: Tensor, grid: Grid, *, noise: Noise, v: float = 0.2
 ) -> Iterator[Tensor]:
     """Sample by the reverse Markov chain (Ho & Salimans 2022, algorithm 2).
 
@@ -50,7 +39,7 @@ def ancestral(
         x_t: (B, C, H, W) start at the grid's first level.
         grid: S + 1 levels.
         noise: See `Noise`; called for all steps but the last.
-        setting: For `v`, the interpolation of the two variances.
+        v: Interpolation of the two variances, in [0, 1].
 
     Yields:
         (B, C, H, W) float64, the last one is the sample.
@@ -67,13 +56,13 @@ def ancestral(
         beta = 1 - (alpha_t / alpha_s) ** 2
         mean = (alpha_s * beta * x_0 + (alpha_t / alpha_s) * sigma_s**2 * x_t) / sigma_t**2
         beta_tilde = beta * (sigma_s / sigma_t) ** 2
-        std = torch.sqrt(beta_tilde ** (1 - setting.v) * beta**setting.v)
+        std = torch.sqrt(beta_tilde ** (1 - v) * beta**v)
         x_t = mean + std * noise(i).double()
         yield x_t
 
 
 def ddim(
-    denoise: Denoise, x_t: Tensor, grid: Grid, *, noise: Noise, setting: SampleConfig
+    denoise: Denoise, x_t: Tensor, grid: Grid, *, noise: Noise, eta: float = 0.0
 ) -> Iterator[Tensor]:
     """Sample by DDIM (Song, Meng & Ermon 2021, eq. 12).
 
@@ -81,7 +70,7 @@ def ddim(
     `std = eta sqrt(beta_tilde)`, in the notation of `ancestral`: eta = 0 follows the
     probability-flow ODE at first order, eta = 1 is ancestral sampling with v = 0.
 
-    Args and yields as in `ancestral`; `setting` is for `eta`, and `noise` not called where it is 0.
+    Args and yields as in `ancestral`; `eta` is in [0, 1], and `noise` is not called where it is 0.
     """
     x_t = x_t.double()
     last = len(grid.t) - 2
@@ -91,20 +80,18 @@ def ddim(
         alpha_s, sigma_s = grid.alpha[i + 1], grid.sigma[i + 1]
         eps = eps_from_x_0(x_0, x_t, alpha_t, sigma_t)
         beta = 1 - (alpha_t / alpha_s) ** 2
-        std = setting.eta * torch.sqrt(beta) * sigma_s / sigma_t
+        std = eta * torch.sqrt(beta) * sigma_s / sigma_t
         x_t = alpha_s * x_0 + torch.sqrt((sigma_s**2 - std**2).clamp_min(0)) * eps
-        if setting.eta > 0 and i < last:
+        if eta > 0 and i < last:
             x_t = x_t + std * noise(i).double()
         yield x_t
 
 
-def dpm_solver_2m(
-    denoise: Denoise, x_t: Tensor, grid: Grid, *, noise: Noise, setting: SampleConfig
-) -> Iterator[Tensor]:
+def dpm_solver_2m(denoise: Denoise, x_t: Tensor, grid: Grid, *, noise: Noise) -> Iterator[Tensor]:
     """Sample by the second-order multistep DPM-Solver++ (Lu et al. 2022, algorithm 2).
 
     One denoiser call per step; the first step and the last one, to sigma = 0, are first order.
-    Args and yields as in `ancestral`; `noise` and `setting` are not used.
+    Args and yields as in `ancestral`; `noise` is not called.
     """
     x_t = x_t.double()
     half_log_snr = torch.log(grid.alpha) - torch.log(grid.sigma)  # +inf at the clean end
@@ -124,34 +111,32 @@ def dpm_solver_2m(
         yield x_t
 
 
-def heun(
-    denoise: Denoise, x_t: Tensor, grid: Grid, *, noise: Noise, setting: SampleConfig
-) -> Iterator[Tensor]:
+def heun(denoise: Denoise, x_t: Tensor, grid: Grid, *, noise: Noise) -> Iterator[Tensor]:
     """Sample by Heun's method in sigma / alpha (Karras et al. 2022, algorithm 1).
 
     With `y = x / alpha` and `u = sigma / alpha` the probability-flow ODE is
     `dy/du = (y - x_0(y, u)) / u`. Two denoiser calls per step, one in the last (to u = 0).
-    Args and yields as in `ancestral`; `noise` and `setting` are not used.
+    Args and yields as in `ancestral`; `noise` is not called.
     """
-    return edm(denoise, x_t, grid, noise=noise, setting=replace(setting, churn=0.0))
+    return edm(denoise, x_t, grid, noise=noise)
 
 
 def edm(
-    denoise: Denoise, x_t: Tensor, grid: Grid, *, noise: Noise, setting: SampleConfig
+    denoise: Denoise, x_t: Tensor, grid: Grid, *, noise: Noise, churn: float = 0.0
 ) -> Iterator[Tensor]:
     """Sample by Heun's method with churn (Karras et al. 2022, algorithm 2).
 
     Each of S steps first adds noise up to the level `(1 + gamma) u`, with
     `gamma = min(churn / S, sqrt(2) - 1)`, and then goes on as `heun`; churn 0 is `heun`. As in the
-    paper's algorithm the first step churns too; S_noise is 1 and no level is spared.
+    paper's algorithm the first step churns too; S_noise is 1, and all levels are churned.
 
-    Args and yields as in `ancestral`; `setting` is for `churn`, and `noise` not called where it is
+    Args and yields as in `ancestral`; `churn` is at least 0, and `noise` is not called where it is
     0. With churn, levels between those of the grid are found in its schedule.
     """
     x_t = x_t.double()
     ratio = grid.sigma / grid.alpha
     last = len(grid.t) - 2
-    gamma = min(setting.churn / (last + 1), math.sqrt(2) - 1)
+    gamma = min(churn / (last + 1), math.sqrt(2) - 1)
     for i in range(last + 1):
         y, t, alpha_t, u = x_t / grid.alpha[i], grid.t[i], grid.alpha[i], ratio[i]
         if gamma > 0:
@@ -167,18 +152,34 @@ def edm(
         yield x_t
 
 
+class Sampler(NamedTuple):
+    """A sampler with what its callers must know.
+
+    Attributes:
+        run: (denoise, x_t, grid, noise=..., and its options) -> state after each step.
+        options: Its keyword arguments that `SampleConfig` has entries for.
+        calls_per_step: Calls of the denoiser in each step but the last, which makes one.
+        spacing: Key of `SPACINGS`, for a grid whose spacing is left open.
+    """
+
+    run: Callable[..., Iterator[Tensor]]
+    options: tuple[str, ...] = ()
+    calls_per_step: int = 1
+    spacing: str = "even"
+
+
 SAMPLERS: dict[str, Sampler] = {
-    "ancestral": ancestral,
-    "ddim": ddim,
-    "dpm-solver++": dpm_solver_2m,
-    "heun": heun,
-    "edm": edm,
+    "ancestral": Sampler(ancestral, ("v",)),
+    "ddim": Sampler(ddim, ("eta",)),
+    "dpm-solver++": Sampler(dpm_solver_2m),
+    "heun": Sampler(heun, calls_per_step=2),
+    "edm": Sampler(edm, ("churn",), calls_per_step=2, spacing="karras"),
 }
 
 
 def denoiser_calls(sampler: str, steps: int) -> int:
     """Return how often a sampler of `SAMPLERS` calls the denoiser in a run of `steps` steps."""
-    return 2 * steps - 1 if sampler in ("heun", "edm") else steps
+    return SAMPLERS[sampler].calls_per_step * (steps - 1) + 1
 
 
 def last(states: Iterator[_State]) -> _State:

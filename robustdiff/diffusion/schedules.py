@@ -16,8 +16,8 @@ Schedule = Callable[[Tensor], tuple[Tensor, Tensor]]
 _HALVINGS = 60
 # sigma_min of Karras et al. 2022, table 1.
 _KARRAS_LEAST = 0.002
-# Sampling starts where sigma / alpha is 3,000 at most: at t = 1 the cosine has 1e16, from where
-# solvers in sigma / alpha end in rounding errors. An image cannot be told from noise long before.
+# Sampling starts where sigma / alpha is 3,000 at most, where an image cannot be told from noise.
+# The cosine has 1e16 at t = 1, which leaves solvers in sigma / alpha nothing but rounding errors.
 _LEAST_LOG_SNR = -16.0
 
 
@@ -94,7 +94,7 @@ class Grid(NamedTuple):
         t: (S + 1,) float64 times, the last is 0.
         alpha: (S + 1,) float64 signal amplitudes, the last is exactly 1.
         sigma: (S + 1,) float64 noise amplitudes, the last is exactly 0.
-        schedule: The schedule that they are levels of.
+        schedule: Their schedule.
     """
 
     t: Tensor
@@ -139,7 +139,7 @@ def time_grid(
     Args:
         schedule: Maps times to (alpha, sigma).
         num_steps: S, at least 1.
-        t_start: First time, in (0, 1]; replaced by that of log-SNR -16 if it is later.
+        t_start: First time, in (0, 1]; a time later than that of log-SNR -16 is replaced by it.
         spacing: Key of `SPACINGS`.
         rho: Exponent of the Karras spacing; larger puts more steps at low noise.
 
@@ -150,6 +150,6 @@ def time_grid(
     times = SPACINGS[spacing](schedule, num_steps, min(t_start, latest), rho)
     t = torch.cat([times, torch.zeros(1, dtype=torch.float64)])
     alpha, sigma = schedule(t)
-    # What noise the schedule leaves at t = 0 is removed by the last step.
+    # The last step removes the noise that the schedule leaves at t = 0.
     alpha[-1], sigma[-1] = 1.0, 0.0
     return Grid(t, alpha, sigma, schedule)

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from corruptions import NoisyLabels
-from robustdiff.classifiers.image import load_or_train
 from robustdiff.config.layers import to_plain
 from robustdiff.config.sections import Config
 from robustdiff.data.arrays import Images, known_noise, load_images
 from robustdiff.diffusion.generate import class_labels
 from robustdiff.files.atomic import sha256
 from robustdiff.jobs.sample import sample_run
+from robustdiff.metrics.evaluator import load_or_train
 from robustdiff.metrics.report import Reference, make_reference, measure
 from robustdiff.parallel import ALONE, Workers
 from robustdiff.progress import Report
@@ -76,7 +76,7 @@ def load_reference(
         images.train_labels,
         images.num_classes,
         seed=_EVALUATOR_SEED,
-        progress=lambda done, total: report.progress("training the evaluator", done, total),
+        progress=report.stage("training the evaluator"),
     )
     classes = classes_to_make(config, images)
     reference = make_reference(

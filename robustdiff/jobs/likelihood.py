@@ -1,179 +1,31 @@
-"""Likelihood of images in bits per dimension: the variational bound of diffusion models.
-
-For uint8 images x, with z the image at log-SNR lambda (Kingma et al. 2021, eq. 11 to 15),
-
-    -log p(x | c) <= KL(q(z_min | x) || N(0, I))                               prior
-                     + 1/2 integral E |eps - eps(z_lambda, c)|^2 dlambda        diffusion
-                     + E[-log p(x | z_max)]                                     reconstruction
-
-over the log-SNRs of the model's schedule. The integral is estimated at stratified log-SNRs, without
-bias. The decoder p(x | z_max) is, pixel by pixel, Bayes' rule over the 256 levels with the noise
-that is left and the levels' shares among the training images: it knows neither the neighbours nor
-the label. The bound is in nats of the discrete images; nothing is dequantised.
-"""
+"""A run's variational bound on held-out images, in bits per dimension: likelihood.json."""
 
 import json
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from robustdiff.config.sections import Config
-from robustdiff.data.arrays import known_noise, load_images, to_float
+from robustdiff.data.arrays import known_noise, load_images
 from robustdiff.device import pick_device
-from robustdiff.diffusion.model import Model
+from robustdiff.diffusion.likelihood import (
+    LOG_SNR_RANGE,
+    Bound,
+    bounds,
+    draw_given,
+    level_shares,
+)
 from robustdiff.diffusion.noise_levels import log_snr_bounds
-from robustdiff.diffusion.process import diffuse, per_image
-from robustdiff.diffusion.schedules import Schedule, time_at
 from robustdiff.files.atomic import sha256, write_text
 from robustdiff.jobs.sample import load_model
 from robustdiff.progress import Report
-from robustdiff.rng import Stream, normal, uniform
 from robustdiff.runs.folder import Run
 
 FILE_NAME = "likelihood.json"
-
-# Beyond these the prior's and the decoder's terms have no more to give; the ends that Kingma et al.
-# 2021 learn are near -13 and 5 to 13.
-_LOG_SNR_RANGE = (-13.0, 13.0)
-_LEVELS = 256
-_BATCH = 64
-_PIXELS_AT_ONCE = 2**15
-
-
-@dataclass(frozen=True)
-class Bound:
-    """Upper bounds on -log p(x | label) in nats, (N,) float64 each; their sum is the bound."""
-
-    prior: Tensor
-    diffusion: Tensor
-    reconstruction: Tensor
-
-    @property
-    def nats(self) -> Tensor:
-        """The bound, (N,)."""
-        return self.prior + self.diffusion + self.reconstruction
-
-
-def level_shares(images: Tensor) -> Tensor:
-    """Return the shares of the 256 levels among all pixels of uint8 images, one of each added."""
-    counts = torch.bincount(images.flatten().long(), minlength=_LEVELS).double() + 1
-    return counts / counts.sum()
-
-
-def prior_nats(x_0: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-    """Return KL(N(alpha x_0, sigma^2) || N(0, 1)), summed over each image: (B,)."""
-    each = sigma**2 + alpha**2 * x_0**2 - 1 - 2 * torch.log(sigma)
-    return each.flatten(1).sum(1) / 2
-
-
-def reconstruction_nats(
-    levels: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor, shares: Tensor
-) -> Tensor:
-    """Return -log p(x | z), summed over each image: (B,) float64.
-
-    Args:
-        levels: (B, C, H, W) uint8.
-        z: (B, C, H, W) float64, `alpha x_0 + sigma eps`.
-        alpha: Scalar float64.
-        sigma: Scalar float64.
-        shares: (256,) float64, see `level_shares`.
-    """
-    values = alpha * to_float(torch.arange(_LEVELS, device=z.device)).double()
-    parts = []
-    for noisy, level in zip(
-        torch.split(z.flatten(), _PIXELS_AT_ONCE),
-        torch.split(levels.flatten(), _PIXELS_AT_ONCE),
-        strict=True,
-    ):
-        logits = shares.log() - (noisy[:, None] - values).square() / (2 * sigma**2)
-        chosen = logits.gather(1, level.long()[:, None])[:, 0]
-        parts.append(logits.logsumexp(1) - chosen)
-    return torch.cat(parts).reshape(len(z), -1).sum(1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Probing:
-    """How the bound is estimated.
-
-    Attributes:
-        num_levels: Stratified log-SNRs per image.
-        seed: Root of the draws.
-        shares: See `level_shares`.
-    """
-
-    num_levels: int
-    seed: int
-    shares: Tensor
-
-
-def _ends(schedule: Schedule) -> tuple[tuple[float, float], Tensor, Tensor]:
-    """Return the range of log-SNRs, and alpha and sigma at its two ends."""
-    low, high = log_snr_bounds(schedule, _LOG_SNR_RANGE)
-    log_snr = torch.tensor([low, high], dtype=torch.float64)
-    return (low, high), torch.sigmoid(log_snr).sqrt(), torch.sigmoid(-log_snr).sqrt()
-
-
-@torch.inference_mode()
-def bounds(
-    model: Model,
-    images: Tensor,
-    labels: Mapping[str, Tensor],
-    probing: Probing,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, Bound]:
-    """Bound the likelihood of images under several labels, on equal noise for all of them.
-
-    Args:
-        model: The denoiser.
-        images: (N, C, H, W) uint8, on the model's device.
-        labels: Name -> (N,) int64 in [0, K]; K is no label.
-        probing: See `Probing`.
-        progress: Called with (images done, images in all).
-
-    Returns:
-        Name -> bound.
-    """
-    (low, high), alpha, sigma = _ends(model.schedule)
-    parts: dict[str, list[Tensor]] = {name: [] for name in (*labels, "prior", "reconstruction")}
-    for index in torch.split(torch.arange(len(images), device=images.device), _BATCH):
-        x_0, shape = to_float(images[index]).double(), tuple(images.shape[1:])
-        key = (probing.seed, Stream.LIKELIHOOD, 0, index)
-        noise = normal(*key, shape, draw=2 * probing.num_levels).double()
-        z = diffuse(x_0, noise, alpha[1], sigma[1])
-        decoded = reconstruction_nats(images[index], z, alpha[1], sigma[1], probing.shares)
-        parts["reconstruction"].append(decoded)
-        parts["prior"].append(prior_nats(x_0, alpha[0], sigma[0]))
-        wanted = torch.stack([conditions[index] for conditions in labels.values()], dim=1)
-        total = torch.zeros(wanted.shape, dtype=torch.float64, device=images.device)
-        for k in range(probing.num_levels):
-            u = uniform(*key, draw=2 * k)[:, 0]
-            t = time_at(model.schedule, low + (high - low) * (k + u) / probing.num_levels)
-            eps = normal(*key, shape, draw=2 * k + 1).double()
-            total += _squared_error(model, x_0, eps, t, wanted)
-        total *= (high - low) / (2 * probing.num_levels)
-        for name, part in zip(labels, total.unbind(1), strict=True):
-            parts[name].append(part)
-        progress(int(index[-1]) + 1, len(images))
-    joined = {name: torch.cat(part).cpu() for name, part in parts.items()}
-    return {name: Bound(joined["prior"], joined[name], joined["reconstruction"]) for name in labels}
-
-
-def _squared_error(model: Model, x_0: Tensor, eps: Tensor, t: Tensor, labels: Tensor) -> Tensor:
-    """Return |eps - eps(x_t, label)|^2, summed over each image: (B, M) for (B, M) labels."""
-    alpha, sigma = (per_image(part, x_0) for part in model.schedule(t))
-    predicted = model.eps_under(diffuse(x_0, eps, alpha, sigma), t, labels)
-    return (predicted - eps[:, None]).square().flatten(2).sum(2)
-
-
-def draw_given(clean: Tensor, transition: Tensor, seed: int) -> Tensor:
-    """Draw given labels of images under T[clean, given]: (N,) int64 of (N,) int64."""
-    u = uniform(seed, Stream.LIKELIHOOD, 1, torch.arange(len(clean)))
-    drawn = (u >= transition.cumsum(1)[clean]).sum(1)
-    return drawn.clamp_max(len(transition) - 1)
 
 
 def likelihood_run(
@@ -181,13 +33,13 @@ def likelihood_run(
 ) -> dict[str, Any]:
     """Bound the likelihood of held-out images under a run's model, and write likelihood.json.
 
-    Each image is judged under its true label, under no label and, if the run's labels are noisy,
+    Each image has a bound under its true label, under no label and, if the run's labels are noisy,
     under a label drawn as those were. In float32, whatever the run's precision.
 
     Args:
         run: The run.
         config: Its configuration; the data section may differ from the stored one.
-        report: Told about progress.
+        report: Receives progress.
         num_images: Held-out images, None for at most 500.
         num_levels: Log-SNRs per image.
         seed: Root of the draws.
@@ -219,8 +71,10 @@ def likelihood_run(
         model,
         pictures.to(device),
         {name: part.to(device) for name, part in conditions.items()},
-        Probing(num_levels=num_levels, seed=seed, shares=level_shares(images.train).to(device)),
-        lambda done, total: report.progress("bounding the likelihood", done, total),
+        num_levels=num_levels,
+        seed=seed,
+        shares=level_shares(images.train).to(device),
+        progress=report.stage("bounding the likelihood"),
     )
     result = {
         "run": str(run.path),
@@ -229,7 +83,7 @@ def likelihood_run(
         "num_images": count,
         "levels": num_levels,
         "seed": seed,
-        "log_snr": list(_ends(model.schedule)[0]),
+        "log_snr": list(log_snr_bounds(model.schedule, LOG_SNR_RANGE)),
         "weights": sha256(run.weights_file),
         **summary(found, conditions, pictures[0].numel()),
     }

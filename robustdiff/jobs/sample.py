@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from robustdiff.classifiers.noisy_image import TimeClassifier
+from robustdiff.classifiers.noisy_image import TimeClassifier, train_time_classifier
 from robustdiff.config.sections import Config
 from robustdiff.data.arrays import Images, LabelledImages, load_images, to_uint8
 from robustdiff.device import check_compiler, keep_freed_memory, pick_device, set_precision
@@ -25,7 +25,6 @@ from robustdiff.parallel import ALONE, Workers
 from robustdiff.progress import Report
 from robustdiff.reports.pictures import image_grid, write_png
 from robustdiff.runs.folder import Run, open_run
-from robustdiff.training.objective import train_time_classifier
 from robustdiff.training.task import build_network
 
 _CLASSIFIER_FILE = "time_classifier.safetensors"
@@ -56,7 +55,8 @@ def load_model(run: Run, config: Config, images: Images, *, compiled: bool = Fal
         network.compile(dynamic=False)
     keep_freed_memory()
     dtype = set_precision(config.train.precision, device)
-    return bind(network, config.diffusion, images.num_classes, dtype)
+    schedule, prediction = config.diffusion.schedule, config.diffusion.prediction
+    return bind(network, schedule, prediction, null_class=images.num_classes, dtype=dtype)
 
 
 def _classifier_free(run: Run, config: Config, images: Images, report: Report) -> Guide:
@@ -94,7 +94,7 @@ def _classifier(run: Run, config: Config, images: Images, report: Report) -> Gui
             transition=np.eye(images.num_classes),
             schedule=SCHEDULES[config.diffusion.schedule],
             seed=config.seed,
-            progress=lambda done, total: report.progress("classifying noisy images", done, total),
+            progress=report.stage("classifying noisy images"),
         )
         save_weights(path, classifier)
     trained = classifier.to(device).eval().requires_grad_(requires_grad=False)
@@ -150,12 +150,12 @@ def sample_run(
         load_model(run, config, images, compiled=config.sample.compile),
         labels.to(pick_device(config.train.device)),
         shape,
-        setting=config.sample,
+        sample=config.sample,
         seed=seed,
         numbers=mine,
         # The leader trains and writes what guidance takes; the others find it.
         guide=workers.leader_first(lambda: make_guide(run, config, images, report)),
-        progress=lambda done, total: report.progress("sampling", done, total),
+        progress=report.stage("sampling"),
     )
     return workers.total(generated)
 
@@ -213,10 +213,10 @@ def write_samples(
             load_model(run, config, images, compiled=config.sample.compile),
             labels.to(pick_device(config.train.device)),
             tuple(images.train.shape[1:]),
-            setting=config.sample,
+            sample=config.sample,
             seed=wanted.seed,
             guide=make_guide(run, config, images, report),
-            progress=lambda done, total: report.progress("sampling", done, total),
+            progress=report.stage("sampling"),
         )
         generated = to_uint8(path.x_t[:, -1])
     else:

@@ -135,7 +135,7 @@ def make_task(
         dtype=set_precision(config.train.precision, device),
         oracle=oracle,
         transition=transition,
-        progress=report.progress,
+        report=report,
         workers=workers,
     )
 
@@ -419,7 +419,7 @@ def _log_samples(loop: _Loop, step: int) -> None:
         loop.task.bind(network),
         classes.to(device),
         tuple(loop.images.train.shape[1:]),
-        setting=loop.config.sample,
+        sample=loop.config.sample,
         seed=loop.config.seed,
     )
     grid = image_grid(pictures, loop.images.num_classes)

@@ -1,1 +1,1 @@
-"""What the images say about their labels: scores, evidence, trust."""
+"""Evidence of images about their labels, and trust in the labels."""

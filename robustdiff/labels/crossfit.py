@@ -1,24 +1,22 @@
-"""Trust in labels from small classifiers, each judging samples that it was not trained on.
+"""Class probabilities of images from small classifiers that were not trained on them.
 
 Round one trains on the labels as given; its predictions give the transition matrix (confident
 joint). Round two trains anew under that matrix (forward correction, Patrini et al. 2017), so that
 it predicts clean classes. A label's trust follows by Bayes from both (`robustdiff.labels.judge`).
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from corruptions import confident_joint
-from robustdiff.classifiers.image import embed, train_evaluator
+from curricula.types import Doubles, Ints
+from robustdiff.classifiers.image import embed, train_image_classifier
 from robustdiff.parallel import ALONE, Workers
+from robustdiff.progress import Progress
 from robustdiff.rng import Stream, stream_seed
-
-Floats = NDArray[np.float64]
 
 _FOLDS = 2
 # Enough to learn the classes, not enough to learn the wrong labels by heart. Measured on the digits
@@ -26,17 +24,16 @@ _FOLDS = 2
 _PASSES, _LEAST_SEEN, _MOST_SEEN = 14, 12_000, 80_000
 
 
-class Judgement(NamedTuple):
-    """What classifiers say about images.
+class CrossfitResult(NamedTuple):
+    """What the classifiers predict.
 
     Attributes:
-        classes: (N, K) float64, rows sum to 1: how likely each class is for the image, whatever its
-            label.
+        image_classes: (N, K) float64, rows sum to 1: p(class | image), whatever its label.
         transition: (K, K) float64, T[clean, given].
     """
 
-    classes: Floats
-    transition: Floats
+    image_classes: Doubles
+    transition: Doubles
 
 
 def images_to_see(count: int) -> int:
@@ -50,10 +47,10 @@ def crossfit(
     num_classes: int,
     *,
     seed: int,
-    progress: Callable[[int, int], None],
+    progress: Progress,
     workers: Workers = ALONE,
-) -> Judgement:
-    """Judge images by classifiers that were not trained on them.
+) -> CrossfitResult:
+    """Predict the classes of images by classifiers that were not trained on them.
 
     Args:
         images: (N, C, H, W) uint8.
@@ -62,9 +59,6 @@ def crossfit(
         seed: Seed of the run.
         progress: Called with (steps done, steps in all).
         workers: Those that share the work.
-
-    Returns:
-        The judgement.
 
     Raises:
         ValueError: If a class is never given.
@@ -81,8 +75,8 @@ def crossfit(
     def second(done: int, total: int) -> None:
         progress(total + done, 2 * total)
 
-    classes = _round(images, given, num_classes, transition, seed, second, workers)
-    return Judgement(classes, transition)
+    image_classes = _round(images, given, num_classes, transition, seed, second, workers)
+    return CrossfitResult(image_classes, transition)
 
 
 def estimate_transition(
@@ -91,9 +85,9 @@ def estimate_transition(
     num_classes: int,
     *,
     seed: int,
-    progress: Callable[[int, int], None],
+    progress: Progress,
     workers: Workers = ALONE,
-) -> Floats:
+) -> Doubles:
     """Return the transition matrix that `crossfit` finds, (K, K), in half its time."""
     first = _round(images, given, num_classes, None, seed, progress, workers)
     return confident_joint(given.cpu().numpy(), first).transition
@@ -103,11 +97,11 @@ def _round(
     images: Tensor,
     given: Tensor,
     num_classes: int,
-    transition: Floats | None,
+    transition: Doubles | None,
     seed: int,
-    progress: Callable[[int, int], None],
+    progress: Progress,
     workers: Workers,
-) -> Floats:
+) -> Doubles:
     """Return (N, K) probabilities by the classifiers of the other folds; see `crossfit`.
 
     Without a transition matrix this is round one.
@@ -117,21 +111,21 @@ def _round(
     predicted = np.full((len(given), num_classes), np.nan)
     for part in range(workers.rank, _FOLDS, workers.size):
         train, test = (torch.from_numpy(np.flatnonzero(w)) for w in (fold != part, fold == part))
-        classifier = train_evaluator(
+        classifier = train_image_classifier(
             images[train],
             given[train],
             num_classes,
             seed=stream_seed(seed, Stream.CROSSFIT) % 2**32 + number * _FOLDS + part,
-            transition=transition,
             images_seen=images_to_see(len(train)),
-            progress=_shifted_progress(progress, part),
+            transition=transition,
+            progress=_part_of_all(progress, part),
         )
         _, logits = embed(classifier, images[test])
         predicted[test.numpy()] = logits.softmax(1).numpy()
     return workers.merged(predicted)
 
 
-def _folds(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+def _folds(labels: Ints, seed: int) -> Ints:
     """Spread every class over the folds alike, so that each learns all classes."""
     order = np.random.default_rng(stream_seed(seed, Stream.CROSSFIT)).permutation(len(labels))
     by_class = order[np.argsort(labels[order], kind="stable")]
@@ -140,8 +134,6 @@ def _folds(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     return fold
 
 
-def _shifted_progress(
-    progress: Callable[[int, int], None], part: int
-) -> Callable[[int, int], None]:
+def _part_of_all(progress: Progress, part: int) -> Progress:
     """Report the steps of one fold's classifier as part of those of all folds."""
     return lambda step, steps: progress(part * steps + step, _FOLDS * steps)

@@ -1,28 +1,25 @@
-"""From scores to trust in labels, without ever seeing a clean one.
+"""From scores to trust in labels; no clean label is used.
 
-What is said of every sample and class, (N, K), is held in float32 and worked on in pieces of rows.
+Arrays of (N, K) are held in float32 and computed on in float64, in pieces of rows.
 """
 
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import expit
 
 from corruptions import mixture_posterior
 from curricula import Curriculum, Trust
 from curricula.draw import standardise
 from curricula.scores import class_margin
+from curricula.types import Doubles, Floats, Ints
 from robustdiff.labels.noise_model import fit_noise
-
-Floats = NDArray[np.floating]
-Ints = NDArray[np.int64]
 
 _DECONVOLUTION_STEPS = 20
 _TINY = 1e-12
-# Labels from which on a class has a median of its own.
+# Classes with fewer labels are compared with the median of all scores, not with their own.
 _FEW = 50
-# Entries of (N, K) arrays worked on at a time.
+# Entries of (N, K) arrays that are computed on at a time.
 _PIECE = 1 << 22
 
 
@@ -36,7 +33,7 @@ def judge(curriculum: Curriculum, evidence: Floats, given: Ints) -> tuple[Floats
         given: (N,) int64 labels as given.
 
     Returns:
-        (N,) floats, and the trust.
+        (N,) scores, and the trust.
 
     Raises:
         ValueError: If a class is never given, for source "classes".
@@ -49,7 +46,7 @@ def judge(curriculum: Curriculum, evidence: Floats, given: Ints) -> tuple[Floats
         return evidence, Trust(np.ones(len(evidence)), float("nan"))
     if curriculum.zero is None:
         return evidence, _trust(1 - mixture_posterior(_levelled(evidence, given)))
-    # A logistic about the zero; the scale is the scores' own.
+    # A logistic function centred at the zero, on the scale of the scores.
     centred = standardise(np.append(evidence, evidence.dtype.type(curriculum.zero)))
     right = centred[:-1]
     right -= centred[-1]
@@ -59,7 +56,7 @@ def judge(curriculum: Curriculum, evidence: Floats, given: Ints) -> tuple[Floats
 def _levelled(scores: Floats, given: Ints) -> Floats:
     """Return scores less the median of their class, (N,): some classes are harder than others.
 
-    Classes of few labels are compared with the median of all.
+    From scores of classes with few labels the median of all is subtracted.
     """
     result = scores - np.median(scores)
     for label in np.flatnonzero(np.bincount(given) >= _FEW):
@@ -73,7 +70,7 @@ def _trust(right: Floats) -> Trust:
 
 
 def _by_evidence(evidence: Floats, given: Ints) -> tuple[Floats, Trust]:
-    """Judge labels by the noise that explains them best; all are right where none does."""
+    """Judge labels by the fitted noise model; all are right where it finds no noise."""
     model = fit_noise(evidence, given)
     classes = np.empty(evidence.shape, dtype=np.float32)
     for where in _pieces(*evidence.shape):
@@ -82,15 +79,13 @@ def _by_evidence(evidence: Floats, given: Ints) -> tuple[Floats, Trust]:
         scores, trust = _as_given(classes, model.transition, given)
     else:
         scores, trust = by_classes(classes, model.transition, given)
-        # The matrix is fitted to all labels, so the probabilities are calibrated, however weak.
+        # The matrix is fitted to all labels, so even weak probabilities are calibrated.
         trust = trust._replace(noise=float(1 - trust.right.mean()))
     return scores, trust._replace(temperature=1 / model.scale)
 
 
-def _as_given(
-    image_classes: Floats, transition: NDArray[np.float64], given: Ints
-) -> tuple[Floats, Trust]:
-    """Trust every label; the scores still say which fit their images best."""
+def _as_given(image_classes: Floats, transition: Doubles, given: Ints) -> tuple[Floats, Trust]:
+    """Trust every label; the scores still rank them by how well they fit their images."""
     scores = np.empty(len(given))
     for where in _pieces(*image_classes.shape):
         logs = np.log(image_classes[where].astype(np.float64) + _TINY)
@@ -101,9 +96,7 @@ def _as_given(
     return scores, Trust(np.ones(len(given)), 0.0, classes, image_classes, transition)
 
 
-def by_classes(
-    image_classes: Floats, transition: NDArray[np.float64], given: Ints
-) -> tuple[Floats, Trust]:
+def by_classes(image_classes: Floats, transition: Doubles, given: Ints) -> tuple[Floats, Trust]:
     """Score labels by their log-odds against the likeliest other class.
 
     Args:
@@ -122,7 +115,7 @@ def by_classes(
         gains = np.log(found + _TINY) - np.log(own + _TINY)[:, None]
         scores[where], right[where] = class_margin(gains, given[where]), own
         classes[where] = found
-    # Counting beats the mean of the probabilities, which small errors of T pull towards the prior.
+    # A count, since small errors of T pull the mean of the probabilities towards the prior.
     return scores, Trust(right, float((scores < 0).mean()), classes, image_classes, transition)
 
 
@@ -134,8 +127,8 @@ def _pieces(rows: int, columns: int) -> Iterator[slice]:
 def deconvolve(noisy: Floats, transition: Floats, steps: int = _DECONVOLUTION_STEPS) -> Floats:
     """Return clean class probabilities f with f T close to the noisy ones.
 
-    Multiplicative updates (Richardson 1972, Lucy 1974): f stays a distribution, and a singular T
-    does no harm. Few steps, since more would fit the noise of the estimate.
+    Multiplicative updates (Richardson 1972, Lucy 1974): f stays a distribution, and T may be
+    singular. Few steps, since more would fit the noise of the estimate.
 
     Args:
         noisy: (N, K) probabilities of the given label.
@@ -165,5 +158,5 @@ def posterior(clean: Floats, transition: Floats, given: Ints) -> Floats:
     """
     joint = clean * transition[:, given].T
     total = joint.sum(axis=1, keepdims=True)
-    # A label that the estimated matrix rules out leaves the image alone to decide.
+    # Where the estimated matrix rules the label out, p(class | image) remains.
     return np.where(total > _TINY, joint / np.maximum(total, _TINY), clean)

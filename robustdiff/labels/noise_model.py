@@ -1,53 +1,50 @@
-"""Which noise explains the given labels, by evidence of every class: scale and matrix in one fit.
+"""A model of label noise, fitted to the given labels by evidence of every class.
 
 Evidence is a log-likelihood of the image under each class, of unknown scale and with errors. With
 
     p(class | image) = softmax(scale * evidence + bias)
     p(given | image) = sum over classes of p(class | image) T[class, given],
 
-scale, bias and T are those under which the given labels are likeliest. Weak evidence and noise both
-leave the labels uncertain; noise alone leaves labels that strong evidence speaks against.
+scale, bias and T maximise the likelihood of the given labels, all in one fit. Weak evidence and
+noise both make labels uncertain; only noise makes labels that strong evidence contradicts.
 """
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit, softmax
 from scipy.stats import chi2
 
 from corruptions import confident_joint
+from curricula.types import Doubles, Floats, Ints
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-
-# Entries (rows times classes) that are fitted, and rows a class at least.
+# Most entries (rows times classes) that are fitted, and fewest rows per class.
 _MOST_FITTED, _LEAST_ROWS = 1 << 19, 20
-# Priors, weak beside thousands of labels: labels that a row of T counts for, precision of the bias.
+# Priors, weak beside thousands of labels: pseudo-labels per row of T, precision of the bias.
 _PSEUDO_LABELS, _BIAS_PRECISION = 20.0, 30.0
-# How likely noise is found where there is none.
+# Probability of finding noise where there is none.
 _CHANCE = 1e-6
-# Mean probability of the likeliest class from which on images count as told apart.
+# Least mean probability of the likeliest class at which the free matrix is taken without a test.
 _SHARP = 0.9
 _TINY = 1e-300
 
 
 class NoiseModel(NamedTuple):
-    """How the given labels come about.
+    """The fitted model.
 
     Attributes:
-        scale: What evidence is multiplied by.
-        bias: (K,) float64, added to that.
-        transition: (K, K) float64, T[clean, given]; the identity where nothing speaks for noise.
+        scale: Factor of the evidence.
+        bias: (K,) float64, added after scaling.
+        transition: (K, K) float64, T[clean, given]; the identity where no noise is found.
     """
 
     scale: float
-    bias: NDArray[np.float64]
-    transition: NDArray[np.float64]
+    bias: Doubles
+    transition: Doubles
 
-    def image_classes(self, evidence: NDArray[np.floating]) -> NDArray[np.float64]:
+    def image_classes(self, evidence: Floats) -> Doubles:
         """Return p(class | image), (N, K), of (N, K) evidence."""
         logits = evidence.astype(np.float64) * self.scale + self.bias
         return np.asarray(softmax(logits, axis=1))
@@ -63,42 +60,42 @@ class _Family(NamedTuple):
         prior: (K, K) counts.
     """
 
-    matrix: Callable[[Floats], Floats]
-    slope: Callable[[Floats, Floats], Floats]
+    matrix: Callable[[Doubles], Doubles]
+    slope: Callable[[Doubles, Doubles], Doubles]
     freedom: int
-    prior: Floats
+    prior: Doubles
 
 
 class _Fit(NamedTuple):
-    """A fitted model.
+    """The fit of one family.
 
     Attributes:
-        found: Parameters as searched.
-        likelihood: Logarithm of that of the given labels.
+        found: Parameters, see `_fit`.
+        likelihood: Log-likelihood of the given labels.
         freedom: Number of free parameters of the matrix.
         transition: The matrix.
         sharpness: Mean probability of the likeliest class.
     """
 
-    found: Floats
+    found: Doubles
     likelihood: float
     freedom: int
-    transition: Floats
+    transition: Doubles
     sharpness: float
 
     def explains_more(self, other: "_Fit") -> bool:
-        """Return whether it is likelier than a model within it by more than chance (Wilks 1938)."""
+        """Return whether it is significantly likelier than one nested in it (Wilks 1938)."""
         more = 2 * (self.likelihood - other.likelihood)
         return bool(more > chi2.isf(_CHANCE, self.freedom - other.freedom))
 
 
-def fit_noise(evidence: NDArray[np.floating], given: Ints) -> NoiseModel:
-    """Fit no noise, symmetric noise and any matrix, and return one of them.
+def fit_noise(evidence: Floats, given: Ints) -> NoiseModel:
+    """Fit models of no noise, of symmetric noise and with a free matrix, and return one of them.
 
-    There is no noise unless a likelihood-ratio test says so, thus none where the evidence is too
-    weak to tell; Schwarz's criterion (1978) then chooses the matrix. One exception: evidence that
-    has learnt the noise itself, like that of a model trained long on these labels, needs no matrix
-    to explain them. If any matrix explains them as well and tells the images apart, it counts.
+    No noise is returned unless a likelihood-ratio test rejects it, thus also where the evidence is
+    too weak for the test; Schwarz's criterion (1978) chooses between the other two. One exception:
+    a model trained long on these labels has learnt the noise itself, so that its evidence explains
+    them without a matrix. The free matrix is therefore also returned if its classes are sharp.
 
     Args:
         evidence: (N, K), up to a factor and a constant per row.
@@ -117,7 +114,7 @@ def fit_noise(evidence: NDArray[np.floating], given: Ints) -> NoiseModel:
     x /= unit
     shares = np.log(np.maximum(np.bincount(y, minlength=k), 1) / len(y))
     none = _fit(x, y, _no_noise(k), np.append(0.0, shares))
-    # The second start finds much noise under weak evidence.
+    # The second start is for much noise and weak evidence.
     symmetric = max(
         (
             _fit(x, y, _symmetric(k), np.r_[none.found[0] + more, none.found[1:], rate])
@@ -138,7 +135,7 @@ def fit_noise(evidence: NDArray[np.floating], given: Ints) -> NoiseModel:
 
 
 def _some_rows(given: Ints, num_classes: int) -> Ints:
-    """Return rows to fit, (M,): evenly spread over the labels of every class, and one of each."""
+    """Return rows to fit, (M,): evenly spread over the labels of every class, at least one each."""
     most = max(_MOST_FITTED // num_classes, _LEAST_ROWS * num_classes)
     if len(given) <= most:
         return np.arange(len(given))
@@ -155,38 +152,38 @@ def _no_noise(k: int) -> _Family:
 def _symmetric(k: int) -> _Family:
     """One parameter, the logit of the rate."""
 
-    def matrix(parameters: Floats) -> Floats:
+    def matrix(parameters: Doubles) -> Doubles:
         rate = expit(parameters[0])
         found = np.full((k, k), rate / max(k - 1, 1))
         np.fill_diagonal(found, 1 - rate)
         return found
 
-    def slope(parameters: Floats, counts: Floats) -> Floats:
+    def slope(parameters: Doubles, counts: Doubles) -> Doubles:
         changed = counts.sum() - np.trace(counts)
         return np.array([changed - expit(parameters[0]) * counts.sum()])
 
     return _Family(matrix, slope, 1, np.zeros((k, k)))
 
 
-def _any_matrix(expected: Floats) -> _Family:
+def _any_matrix(expected: Doubles) -> _Family:
     """Logits of every row, with a weak prior about an expected matrix."""
     k = len(expected)
 
-    def matrix(parameters: Floats) -> Floats:
+    def matrix(parameters: Doubles) -> Doubles:
         return np.asarray(softmax(parameters.reshape(k, k), axis=1))
 
-    def slope(parameters: Floats, counts: Floats) -> Floats:
+    def slope(parameters: Doubles, counts: Doubles) -> Doubles:
         return np.ravel(counts - matrix(parameters) * counts.sum(axis=1, keepdims=True))
 
     return _Family(matrix, slope, k * (k - 1), _PSEUDO_LABELS * expected)
 
 
-def _classes(x: Floats, parameters: Floats, k: int) -> Floats:
+def _classes(x: Doubles, parameters: Doubles, k: int) -> Doubles:
     logits = np.exp(parameters[0]) * x + parameters[1 : k + 1]
     return np.asarray(softmax(logits, axis=1))
 
 
-def _fit(x: Floats, y: Ints, family: _Family, start: Floats) -> _Fit:
+def _fit(x: Doubles, y: Ints, family: _Family, start: Doubles) -> _Fit:
     """Maximise the likelihood of labels y, (N,), by evidence x, (N, K).
 
     Parameters are the logarithm of the scale, the bias (K,), and those of the family. The gradient
@@ -196,11 +193,11 @@ def _fit(x: Floats, y: Ints, family: _Family, start: Floats) -> _Fit:
     start_bias = np.log(np.maximum(np.bincount(y, minlength=k), 1) / n)
     onehot = np.eye(k)[y]
 
-    def parts(parameters: Floats) -> tuple[Floats, Floats, Floats]:
+    def parts(parameters: Doubles) -> tuple[Doubles, Doubles, Doubles]:
         classes, transition = _classes(x, parameters, k), family.matrix(parameters[k + 1 :])
         return classes, transition, classes * transition[:, y].T
 
-    def loss(parameters: Floats) -> tuple[float, Floats]:
+    def loss(parameters: Doubles) -> tuple[float, Doubles]:
         classes, transition, joint = parts(parameters)
         total = joint.sum(axis=1, keepdims=True) + _TINY
         posterior = joint / total

@@ -10,11 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from curricula.scores import Curriculum, Forward
-from robustdiff.config.sections import CurriculumConfig
+from curricula.types import Floats
 from robustdiff.data.arrays import LabelledImages
 from robustdiff.diffusion.guidance import drop_labels
 from robustdiff.diffusion.model import Model
@@ -27,17 +26,24 @@ _BATCH = 512
 
 @dataclass(frozen=True, kw_only=True)
 class Probing:
-    """What a scoring round needs to know besides the models.
+    """How a scoring round probes the samples.
 
     Attributes:
         seed: Seed of the run.
-        p_uncond: Label dropout of the "dropped" forwards.
-        settings: Number, times and pairing of the probes.
+        p_uncond: Label dropout of the "dropped" forwards, in [0, 1].
+        probes: Number of probes per sample.
+        times: (low, high) range of the probes' times, stratified within.
+        rivals: Classes that `class_evidence` tries besides the given one; None for all.
+        redrawn: Whether the weights of the previous round are evaluated on the probes of that
+            round, in place of those of this one.
     """
 
     seed: int
     p_uncond: float
-    settings: CurriculumConfig
+    probes: int = 4
+    times: tuple[float, float] = (0.5, 0.95)
+    rivals: int | None = 2
+    redrawn: bool = False
 
 
 class Probe(NamedTuple):
@@ -63,7 +69,7 @@ def make_probe(
 
     Args:
         model: For its schedule and null class.
-        probing: Settings.
+        probing: See `Probing`.
         batch: Images (B, C, H, W) float32 in [-1, 1]; given labels (B,) int64; sample indices (B,)
             int64, which key the draws.
         round_number: Scoring round.
@@ -74,10 +80,10 @@ def make_probe(
     """
     x_0, labels, index = batch
     key = (probing.seed, Stream.PROBE, round_number, index)
-    low, high = probing.settings.probe_times
+    low, high = probing.times
     # Two draw numbers per probe keep its time and its noise independent.
     u = uniform(*key, draw=2 * k)[:, 0]
-    t = low + (high - low) * (k + u) / probing.settings.probes
+    t = low + (high - low) * (k + u) / probing.probes
     eps = normal(*key, tuple(x_0.shape[1:]), draw=2 * k + 1)
     alpha, sigma = (per_image(part, x_0) for part in model.schedule(t))
     drop = uniform(probing.seed, Stream.PROBE_DROP, round_number, index, draw=k)[:, 0]
@@ -94,12 +100,12 @@ def prediction_scores(
     old_model: Model | None,
     rows: Tensor,
     round_number: int,
-) -> NDArray[np.float32] | None:
+) -> Floats | None:
     """Score every sample by its predictions, averaged over its probes.
 
     Args:
         curriculum: Entry of `CURRICULA` with source "predictions".
-        probing: Settings.
+        probing: See `Probing`.
         data: Images and given labels.
         model: Current weights, in evaluation mode.
         old_model: Weights of the previous round, None if there was none.
@@ -115,19 +121,19 @@ def prediction_scores(
         return None
     old = [name for name in curriculum.forwards if name.startswith("old_")]
     new = [name for name in curriculum.forwards if name not in old]
-    redrawn = curriculum.needs_previous and probing.settings.pairing == "redrawn"
+    redrawn = curriculum.needs_previous and probing.redrawn
     scores = torch.full((len(data),), float("nan"))
     for where in torch.split(rows, max(1, _BATCH // len(curriculum.forwards))):
         batch = data[where]
         total = torch.zeros(len(where), dtype=torch.float64)
-        for k in range(probing.settings.probes):
+        for k in range(probing.probes):
             probe = make_probe(model, probing, batch, round_number, k)
             old_probe = make_probe(model, probing, batch, round_number - 1, k) if redrawn else probe
             outputs = _predict(new, model, probe, batch[1])
             if old_model is not None:
                 outputs |= _predict(old, old_model, old_probe, batch[1])
             total += compute(probe.eps, outputs).double().cpu()
-        scores[where] = (total / probing.settings.probes).float()
+        scores[where] = (total / probing.probes).float()
     return scores.numpy()
 
 
@@ -142,8 +148,8 @@ def _predict(
         "dropped": probe.kept,
         "null": torch.full_like(given, model.null_class),
     }
-    told = torch.stack([labels[name.removeprefix("old_")] for name in names], dim=1)
-    eps = model.eps_under(probe.x_t, probe.t, told)
+    tried = torch.stack([labels[name.removeprefix("old_")] for name in names], dim=1)
+    eps = model.eps_under(probe.x_t, probe.t, tried)
     return dict(zip(names, eps.unbind(1), strict=True))
 
 
@@ -152,15 +158,14 @@ def class_evidence(
     probing: Probing,
     data: LabelledImages,
     model: Model,
-    previous: NDArray[np.floating] | None,
+    previous: Floats | None,
     rows: Tensor,
     round_number: int,
-) -> NDArray[np.float32]:
+) -> Floats:
     """Compare how well each class denoises each sample (diffusion classifier, Li et al. 2023).
 
     Args:
-        probing: Settings; with `rivals`, only the given label and the likeliest other classes by
-            the previous evidence are tried.
+        probing: See `Probing`; rivals are the likeliest other classes by the previous evidence.
         data: Images and given labels.
         model: Current weights, in evaluation mode.
         previous: (N, K) evidence so far, None to try every class.
@@ -174,8 +179,8 @@ def class_evidence(
     num_classes = model.null_class
     evidence = torch.full((len(data), num_classes), float("nan"))
     count = num_classes
-    if previous is not None and probing.settings.rivals is not None:
-        count = min(probing.settings.rivals + 1, num_classes)
+    if previous is not None and probing.rivals is not None:
+        count = min(probing.rivals + 1, num_classes)
     for where in torch.split(rows, max(1, _BATCH // count)):
         batch = data[where]
         so_far = (
@@ -184,12 +189,12 @@ def class_evidence(
         tried = _likeliest(batch[1].cpu(), torch.from_numpy(so_far), count)
         labels = tried.to(batch[1].device)
         total = torch.zeros(labels.shape, dtype=torch.float64)
-        for k in range(probing.settings.probes):
+        for k in range(probing.probes):
             probe = make_probe(model, probing, batch, round_number, k)
             error = (probe.eps[:, None] - model.eps_under(probe.x_t, probe.t, labels)).square()
             total += error.flatten(2).mean(2).double().cpu()
         # The given label comes first.
-        gain = (total[:, :1] - total) / probing.settings.probes
+        gain = (total[:, :1] - total) / probing.probes
         evidence[where] = evidence[where].scatter(1, tried, gain.float())
     return evidence.numpy()
 

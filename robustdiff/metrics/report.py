@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustdiff.classifiers.image import Evaluator, embed
+from robustdiff.classifiers.image import ImageClassifier, embed
 from robustdiff.data.checks import check_images, check_labels
 from robustdiff.metrics.classification import label_accuracy, nll, nll_per_class
 from robustdiff.metrics.distribution import (
@@ -39,7 +39,7 @@ class Reference:
     features: Tensor
     centres: Tensor
     counts: list[int]
-    evaluator: Evaluator
+    evaluator: ImageClassifier
     embed_images: Callable[[Tensor], Tensor] | None
     seed: int
     partners: dict[str, float]
@@ -52,7 +52,7 @@ def make_reference(  # noqa: PLR0913 - two labelled sets, and what to measure th
     heldout: Tensor,
     heldout_labels: Tensor,
     counts: list[int],
-    evaluator: Evaluator,
+    evaluator: ImageClassifier,
     seed: int,
     embed_images: Callable[[Tensor], Tensor] | None = None,
 ) -> Reference:
@@ -174,7 +174,7 @@ def evaluate(  # noqa: PLR0913 - three labelled sets, and what to measure them w
     heldout_labels: Tensor,
     generated: Tensor,
     generated_labels: Tensor,
-    evaluator: Evaluator,
+    evaluator: ImageClassifier,
     seed: int,
     embed_images: Callable[[Tensor], Tensor] | None = None,
 ) -> dict[str, object]:

@@ -102,9 +102,9 @@ def judge_now(images: Images, labels: NoisyLabels, config: Config, report: Repor
         torch.from_numpy(labels.given),
         images.num_classes,
         seed=config.seed,
-        progress=lambda done, total: report.progress("judging the labels", done, total),
+        progress=report.stage("judging the labels"),
     )
-    scores, trust = by_classes(found.classes, found.transition, labels.given)
+    scores, trust = by_classes(found.image_classes, found.transition, labels.given)
     source = "two classifiers, each judging the half it was not trained on"
     return Findings(labels.given, scores, trust, source)
 

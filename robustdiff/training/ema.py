@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 def ema_decay(decay: float, step: int) -> float:
-    """Return the decay at a step: short memory at first, so that the initial weights fade soon."""
+    """Return the decay at a step: smaller at first, so that the initial weights fade soon."""
     return min(decay, (1 + step) / (10 + step))
 
 

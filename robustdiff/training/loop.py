@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from curricula import Labels
-from robustdiff.config.sections import TrainConfig
 from robustdiff.diffusion.guidance import drop_labels
 from robustdiff.diffusion.model import Model
 from robustdiff.diffusion.noise_levels import loss_weights, training_times
@@ -32,8 +31,8 @@ class StepDone:
 
     Attributes:
         step: Steps so far.
-        loss: Mean over the steps since the last one that told a loss: every `train.log_every`-th
-            and the last tell it. None at the others, because reading it waits for the device.
+        loss: At every `train.log_every`-th step and at the last, the mean over the steps since the
+            previous such one; None at the others, because reading a loss waits for the device.
     """
 
     step: int
@@ -42,7 +41,7 @@ class StepDone:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the objective needs besides the network, made before the first step.
+    """The objective's preparation, which precedes the first step.
 
     Attributes:
         seconds: Time that it took.
@@ -52,18 +51,19 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Told:
-    """What training is told in place of the given labels, on the device.
+class TrainingLabels:
+    """The labels that training uses in place of the given ones, on the device.
 
     Attributes:
         labels: (N,) int64 in [0, K]; K is no label.
-        weights: (N,) float32, or None.
-        soft: (N, K) float64 cumulative probabilities that labels are drawn from, or None.
+        weights: (N,) float32 weights of the samples' losses, or None for equal ones.
+        cumulative: (N, K) float64 cumulative probabilities that each step draws labels from, or
+            None to use `labels`.
     """
 
     labels: Tensor
     weights: Tensor | None
-    soft: Tensor | None
+    cumulative: Tensor | None
 
     @classmethod
     def of(cls, labels: Labels, device: torch.device) -> Self:
@@ -77,12 +77,12 @@ class Told:
 
     def draw(self, index: Tensor, seed: int, step: int) -> Tensor:
         """Return labels of some samples at a step, (B,) int64."""
-        if self.soft is None:
+        if self.cumulative is None:
             return self.labels[index]
         goal = uniform(seed, Stream.SOFT_LABEL, step, index)[:, :1]
-        drawn = (goal >= self.soft[index]).sum(1)
+        drawn = (goal >= self.cumulative[index]).sum(1)
         # The probabilities may sum to a little less than 1.
-        return drawn.clamp_max(self.soft.shape[1] - 1)
+        return drawn.clamp_max(self.cumulative.shape[1] - 1)
 
 
 def batch_losses(
@@ -100,17 +100,17 @@ def batch_losses(
             label must not be used; sample indices (B,) int64, which key the draws.
         step: Number of the step.
         task: See `Task`.
-        mixture: Classes behind the labels; None trusts the labels.
+        mixture: Classes behind the labels; None for the plain objective.
 
     Returns:
         (B,) float32, unreduced.
     """
     x_0, labels, index = batch
-    seed, diffusion = task.config.seed, task.config.diffusion
-    t = training_times(uniform(seed, Stream.TIME, step, index)[:, 0], model.schedule, diffusion)
+    seed, levels = task.config.seed, task.noise_levels
+    t = training_times(uniform(seed, Stream.TIME, step, index)[:, 0], model.schedule, levels)
     drop = uniform(seed, Stream.LABEL_DROP, step, index)[:, 0]
     eps = normal(seed, Stream.NOISE, step, index, tuple(x_0.shape[1:]))
-    labels = drop_labels(labels, drop, diffusion.p_uncond, model.null_class)
+    labels = drop_labels(labels, drop, task.config.diffusion.p_uncond, model.null_class)
     alpha, sigma = (per_image(part, x_0) for part in model.schedule(t))
     x_t = diffuse(x_0, eps, alpha, sigma)
     if mixture is None:
@@ -126,14 +126,21 @@ def batch_losses(
         )
     target = model.prediction.target(x_0, eps, alpha, sigma)
     losses = (output - target).square().flatten(1).mean(1)
-    weights = loss_weights(t, model.schedule, model.prediction, diffusion)
+    weights = loss_weights(t, model.schedule, model.prediction, levels)
     return losses if weights is None else losses * weights.to(losses.dtype)
 
 
-def learning_rate(setting: TrainConfig, step: int, steps: int) -> float:
-    """Return the rate of a step, counted from 0, of a run of so many: up, level, down."""
-    warmth = min(1.0, (step + 1) / max(1, setting.warmup_steps))
-    return setting.lr * warmth * min(1.0, (steps - step) / max(1, setting.decay_steps))
+def learning_rate(step: int, steps: int, *, peak: float, warmup: int = 0, decay: int = 0) -> float:
+    """Return the learning rate of a step: it rises linearly, stays at its peak, falls linearly.
+
+    Args:
+        step: Number of the step, from 0.
+        steps: Length of the run.
+        peak: Rate between warm-up and decay.
+        warmup: First steps, over which it rises.
+        decay: Last steps, over which it falls to 0.
+    """
+    return peak * min(1.0, (step + 1) / max(1, warmup)) * min(1.0, (steps - step) / max(1, decay))
 
 
 def train_step(
@@ -146,7 +153,7 @@ def train_step(
 ) -> None:
     """Make one optimiser step and update the average.
 
-    Nothing here waits for the device, but where a mixture leaves out what weighs nothing.
+    Nothing here waits for the device, except where a mixture leaves out classes of little weight.
 
     Args:
         state: Changed in place; its `losses` get the mean weighted loss of the whole batch.
@@ -155,19 +162,25 @@ def train_step(
         weights: (B,) weights of the examples' losses, None for equal ones.
         batch_size: Examples in the parts of all processes together; None if this is the only one.
     """
-    setting, workers = task.config.train, task.workers
+    settings, workers = task.config.train, task.workers
     losses = batch_losses(task.bind(state.network), batch, state.step, task, state.mixture)
     # The processes' gradients are averaged, and their parts may differ in size by one.
     scale = workers.size / (batch_size or len(losses))
     loss = (losses if weights is None else losses * weights).sum() * scale
     state.optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(state.model.parameters(), setting.grad_clip)
-    rate = learning_rate(setting, state.step, total_steps(task.config, len(task.data)))
+    nn.utils.clip_grad_norm_(state.model.parameters(), settings.grad_clip)
+    rate = learning_rate(
+        state.step,
+        total_steps(task.config, len(task.data)),
+        peak=settings.lr,
+        warmup=settings.warmup_steps,
+        decay=settings.decay_steps,
+    )
     for group in state.optimizer.param_groups:
         group["lr"] = rate
     state.optimizer.step()
-    update_ema(state.ema, state.model, ema_decay(setting.ema, state.step))
+    update_ema(state.ema, state.model, ema_decay(settings.ema, state.step))
     state.step += 1
     state.losses.add(state.step, loss, batch[2])
 
@@ -181,16 +194,16 @@ def train(state: TrainState, task: Task) -> Iterator[StepDone | RoundDone | Prep
 
     Yields:
         A `Prepared` if the objective needed preparation, a `StepDone` after each step and a
-        `RoundDone` after each scoring round, the last one after the last step: it judges the final
-        weights and leaves the state untouched.
+        `RoundDone` after each scoring round; the last round follows the last step, scores the
+        labels with the final weights and leaves the state untouched.
 
     Raises:
-        DivergedError: If a loss is not finite, when it is read: before it is told, and before a
-            scoring round.
+        DivergedError: If a loss is not finite, when it is read: before a step yields it, and before
+            a scoring round.
     """
-    setting = task.config
-    steps = total_steps(setting, len(task.data))
-    batch_size = min(setting.train.batch_size, len(task.data))
+    config = task.config
+    steps = total_steps(config, len(task.data))
+    batch_size = min(config.train.batch_size, len(task.data))
     device = task.data.given.device
     if state.mixture is None:
         started = time.perf_counter()
@@ -202,19 +215,19 @@ def train(state: TrainState, task: Task) -> Iterator[StepDone | RoundDone | Prep
         if state.rounds < rounds_due(task, state.step):
             state.losses.read()
             yield from scoring_round(state, task)
-        # On the device, where no step need wait for its batch.
-        order = torch.from_numpy(state.curriculum.order(state.epoch, task.given)).to(device)
-        told = Told.of(state.curriculum.labels(task.given, task.num_classes), device)
+        # On the device, so that no step waits for its batch.
+        order = torch.from_numpy(state.sampler.order(state.epoch, task.given)).to(device)
+        used = TrainingLabels.of(state.sampler.labels(task.given, task.num_classes), device)
         batches = max(1, len(order) // batch_size)
         while state.cursor < batches and state.step < steps:
             batch = order[state.cursor * batch_size : (state.cursor + 1) * batch_size]
             x_0, _, index = task.data[task.workers.share(batch)]
-            labels = told.draw(index, setting.seed, state.step)
-            weights = None if told.weights is None else told.weights[index]
+            labels = used.draw(index, config.seed, state.step)
+            weights = None if used.weights is None else used.weights[index]
             train_step(state, task, (x_0, labels, index), weights, batch_size=len(batch))
             state.cursor += 1
-            told_now = state.step % setting.train.log_every == 0 or state.step == steps
-            yield StepDone(state.step, state.losses.take_mean() if told_now else None)
+            logged = state.step % config.train.log_every == 0 or state.step == steps
+            yield StepDone(state.step, state.losses.take_mean() if logged else None)
         if state.cursor >= batches:
             state.epoch, state.cursor = state.epoch + 1, 0
     yield from last_round(state, task)

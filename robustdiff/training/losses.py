@@ -13,11 +13,11 @@ from robustdiff.parallel import ALONE, Workers
 
 @dataclass
 class Losses:
-    """Mean losses of the steps since the last logged one.
+    """Mean losses of the steps since the last one that was logged.
 
     Attributes:
-        lr: Learning rate, for the message of a loss that is not finite.
-        workers: Those that each compute a part of every loss.
+        lr: Learning rate, for the error message about a loss that is not finite.
+        workers: Processes that each compute a part of every loss.
         known: Losses that have been read, in the order of the steps.
         unread: Of each later step its number, this process's share of the mean loss, () float32,
             and its samples, (B,) int64.
@@ -33,10 +33,10 @@ class Losses:
         self.unread.append((step, loss.detach(), samples))
 
     def read(self) -> list[float]:
-        """Wait for the device and return all; every process must call it.
+        """Wait for the device and return all losses; every process must call it.
 
         Raises:
-            DivergedError: If one is not finite; the weights have been spoilt since that step.
+            DivergedError: If one is not finite; the weights cannot be used after that step.
         """
         if not self.unread:
             return self.known
@@ -54,7 +54,7 @@ class Losses:
         return self.known
 
     def take_mean(self) -> float:
-        """Return the mean of all and begin anew; every process must call it.
+        """Return the mean of all losses and forget them; every process must call it.
 
         Raises:
             DivergedError: See `read`.

@@ -16,27 +16,24 @@ from typing import Any, Self
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from robustdiff.classifiers.noisy_image import TimeClassifier
-from robustdiff.data.arrays import LabelledImages
-from robustdiff.diffusion.process import diffuse, per_image
-from robustdiff.diffusion.schedules import SCHEDULES, Schedule
-from robustdiff.labels.crossfit import estimate_transition, images_to_see
+from curricula.types import Doubles, Ints
+from robustdiff.classifiers.noisy_image import TimeClassifier, train_time_classifier
+from robustdiff.diffusion.process import per_image
+from robustdiff.diffusion.schedules import SCHEDULES
+from robustdiff.labels.crossfit import estimate_transition
 from robustdiff.labels.judge import deconvolve
-from robustdiff.rng import Stream, normal, stream_seed, uniform
 from robustdiff.training.task import Task
 
 # Classes below this weight are left out, as in the authors' code; with more than 50 classes below
 # half of an equal share, so that some class is always left.
 _SMALLEST_WEIGHT, _SMALLEST_SHARE = 0.01, 0.5
-_BATCH_SIZE, _LEARNING_RATE = 128, 2e-3
 _TINY = 1e-12
 
 
 class ClassMixture(nn.Module):
-    """How likely each class is behind a given label.
+    """Probabilities of the clean class behind each given label.
 
     Attributes:
         transition: (K, K) float32, T[clean, given].
@@ -71,7 +68,7 @@ class ClassMixture(nn.Module):
         Args:
             x_t: (B, C, H, W) float32.
             t: (B,) times.
-            labels: (B,) int64 in [0, K]; K, no label, is kept apart from the classes.
+            labels: (B,) int64 in [0, K]; K, no label, has weight 1 for itself.
 
         Returns:
             (B, K + 1) float32, rows sum to 1.
@@ -80,10 +77,9 @@ class ClassMixture(nn.Module):
         classes = self.prior.expand(len(labels), -1)
         if self.classifier is not None:
             classes = self.classifier(x_t, t).softmax(1)
-        told = labels.clamp_max(null - 1)
-        joint = classes * self.transition.T[told]
+        joint = classes * self.transition.T[labels.clamp_max(null - 1)]
         total = joint.sum(1, keepdim=True)
-        # A label that T rules out leaves the image alone to decide.
+        # Where T rules the label out, p(class | image) remains.
         posterior = torch.where(total > _TINY, joint / total.clamp_min(_TINY), classes)
         without = F.one_hot(torch.full_like(labels, null), null + 1).float()
         return torch.where((labels == null)[:, None], without, F.pad(posterior, (0, 1)))
@@ -100,16 +96,16 @@ def mixed_output(
 ) -> Tensor:
     """Return the weighted mean of a network's outputs under every class.
 
-    Outputs are eps, x_0 or v: each is affine in the score at a fixed x_t, with coefficients that
-    the weights, which sum to 1, leave as they are.
+    Outputs are eps, x_0 or v: each is affine in the score at a fixed x_t, so that their mean with
+    weights that sum to 1 is the output that belongs to the mean score.
 
     Args:
         network: See `robustdiff.diffusion.model.Network`.
         x_t: (B, C, H, W) float32.
         t: (B,) times.
-        labels: (B,) int64, the classes as told.
+        labels: (B,) int64, the given labels.
         weights: (B, K + 1), rows sum to 1.
-        gradient: "all" differentiates every class's output, "given" that of the told class alone,
+        gradient: "all" differentiates every class's output, "given" only that of the given label,
             as the authors' code does.
 
     Returns:
@@ -119,8 +115,8 @@ def mixed_output(
     image, label = torch.nonzero(weights > smallest, as_tuple=True)
     output = network(x_t[image], t[image], label)
     if gradient == "given":
-        told = (label == labels[image]).reshape(-1, *([1] * (output.ndim - 1)))
-        output = torch.where(told, output, output.detach())
+        is_given = (label == labels[image]).reshape(-1, *([1] * (output.ndim - 1)))
+        output = torch.where(is_given, output, output.detach())
     share = per_image(weights[image, label], output)
     # One cell for each pair, summed afterwards: the order of the sum does not depend on threads.
     cells = output.new_zeros(*weights.shape, *output.shape[1:])
@@ -129,68 +125,17 @@ def mixed_output(
     return cells.sum(1) / per_image(kept, output)
 
 
-def clean_prior(given: NDArray[np.int64], transition: NDArray[np.float64]) -> NDArray[np.float64]:
+def clean_prior(given: Ints, transition: Doubles) -> Doubles:
     """Return shares of the clean classes, (K,), under which T makes those of the given labels."""
     share = np.bincount(given, minlength=len(transition)) / len(given)
-    prior: NDArray[np.float64] = deconvolve(share[None], transition, steps=1000)[0]
+    prior: Doubles = deconvolve(share[None], transition, steps=1000)[0]
     return prior
 
 
-def train_time_classifier(
-    data: LabelledImages,
-    num_classes: int,
-    *,
-    transition: NDArray[np.float64],
-    schedule: Schedule,
-    seed: int,
-    progress: Callable[[int, int], None],
-) -> TimeClassifier:
-    """Train a classifier of noisy images that predicts the clean class.
-
-    Args:
-        data: Images and given labels.
-        num_classes: K.
-        transition: (K, K), T[clean, given].
-        schedule: Noise of the diffusion model that it is for; times are uniform, as in training.
-        seed: Seed of the run.
-        progress: Called with (steps done, steps in all).
-
-    Returns:
-        Classifier in evaluation mode, without gradients; equal arguments give equal weights.
-    """
-    device = data.images.device
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_seed(seed, Stream.TIME_CLASSIFIER))
-        classifier = TimeClassifier(data.images.shape[1], num_classes)
-    classifier.to(device)
-    noise = torch.from_numpy(transition).float().to(device)
-    batch_size = min(_BATCH_SIZE, len(data))
-    # Every image is seen at many noise levels, so it takes longer than for clean images.
-    steps = 2 * images_to_see(len(data)) // batch_size
-    optimiser = torch.optim.AdamW(classifier.parameters(), weight_decay=1e-2)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, _LEARNING_RATE, steps)
-    for step in range(steps):
-        places = torch.arange(batch_size, device=device)
-        u = uniform(seed, Stream.TIME_CLASSIFIER, step, places, count=2)
-        x_0, labels, _ = data[(u[:, 0] * len(data)).long()]
-        t = u[:, 1]
-        shape = tuple(x_0.shape[1:])
-        eps = normal(seed, Stream.TIME_CLASSIFIER, step, places, shape, draw=1)
-        alpha, sigma = (per_image(part, x_0) for part in schedule(t))
-        predicted = classifier(diffuse(x_0, eps, alpha, sigma), t).softmax(1) @ noise
-        loss = F.nll_loss(predicted.clamp_min(_TINY).log(), labels)
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        rate.step()
-        progress(step + 1, steps)
-    return classifier.eval().requires_grad_(requires_grad=False)
-
-
 def make_mixture(task: Task) -> ClassMixture | None:
-    """Estimate what is behind the given labels; None for the plain objective.
+    """Make the mixture of classes behind the given labels; None for the plain objective.
 
-    Equal tasks give equal mixtures, on the CPU, so an interruption meanwhile does no harm.
+    It is on the CPU. Equal tasks give equal mixtures, so an interruption meanwhile does no harm.
     """
     objective, data = task.config.objective, task.data
     if objective.name == "plain":
@@ -202,7 +147,7 @@ def make_mixture(task: Task) -> ClassMixture | None:
             data.given,
             task.num_classes,
             seed=task.config.seed,
-            progress=lambda done, total: task.progress("estimating the noise", done, total),
+            progress=task.report.stage("estimating the noise"),
         )
     classifier = None
     if objective.name == "tdsm":
@@ -212,7 +157,7 @@ def make_mixture(task: Task) -> ClassMixture | None:
             transition=transition,
             schedule=SCHEDULES[task.config.diffusion.schedule],
             seed=task.config.seed,
-            progress=lambda done, total: task.progress("classifying noisy images", done, total),
+            progress=task.report.stage("classifying noisy images"),
         )
     prior = torch.from_numpy(clean_prior(task.given, transition))
     return ClassMixture(torch.from_numpy(transition), prior, classifier).cpu()

@@ -1,4 +1,4 @@
-"""Scoring rounds: when they are due, what they measure, and what follows from it."""
+"""Scoring rounds: when they are due, the evidence they gather, the trust that follows from it."""
 
 import time
 from collections.abc import Iterator
@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from curricula import CURRICULA, Trust, random_scores, trusted
 from curricula.sampler import Judge
+from curricula.types import Floats
+from robustdiff.config.sections import Config
 from robustdiff.labels.crossfit import crossfit
 from robustdiff.labels.judge import by_classes, judge
 from robustdiff.labels.scoring import Probing, class_evidence, prediction_scores
 from robustdiff.training.state import TrainState
 from robustdiff.training.task import Task, steps_per_pass
-
-Scores = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ class RoundDone:
         step: Steps so far.
         number: Which round of the run it is, counted from 1.
         scores: (N,) float32 smoothed scores, high = trusted.
-        trust: What they say about the labels.
+        trust: Trust in the labels that follows from the evidence.
         label_used: (N,) bool, whether training uses the given label.
         seconds: Time that the round took.
     """
 
     step: int
     number: int
-    scores: Scores
+    scores: Floats
     trust: Trust
     label_used: NDArray[np.bool_]
     seconds: float
@@ -46,16 +46,16 @@ def rounds_due(task: Task, step: int) -> int:
     Counted in passes over the dataset, not in epochs of the curriculum: those shrink with the
     selection, and the cost of scoring should not grow by that.
     """
-    setting = task.config.curriculum
-    if CURRICULA[setting.name].once:
+    curriculum = task.config.curriculum
+    if CURRICULA[curriculum.name].once:
         return 1
     passes = step // steps_per_pass(task.config, len(task.data))
-    if passes < setting.warmup:
+    if passes < curriculum.warmup:
         return 0
-    return (passes - setting.warmup) // setting.score_every + 1
+    return (passes - curriculum.warmup) // curriculum.score_every + 1
 
 
-def measure(state: TrainState, task: Task) -> tuple[Scores, Judge] | None:
+def gather_evidence(state: TrainState, task: Task) -> tuple[Floats, Judge] | None:
     """Measure evidence about the labels from the state as it is.
 
     Args:
@@ -63,32 +63,30 @@ def measure(state: TrainState, task: Task) -> tuple[Scores, Judge] | None:
         task: See `Task`.
 
     Returns:
-        Evidence, (N,) or (N, K) floats, and what makes scores and trust of it; None where there is
-        no score, or no previous round to compare with.
+        Evidence, (N,) or (N, K) floats, and the function from it to scores and trust; None where
+        there is no score, or no previous round to compare with.
 
     Raises:
         ValueError: If the curriculum needs the clean labels and they are not known.
     """
-    config, given = task.config, task.given
-    if state.curriculum.curriculum.source == "classifier":
+    curriculum, given = state.sampler.curriculum, task.given
+    if curriculum.source == "classifier":
         found = crossfit(
             task.data.images,
             task.data.given,
             task.num_classes,
-            seed=config.seed,
-            progress=lambda done, total: task.progress("judging the labels", done, total),
+            seed=task.config.seed,
+            progress=task.report.stage("judging the labels"),
             workers=task.workers,
         )
-        return found.classes, lambda f: by_classes(f, found.transition, given)
+        return found.image_classes, lambda f: by_classes(f, found.transition, given)
     evidence = _evidence(state, task)
-    if evidence is None:
-        return None
-    curriculum = state.curriculum.curriculum
-    return evidence, lambda updated: judge(curriculum, updated, given)
+    return None if evidence is None else (evidence, lambda e: judge(curriculum, e, given))
 
 
-def _evidence(state: TrainState, task: Task) -> Scores | None:
-    curriculum, config = state.curriculum.curriculum, task.config
+def _evidence(state: TrainState, task: Task) -> Floats | None:
+    """Return the evidence of a curriculum that trains no classifiers, None where there is none."""
+    curriculum, config = state.sampler.curriculum, task.config
     match curriculum.source:
         case "none":
             return None
@@ -100,17 +98,14 @@ def _evidence(state: TrainState, task: Task) -> Scores | None:
                     "curriculum 'oracle' needs the clean labels, and they are not known"
                 )
             return np.where(task.oracle, 1.0, -1.0)
-    probing = Probing(
-        seed=config.seed, p_uncond=config.diffusion.p_uncond, settings=config.curriculum
-    )
-    model = task.bind(state.averaged())
+    model, probing = task.bind(state.averaged()), _probing(config)
     rows = torch.arange(len(task.data))
-    if state.curriculum.evidence is not None:
+    if state.sampler.evidence is not None:
         rotate = config.curriculum.rotate
         rows = rows[rows % rotate == state.rounds % rotate]
     rows = task.workers.share(rows)
     if curriculum.source == "classes":
-        previous = state.curriculum.evidence if curriculum.reduce is None else None
+        previous = state.sampler.evidence if curriculum.reduce is None else None
         gains = class_evidence(probing, task.data, model, previous, rows, state.rounds)
         gains = task.workers.merged(gains)
         return gains if curriculum.reduce is None else curriculum.reduce(gains, task.given)
@@ -119,36 +114,47 @@ def _evidence(state: TrainState, task: Task) -> Scores | None:
     return None if scores is None else task.workers.merged(scores)
 
 
+def _probing(config: Config) -> Probing:
+    return Probing(
+        seed=config.seed,
+        p_uncond=config.diffusion.p_uncond,
+        probes=config.curriculum.probes,
+        times=config.curriculum.probe_times,
+        rivals=config.curriculum.rivals,
+        redrawn=config.curriculum.pairing == "redrawn",
+    )
+
+
 def scoring_round(state: TrainState, task: Task) -> Iterator[RoundDone]:
-    """Take in a round's evidence and remember the weights that made it."""
+    """Gather evidence, update the sampler, and remember the weights for the next round."""
     started = time.perf_counter()
-    measured = measure(state, task)
+    found = gather_evidence(state, task)
     state.rounds += 1
-    sampler = state.curriculum
+    sampler = state.sampler
     if sampler.curriculum.needs_previous:
         state.take_snapshot()
-    if measured is None:
+    if found is None:
         return
-    scores = sampler.update(*measured)
+    scores = sampler.update(*found)
     assert sampler.trust is not None
     yield _done(state, task, state.rounds, scores, sampler.trust, started)
 
 
 def last_round(state: TrainState, task: Task) -> Iterator[RoundDone]:
-    """Judge the final weights; the state stays as it is."""
+    """Score the labels with the final weights; the state stays as it is."""
     started = time.perf_counter()
-    if state.curriculum.curriculum.once or (measured := measure(state, task)) is None:
+    sampler = state.sampler
+    if sampler.curriculum.once or (found := gather_evidence(state, task)) is None:
         return
-    new, judged = measured
-    sampler = state.curriculum
-    scores, trust = sampler.judged(sampler.updated(new), judged)
+    new, to_trust = found
+    scores, trust = sampler.judged(sampler.updated(new), to_trust)
     yield _done(state, task, state.rounds + 1, scores, trust, started)
 
 
 def _done(
-    state: TrainState, task: Task, number: int, scores: Scores, trust: Trust, started: float
+    state: TrainState, task: Task, number: int, scores: Floats, trust: Trust, started: float
 ) -> RoundDone:
     used = np.ones(len(scores), dtype=bool)
-    if state.curriculum.treatment not in ("none", "select"):
+    if state.sampler.treatment not in ("none", "select"):
         used = trusted(trust.right, task.given)
     return RoundDone(state.step, number, scores, trust, used, time.perf_counter() - started)

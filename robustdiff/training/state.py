@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from curricula import CurriculumSampler, Selection
-from robustdiff.config.sections import CurriculumConfig
 from robustdiff.device import check_compiler
 from robustdiff.diffusion.nets.unet import UNet
 from robustdiff.parallel import Workers
@@ -29,7 +28,7 @@ class TrainState:
             and compiled if asked to.
         ema: Its averaged weights, in evaluation mode.
         optimizer: AdamW over `model`.
-        curriculum: Scores and draws.
+        sampler: Scores of the samples, and the draw of each epoch.
         workers: Those that train it.
         losses: Of the latest steps.
         build: Makes a network like `ema` that is not spread over processes.
@@ -45,7 +44,7 @@ class TrainState:
     network: nn.Module
     ema: nn.Module
     optimizer: torch.optim.Optimizer
-    curriculum: CurriculumSampler
+    sampler: CurriculumSampler
     workers: Workers
     losses: Losses
     build: Callable[[], nn.Module]
@@ -76,17 +75,17 @@ class TrainState:
         With sharded weights only the leader's is complete.
 
         Raises:
-            DivergedError: If a loss is not finite, so that nothing spoilt is kept.
+            DivergedError: If a loss is not finite; the weights cannot be used then.
         """
         losses = [*self.losses.read()]
-        curriculum = self.curriculum.state_dict()
-        for part in (curriculum, curriculum["trust"] or {}):
+        sampler = self.sampler.state_dict()
+        for part in (sampler, sampler["trust"] or {}):
             for name, value in part.items():
                 if isinstance(value, np.ndarray):
                     part[name] = torch.from_numpy(value)
         return {
             **self._weights(),
-            "curriculum": curriculum,
+            "curriculum": sampler,
             "snapshot": None if self.snapshot is None else self.snapshot.state_dict(),
             "step": self.step,
             "epoch": self.epoch,
@@ -127,7 +126,7 @@ class TrainState:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned, whatever the number of processes was."""
         self._load_weights(state)
-        self.curriculum.load_state_dict(state["curriculum"])
+        self.sampler.load_state_dict(state["curriculum"])
         if state["snapshot"] is not None:
             self.snapshot = self.build()
             self.snapshot.load_state_dict(state["snapshot"])
@@ -170,26 +169,19 @@ def new_state(task: Task) -> TrainState:
         for whole in (model, ema):
             spread(whole, whole.levels(), workers.size)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.train.lr, fused=True)
-    curriculum = CurriculumSampler(
-        config.curriculum.name,
-        len(data),
-        seed=config.seed,
-        selection=_selection(config.curriculum),
+    curriculum = config.curriculum
+    selection = Selection(
+        treatment=curriculum.treatment,
+        smoothing=curriculum.smoothing,
+        temperature=curriculum.temperature,
+        k=curriculum.k,
+        dk=curriculum.dk,
+        mk=curriculum.mk,
     )
+    sampler = CurriculumSampler(curriculum.name, len(data), seed=config.seed, selection=selection)
     network = workers.averaging(model)
     if config.train.compile:
         check_compiler("train.compile")
         network.compile()
     losses = Losses(config.train.lr, workers)
-    return TrainState(model, network, ema, optimizer, curriculum, workers, losses, averaged)
-
-
-def _selection(setting: CurriculumConfig) -> Selection:
-    return Selection(
-        treatment=setting.treatment,
-        smoothing=setting.smoothing,
-        temperature=setting.temperature,
-        k=setting.k,
-        dk=setting.dk,
-        mk=setting.mk,
-    )
+    return TrainState(model, network, ema, optimizer, sampler, workers, losses, averaged)

@@ -1,23 +1,21 @@
-"""What training works on: the configuration, the data, and what follows from them."""
+"""The task of a training run: its configuration and data, its length, its network."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from curricula.types import Doubles, Ints
 from robustdiff.config.sections import Config, ModelConfig
 from robustdiff.data.arrays import LabelledImages
 from robustdiff.diffusion.model import Model, bind
 from robustdiff.diffusion.nets.unet import UNet, smallest_image
+from robustdiff.diffusion.noise_levels import NoiseLevels
 from robustdiff.parallel import ALONE, Workers
+from robustdiff.progress import Report
 from robustdiff.rng import Stream, stream_seed
-
-
-def _silent(what: str, done: int, total: int) -> None:
-    """Show nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +24,13 @@ class Task:
 
     Attributes:
         config: Configuration of the run.
-        data: Images and given labels; nothing here knows the clean ones.
+        data: Images and given labels; the clean labels are not here.
         num_classes: K, also the null class.
         dtype: Compute precision.
-        oracle: (N,) bool, whether each given label is right; None unless the curriculum is the
-            upper bound that may know.
+        oracle: (N,) bool, whether each given label is right; None for every curriculum but
+            "oracle", the upper bound.
         transition: (K, K) float64, T[clean, given], if the configuration gives it.
-        progress: Called with (what, done, in all) during long work besides the steps.
+        report: Receives the progress of long work besides the steps.
         workers: This process among those that train the model.
     """
 
@@ -41,19 +39,32 @@ class Task:
     num_classes: int
     dtype: torch.dtype
     oracle: NDArray[np.bool_] | None = None
-    transition: NDArray[np.float64] | None = None
-    progress: Callable[[str, int, int], None] = _silent
+    transition: Doubles | None = None
+    report: Report = field(default_factory=Report)
     workers: Workers = ALONE
 
     @property
-    def given(self) -> NDArray[np.int64]:
+    def given(self) -> Ints:
         """Given labels, (N,) int64."""
-        given: NDArray[np.int64] = self.data.given.cpu().numpy()
+        given: Ints = self.data.given.cpu().numpy()
         return given
 
     def bind(self, network: nn.Module) -> Model:
         """Return a network as this task's denoiser."""
-        return bind(network, self.config.diffusion, self.num_classes, self.dtype)
+        schedule, prediction = self.config.diffusion.schedule, self.config.diffusion.prediction
+        return bind(network, schedule, prediction, null_class=self.num_classes, dtype=self.dtype)
+
+    @property
+    def noise_levels(self) -> NoiseLevels:
+        """How training draws and weighs noise levels."""
+        diffusion = self.config.diffusion
+        return NoiseLevels(
+            time_sampling=diffusion.time_sampling,
+            log_snr_range=diffusion.log_snr_range,
+            loss_weight=diffusion.loss_weight,
+            min_snr=diffusion.min_snr,
+            sigmoid_bias=diffusion.sigmoid_bias,
+        )
 
 
 def build_network(

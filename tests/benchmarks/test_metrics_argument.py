@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from benchmarks.metrics_argument import METRICS, Embedded, experiment, figure
+from robustdiff.classifiers.image import embed
 from robustdiff.config.sections import DataConfig
 from robustdiff.data.arrays import load_images
-from robustdiff.metrics import embed, train_evaluator
-from robustdiff.progress import Silent
+from robustdiff.metrics.evaluator import train_evaluator
+from robustdiff.progress import Report
 
 IMAGES_ONLY = ("FID", "IS", "density", "coverage")
 
@@ -16,7 +17,7 @@ IMAGES_ONLY = ("FID", "IS", "density", "coverage")
 @pytest.fixture(scope="module")
 def found():
     """Damage -> share -> mean of each metric."""
-    digits = load_images(DataConfig(), Silent())
+    digits = load_images(DataConfig(), Report())
     judge = train_evaluator(digits.train, digits.train_labels, 10, seed=0)
     real = Embedded(*embed(judge, digits.train), digits.train_labels)
     pool = Embedded(*embed(judge, digits.test), digits.test_labels)

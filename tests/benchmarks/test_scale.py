@@ -13,7 +13,6 @@ import torch
 
 from curricula import CURRICULA, CurriculumSampler, Selection, Trust
 from curricula.draw import draw_order, indices
-from robustdiff.config.sections import CurriculumConfig
 from robustdiff.data.arrays import LabelledImages
 from robustdiff.diffusion.model import Model
 from robustdiff.diffusion.process import PREDICTIONS, for_labels
@@ -117,7 +116,7 @@ def test_a_rotated_round_of_classes_needs_no_more_than_its_result():
     data = LabelledImages(
         torch.zeros(count, 1, 1, 1, dtype=torch.uint8), torch.zeros(count, dtype=torch.int64)
     )
-    probing = Probing(seed=0, p_uncond=0.2, settings=CurriculumConfig(probes=1))
+    probing = Probing(seed=0, p_uncond=0.2, probes=1)
     rows = torch.arange(0, count, 50)
     evidence = class_evidence(probing, data, fake, np.zeros((count, K)), rows, 0)
     assert evidence.dtype == np.float32

@@ -5,7 +5,7 @@ import pytest
 from robustdiff.cli.app import main as robustdiff
 
 from benchmarks.switching import METRICS, MODES, main
-from robustdiff.classifiers import image as evaluator
+from robustdiff.metrics import evaluator
 
 
 def test_the_ends_of_the_interval_are_plain_guidance_and_none(tmp_path, monkeypatch):

@@ -14,9 +14,9 @@ from robustdiff.cli.app import main
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from robustdiff.classifiers import image as evaluator
 from robustdiff.config.layers import resolve
 from robustdiff.config.presets import DEFAULT_PRESETS, preset, presets
+from robustdiff.metrics import evaluator
 from robustdiff.runs.folder import Run
 from robustdiff.training import loop as module
 

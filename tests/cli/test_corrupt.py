@@ -46,9 +46,9 @@ def photos(root, names=("ant", "<b>bee")):
 def test_labels_are_corrupted_written_and_trained_from(capsys):
     from robustdiff.config.sections import DataConfig
     from robustdiff.data.arrays import load_images
-    from robustdiff.progress import Silent
+    from robustdiff.progress import Report
 
-    np.save("y.npy", load_images(DataConfig(), Silent()).train_labels.numpy())
+    np.save("y.npy", load_images(DataConfig(), Report()).train_labels.numpy())
     assert call("corrupt", "y.npy", "--noise=0.3", "--noise-type=pairflip", "--out=n") == 0
     said = capsys.readouterr().out
     assert "404 of 1347 labels are wrong: 0.2999, expected 0.3000, asked for 0.3" in said

@@ -19,11 +19,11 @@ from robustdiff.cli.app import main
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torchvision import datasets
 
-from robustdiff.classifiers import image as evaluator
+from robustdiff.classifiers import noisy_image
 from robustdiff.config.sections import DataConfig
 from robustdiff.data.arrays import load_images
-from robustdiff.progress import Silent
-from robustdiff.training import objective
+from robustdiff.metrics import evaluator
+from robustdiff.progress import Report
 
 TINY = [
     "--set=model.channels=[8]",
@@ -116,7 +116,7 @@ def dataset(request, tmp_path, monkeypatch):
 def test_images_and_labels_are_those_of_the_files(dataset):
     name, shape = dataset
     size = 32 if name == "folder" else None
-    images = load_images(DataConfig(dataset=name, data_dir="data", image_size=size), Silent())
+    images = load_images(DataConfig(dataset=name, data_dir="data", image_size=size), Report())
     assert tuple(images.train.shape[1:]) == tuple(images.test.shape[1:]) == shape
     assert images.num_classes == 10
     for pixels, labels in ((images.train, images.train_labels), (images.test, images.test_labels)):
@@ -173,7 +173,7 @@ def test_train_sample_eval_and_audit(dataset, capsys):
 
 def test_sweep_likelihood_and_classifier_guidance_know_colour(tmp_path, monkeypatch, capsys):
     colour_folder(tmp_path / "data")
-    monkeypatch.setattr(objective, "images_to_see", lambda count: 256)
+    monkeypatch.setattr(noisy_image, "_MOST_SEEN", 512)
     words = ["--dataset=folder", "--data-dir=data", "--image-size=28"]
     call("train", *words, "--out=run", *TINY)
     call("sample", "run", "--per-class=1", "--guidance=classifier", "-w", "1")

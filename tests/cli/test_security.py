@@ -22,7 +22,7 @@ from robustdiff.errors import DamagedError
 from robustdiff.files.atomic import sha256
 from robustdiff.files.checkpoint import load_checkpoint
 from robustdiff.jobs import sample as samples
-from robustdiff.progress import Silent
+from robustdiff.progress import Report
 from robustdiff.reports.card import write_card
 from robustdiff.reports.compare import COLUMNS, GAP, Row, markdown
 from robustdiff.reports.markdown import plain_text
@@ -298,15 +298,15 @@ def test_a_damaged_classifier_for_guidance_is_trained_again(run, monkeypatch):
 
     monkeypatch.setattr(samples, "train_time_classifier", train)
     config = resolve({"sample": {"guidance": "classifier"}})
-    images = load_images(config.data, Silent())
+    images = load_images(config.data, Report())
     file = run.path / "time_classifier.safetensors"
-    samples.make_guide(run, config, images, Silent())
-    samples.make_guide(run, config, images, Silent())
+    samples.make_guide(run, config, images, Report())
+    samples.make_guide(run, config, images, Report())
     assert len(trained) == 1
     content = bytearray(file.read_bytes())
     content[-20] ^= 1  # within a weight, which the format does not notice
     file.write_bytes(content)
-    samples.make_guide(run, config, images, Silent())
+    samples.make_guide(run, config, images, Report())
     assert len(trained) == 2
 
 

@@ -60,6 +60,6 @@ def test_one_step_of_training_and_of_sampling_at_the_papers_sizes(name):
     assert state.losses.take_mean() == pytest.approx(1, abs=0.15)
     assert any(not torch.equal(a, b) for a, b in zip(before, state.model.parameters(), strict=True))
     labels = torch.tensor([3, 7])
-    made = generate(task.bind(state.ema), labels, (1, 28, 28), setting=config.sample, seed=0)
+    made = generate(task.bind(state.ema), labels, (1, 28, 28), sample=config.sample, seed=0)
     assert made.shape == (2, 1, 28, 28)
     assert made.dtype == torch.uint8

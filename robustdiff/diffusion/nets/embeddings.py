@@ -37,7 +37,7 @@ class TimeEmbedding(nn.Module):
 class ClassEmbeddingNetwork(nn.Module):
     """Map a class, the null class included, to a vector (section 3.2 of the paper).
 
-    A perceptron on the one-hot class; its first layer is written as a table, which is the same.
+    A perceptron on the one-hot class; its first layer is a table, which is equivalent.
 
     Attributes:
         null: Row of the null class, K.
@@ -94,9 +94,9 @@ def class_embedding_sizes(cen: str, image_channels: int, channels: Sequence[int]
     Args:
         cen: A key of `CEN_PATTERNS`, "uniform-I" for I everywhere, or the vector itself as
             comma-separated integers. Three concatenate nothing: "add" adds the class to the time
-            embedding; "adagn" does so, and both then scale and shift what is normalised in every
-            level (Dhariwal & Nichol 2021); in "cross-attention" every level attends to tokens of
-            the class.
+            embedding; "adagn" does so too, and the sum scales and shifts the normalised features of
+            every level (Dhariwal & Nichol 2021); in "cross-attention" every level attends to tokens
+            of the class.
         image_channels: Channels of the image (of the first level's input).
         channels: Output channels of the L encoder levels; the last are the bottleneck's.
 

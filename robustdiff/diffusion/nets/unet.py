@@ -19,7 +19,7 @@ from robustdiff.diffusion.nets.embeddings import (
 from robustdiff.diffusion.process import for_labels
 
 _ACTIVATIONS = {"silu": F.silu, "relu": F.relu}
-# Tokens of a class that a level attends to; of one alone, attention would be a constant.
+# Tokens of a class that a level attends to; attention to a single one would be constant.
 _TOKENS = 4
 # Longest sequence whose whole attention matrix is held; beyond it memory would grow quadratically.
 _WHOLE_ATTENTION = 256
@@ -66,7 +66,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions with the time added between them, around a skip connection.
 
-    With `adaptive` normalisation the time scales and shifts what is normalised between them
+    With `adaptive` normalisation the time scales and shifts the normalised features between them
     instead (AdaGN; Dhariwal & Nichol 2021, section 3.1).
     """
 
@@ -169,7 +169,7 @@ class Level(nn.Module):
     def forward(self, x: Tensor, time: Tensor, labels: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs + class size, H, W).
 
-        With M labels an image, what comes before the class is computed once for all of them.
+        With M labels an image, the layers before the class are computed once for all of them.
         """
         h: Tensor = self.attention(self.block(x, for_labels(time, len(x))))
         if self.cross is not None or self.cen is not None:
@@ -254,8 +254,8 @@ class UNet(nn.Module):
             x_t: (B, C, H, W) float32.
             t: (B,) times in [0, 1].
             labels: (B,) int64 in [0, K], K for the null class; or (B M,), M labels for each image,
-                image by image. Then each layer before the first that sees the class runs once an
-                image: all of the encoder with the complete bottleneck.
+                image by image. The layers before the first that sees the class then run once an
+                image; with the complete bottleneck that is the whole encoder.
 
         Returns:
             (B, C, H, W), or (B M, C, H, W), zero before training.

@@ -7,7 +7,6 @@ from gaussians import gaussian_denoiser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustdiff.config.sections import SampleConfig
 from robustdiff.diffusion.guidance import Guidance, drop_labels, guide, guided_denoiser
 from robustdiff.diffusion.model import Model
 from robustdiff.diffusion.process import PREDICTIONS, diffuse
@@ -15,7 +14,6 @@ from robustdiff.diffusion.samplers import SAMPLERS, ancestral, ddim, dpm_solver_
 from robustdiff.diffusion.schedules import SCHEDULES, Grid, cosine, time_grid
 
 M, S = 0.7, 0.3
-PLAIN = SampleConfig()
 
 
 def no_noise(step):
@@ -71,7 +69,7 @@ def test_deterministic_samplers_converge_to_the_exact_map_at_their_order(sampler
         # The last level is not clean here: compare with the map between the two levels.
         end = torch.sqrt(grid.alpha[-1] ** 2 * S**2 + grid.sigma[-1] ** 2)
         exact = grid.alpha[-1] * M + end / S * (exact_map(x, grid) - M)
-        out = last(sampler(gaussian_denoiser(cosine, M, S), x, grid, noise=no_noise, setting=PLAIN))
+        out = last(sampler(gaussian_denoiser(cosine, M, S), x, grid, noise=no_noise))
         return float((out - exact).abs().max())
 
     measured = math.log2(error(128) / error(256))
@@ -83,9 +81,7 @@ def test_deterministic_samplers_converge_to_the_exact_map_at_their_order(sampler
 def test_deterministic_samplers_reach_the_data(name):
     grid = time_grid(cosine, 200, 0.98)
     x = torch.tensor([-2.0, 0.4, 3.0], dtype=torch.float64).reshape(3, 1, 1, 1)
-    out = last(
-        SAMPLERS[name](gaussian_denoiser(cosine, M, S), x, grid, noise=no_noise, setting=PLAIN)
-    )
+    out = last(SAMPLERS[name].run(gaussian_denoiser(cosine, M, S), x, grid, noise=no_noise))
     torch.testing.assert_close(out, exact_map(x, grid), rtol=0, atol=0.02)
 
 
@@ -99,7 +95,7 @@ def test_ancestral_sampler_follows_its_variance_recursion(v):
     def noise(step):
         return torch.randn(x.shape, generator=generator)
 
-    out = last(ancestral(denoise, x, grid, noise=noise, setting=SampleConfig(v=v)))
+    out = last(ancestral(denoise, x, grid, noise=noise, v=v))
     # The chain is affine in x, so mean and variance follow a recursion.
     mean, variance = 0.0, 1.0
     for i in range(50):
@@ -120,7 +116,7 @@ def test_ancestral_sampler_follows_its_variance_recursion(v):
 def test_ddim_equals_diffusers_step_by_step(steps):
     reference = DDIMScheduler(1000, clip_sample=False, timestep_spacing="trailing")
     states, grid, x = reference_run(reference, steps)
-    ours = ddim(network_x_0, x, grid, noise=no_noise, setting=PLAIN)
+    ours = ddim(network_x_0, x, grid, noise=no_noise)
     for a, b in zip(ours, states, strict=True):
         torch.testing.assert_close(a.float(), b, rtol=1e-4, atol=1e-4)
 
@@ -135,7 +131,7 @@ def test_dpm_solver_equals_diffusers_step_by_step(steps):
         final_sigmas_type="zero",
     )
     states, grid, x = reference_run(reference, steps)
-    ours = dpm_solver_2m(network_x_0, x, grid, noise=no_noise, setting=PLAIN)
+    ours = dpm_solver_2m(network_x_0, x, grid, noise=no_noise)
     for a, b in zip(ours, states, strict=True):
         torch.testing.assert_close(a.float(), b, rtol=1e-3, atol=1e-3)
 
@@ -155,7 +151,7 @@ def test_ancestral_equals_diffusers_step_by_step(variance, v):
         x,
         grid,
         noise=lambda step: torch.randn(x.shape, generator=generator),
-        setting=SampleConfig(v=v),
+        v=v,
     )
     # With the large variance diffusers adds noise in the last step too, where the paper has none.
     for a, b in list(zip(ours, states, strict=True))[: 39 if v else 40]:

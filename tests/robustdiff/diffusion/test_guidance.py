@@ -117,7 +117,7 @@ def test_samples_of_guided_gaussians_have_the_guided_mean():
     model = gaussian_model(((0.2, 0.15), (-0.2, 0.15), (0.1, 0.15)))
     pictures = generate(
         model, torch.arange(3000) % 2, (1, 2, 2), seed=0,
-        setting=SampleConfig(sampler="edm", steps=20, guidance_weight=1.0, batch_size=3000),
+        sample=SampleConfig(sampler="edm", steps=20, guidance_weight=1.0, batch_size=3000),
     )  # fmt: skip
     values = pictures.double() / 127.5 - 1
     for label, mean in ((0, 0.3), (1, -0.5)):

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from robustdiff.config.sections import DiffusionConfig
 from robustdiff.diffusion.noise_levels import (
     LOG_SNR_DISTRIBUTIONS,
+    NoiseLevels,
     log_snr_bounds,
     log_snr_density,
     loss_weights,
@@ -29,14 +29,14 @@ def even(count, low=0.0, high=1.0):
 @pytest.mark.parametrize("name", SAMPLINGS)
 def test_the_density_is_that_of_the_drawn_log_snrs(name, schedule):
     """For lambda(u) with u uniform, p(lambda) = |du / dlambda|."""
-    setting = DiffusionConfig(time_sampling=name, log_snr_range=NARROW)
+    levels = NoiseLevels(time_sampling=name, log_snr_range=NARROW)
     u = even(4000)[40:-40]
-    t = training_times(u, SCHEDULES[schedule], setting)
+    t = training_times(u, SCHEDULES[schedule], levels)
     log_snr = log_snr_at(SCHEDULES[schedule], t)
     assert (torch.diff(log_snr) < 0).all()
     middle = (t[2:] - t[:-2]).abs() > 0
     slope = (u[2:] - u[:-2]) / (log_snr[:-2] - log_snr[2:])
-    density = log_snr_density(t, SCHEDULES[schedule], setting)[1:-1]
+    density = log_snr_density(t, SCHEDULES[schedule], levels)[1:-1]
     torch.testing.assert_close(slope[middle], density[middle], rtol=2e-3, atol=1e-6)
 
 
@@ -52,13 +52,13 @@ def test_densities_have_mass_1_and_stay_in_bounds(name):
 
 def test_secant_log_snrs_are_uniform_times_of_the_cosine_schedule():
     u = even(100)
-    setting = DiffusionConfig(time_sampling="cosine", log_snr_range=(-50, 50))
-    torch.testing.assert_close(training_times(u, cosine, setting), u, rtol=0, atol=1e-9)
+    levels = NoiseLevels(time_sampling="cosine", log_snr_range=(-50, 50))
+    torch.testing.assert_close(training_times(u, cosine, levels), u, rtol=0, atol=1e-9)
 
 
 def test_normal_log_snrs_are_the_log_normal_ratios_of_edm():
-    setting = DiffusionConfig(time_sampling="log-snr-normal", log_snr_range=(-50, 50))
-    t = training_times(even(20_000), SCHEDULES["linear"], setting)
+    levels = NoiseLevels(time_sampling="log-snr-normal", log_snr_range=(-50, 50))
+    t = training_times(even(20_000), SCHEDULES["linear"], levels)
     alpha, sigma = SCHEDULES["linear"](t)
     log_ratio = torch.log(sigma / alpha)
     assert abs(float(log_ratio.mean()) + 1.2) < 0.01
@@ -74,11 +74,11 @@ def test_bounds_are_cut_to_what_the_schedule_reaches():
 @pytest.mark.parametrize("weight", ["min-snr", "sigmoid"])
 @pytest.mark.parametrize("name", SAMPLINGS)
 def test_a_weighted_loss_does_not_depend_on_the_parametrisation(weight, name):
-    """One estimate of x_0, told as eps, x_0 or v, has one loss."""
+    """One estimate of x_0, given as eps, x_0 or v, has one loss."""
     generator = torch.Generator().manual_seed(0)
     x_0, eps, estimate = torch.randn(3, 6, 1, 2, 2, generator=generator, dtype=torch.float64)
-    setting = DiffusionConfig(loss_weight=weight, time_sampling=name, log_snr_range=NARROW)
-    t = training_times(even(6), cosine, setting)
+    levels = NoiseLevels(loss_weight=weight, time_sampling=name, log_snr_range=NARROW)
+    t = training_times(even(6), cosine, levels)
     alpha, sigma = (per_image(part, x_0) for part in cosine(t))
     x_t = diffuse(x_0, eps, alpha, sigma)
     losses = []
@@ -86,19 +86,19 @@ def test_a_weighted_loss_does_not_depend_on_the_parametrisation(weight, name):
         implied_eps = eps_from_x_0(estimate, x_t, alpha, sigma)
         output = prediction.target(estimate, implied_eps, alpha, sigma)
         error = (output - prediction.target(x_0, eps, alpha, sigma)).square().flatten(1).mean(1)
-        losses.append(loss_weights(t, cosine, prediction, setting) * error)
+        losses.append(loss_weights(t, cosine, prediction, levels) * error)
     torch.testing.assert_close(losses[0], losses[1])
     torch.testing.assert_close(losses[0], losses[2])
 
 
 def test_min_snr_weights_are_those_of_the_paper():
-    setting = DiffusionConfig(loss_weight="min-snr", min_snr=5.0)
+    levels = NoiseLevels(loss_weight="min-snr", min_snr=5.0)
     t = even(50)
     snr = torch.exp(log_snr_at(cosine, t))
     least = snr.clamp_max(5.0)
     expected = {"eps": least / snr, "x0": least, "v": least / (snr + 1)}
     for name, prediction in PREDICTIONS.items():
-        torch.testing.assert_close(loss_weights(t, cosine, prediction, setting), expected[name])
+        torch.testing.assert_close(loss_weights(t, cosine, prediction, levels), expected[name])
 
 
 @pytest.mark.parametrize("bias", [-1.0, 2.0])
@@ -107,15 +107,15 @@ def test_the_sigmoid_loss_is_one_integral_however_times_are_drawn(bias):
     low, high = NARROW
     exact = math.log1p(math.exp(bias - low)) - math.log1p(math.exp(bias - high))
     for name in SAMPLINGS:
-        setting = DiffusionConfig(
+        levels = NoiseLevels(
             loss_weight="sigmoid", sigmoid_bias=bias, time_sampling=name, log_snr_range=NARROW
         )
-        t = training_times(even(100_000), cosine, setting)
-        mean = float(loss_weights(t, cosine, PREDICTIONS["eps"], setting).mean())
+        t = training_times(even(100_000), cosine, levels)
+        mean = float(loss_weights(t, cosine, PREDICTIONS["eps"], levels).mean())
         assert mean == pytest.approx(exact, rel=2e-3), name
 
 
 def test_the_plain_loss_has_no_weights():
     t = even(5)
-    assert loss_weights(t, cosine, PREDICTIONS["v"], DiffusionConfig()) is None
-    assert training_times(t, cosine, DiffusionConfig()) is t
+    assert loss_weights(t, cosine, PREDICTIONS["v"], NoiseLevels()) is None
+    assert training_times(t, cosine, NoiseLevels()) is t

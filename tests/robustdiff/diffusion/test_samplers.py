@@ -1,5 +1,6 @@
 """Random samplers, EDM and the Karras levels: closed forms, and diffusers step by step."""
 
+import inspect
 import math
 
 import pytest
@@ -48,11 +49,11 @@ def test_a_time_is_found_from_its_log_snr(name, t):
 @pytest.mark.parametrize("spacing", ["even", "karras"])
 @pytest.mark.parametrize("name", sorted(SAMPLERS))
 def test_sampling_from_time_1_ends_in_the_data(name, spacing):
-    setting, x = SampleConfig(t_start=1.0, churn=1.0), start([-1.0, 0.4, 1.0])
-    grid = time_grid(cosine, 40, setting.t_start, spacing=spacing)
+    x, options = start([-1.0, 0.4, 1.0]), {"churn": 1.0} if name == "edm" else {}
+    grid = time_grid(cosine, 40, 1.0, spacing=spacing)
     assert log_snr_at(cosine, grid.t[0]) == pytest.approx(-16)
     found = last(
-        SAMPLERS[name](gaussian_denoiser(cosine, M, S), x, grid, noise=draws(3), setting=setting)
+        SAMPLERS[name].run(gaussian_denoiser(cosine, M, S), x, grid, noise=draws(3), **options)
     )
     assert ((found - M).abs() < 4 * S).all()
     # Earlier starts are where they were asked for.
@@ -85,9 +86,7 @@ def test_edm_converges_to_the_exact_map_on_its_own_levels():
         grid = time_grid(cosine, steps, 0.98, spacing="karras")
         spread = torch.sqrt(grid.alpha[0] ** 2 * S**2 + grid.sigma[0] ** 2)
         exact = M + S * (x - grid.alpha[0] * M) / spread
-        out = last(
-            edm(gaussian_denoiser(cosine, M, S), x, grid, noise=no_noise, setting=SampleConfig())
-        )
+        out = last(edm(gaussian_denoiser(cosine, M, S), x, grid, noise=no_noise))
         return float((out - exact).abs().max())
 
     # Second order, but for the last step, to no noise at all, which is a constant (u / S)^2.
@@ -113,7 +112,7 @@ def test_random_ddim_follows_its_variance_recursion(eta):
     grid, count = time_grid(cosine, 30, 0.98), 200_000
     denoise = gaussian_denoiser(cosine, M, S)
     x = draws(count, seed=1)(0)
-    out = last(ddim(denoise, x, grid, noise=draws(count), setting=SampleConfig(eta=eta)))
+    out = last(ddim(denoise, x, grid, noise=draws(count), eta=eta))
 
     def chain():
         for i in range(30):
@@ -132,8 +131,8 @@ def test_random_ddim_follows_its_variance_recursion(eta):
 def test_ddim_with_eta_1_is_ancestral_with_v_0():
     grid, x = time_grid(cosine, 9, 0.98), start()
     denoise = gaussian_denoiser(cosine, M, S)
-    one = ddim(denoise, x, grid, noise=draws(3), setting=SampleConfig(eta=1.0))
-    other = ancestral(denoise, x, grid, noise=draws(3), setting=SampleConfig(v=0.0))
+    one = ddim(denoise, x, grid, noise=draws(3), eta=1.0)
+    other = ancestral(denoise, x, grid, noise=draws(3), v=0.0)
     for a, b in zip(one, other, strict=True):
         torch.testing.assert_close(a, b)
 
@@ -144,12 +143,8 @@ def test_churn_follows_its_variance_recursion(churn):
     steps, count = 12, 200_000
     grid = time_grid(cosine, steps, 0.98, spacing="karras")
     x = draws(count, seed=1)(0)
-    out = last(
-        edm(
-            gaussian_denoiser(cosine, M, S), x, grid, noise=draws(count),
-            setting=SampleConfig(churn=churn),
-        )
-    )  # fmt: skip
+    denoise = gaussian_denoiser(cosine, M, S)
+    out = last(edm(denoise, x, grid, noise=draws(count), churn=churn))
     ratio = (grid.sigma / grid.alpha).tolist()
     gamma = min(churn / steps, math.sqrt(2) - 1)
 
@@ -170,8 +165,7 @@ def test_churn_follows_its_variance_recursion(churn):
 def test_without_churn_edm_is_heun():
     grid, x = time_grid(cosine, 9, 0.98, spacing="karras"), start()
     one, other = (
-        list(s(gaussian_denoiser(cosine, M, S), x, grid, noise=no_noise, setting=SampleConfig()))
-        for s in (edm, heun)
+        list(s(gaussian_denoiser(cosine, M, S), x, grid, noise=no_noise)) for s in (edm, heun)
     )
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
@@ -184,7 +178,7 @@ def test_random_ddim_equals_diffusers_step_by_step(eta):
     alpha = torch.cat([reference.alphas_cumprod.double()[reference.timesteps].sqrt(), one()])
     grid = Grid(torch.cat([t, 0 * one()]), alpha, (1 - alpha**2).sqrt(), cosine)
     x = torch.randn(3, 1, 1, 1, generator=torch.Generator().manual_seed(1))
-    ours = ddim(network_x_0, x, grid, noise=draws(3, seed=7), setting=SampleConfig(eta=eta))
+    ours = ddim(network_x_0, x, grid, noise=draws(3, seed=7), eta=eta)
     noise, state = draws(3, seed=7), x
     for i, mine in enumerate(ours):
         eps = (state - grid.alpha[i] * network_x_0(state, t[i])) / grid.sigma[i]
@@ -215,7 +209,7 @@ def test_heun_equals_diffusers_step_by_step(karras):
     alpha = torch.rsqrt(1 + ratio**2)
     grid = Grid(torch.cat([t, 0 * one()]), alpha, ratio * alpha, cosine)
     x = torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(1))
-    ours = list(edm(network_x_0, x, grid, noise=no_noise, setting=SampleConfig()))
+    ours = list(edm(network_x_0, x, grid, noise=no_noise))
     # diffusers' states are x / alpha, and it makes one call a denoiser call.
     state, states = x / alpha[0].float(), []
     for call, step in enumerate(reference.timesteps):
@@ -241,8 +235,16 @@ def test_denoiser_calls_are_counted_right(name):
         return torch.zeros_like(x_t)
 
     grid = time_grid(cosine, 7, 0.98)
-    last(SAMPLERS[name](denoise, start(), grid, noise=draws(3), setting=SampleConfig()))
+    last(SAMPLERS[name].run(denoise, start(), grid, noise=draws(3)))
     assert len(calls) == denoiser_calls(name, 7)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_options_are_arguments_of_the_sampler_and_entries_of_the_settings(name):
+    arguments = inspect.signature(SAMPLERS[name].run).parameters.values()
+    optional = [entry.name for entry in arguments if entry.default is not entry.empty]
+    assert optional == list(SAMPLERS[name].options)
+    assert all(hasattr(SampleConfig(), option) for option in optional)
 
 
 def small_model():
@@ -258,7 +260,7 @@ def test_image_k_does_not_depend_on_the_batch_size(name):
     pictures = [
         generate(
             small_model(), labels[:count], (1, 4, 4), seed=3,
-            setting=SampleConfig(
+            sample=SampleConfig(
                 sampler=name, steps=5, eta=0.7, churn=10, batch_size=size, compile=compiled
             ),
         )

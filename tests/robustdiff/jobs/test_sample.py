@@ -24,7 +24,7 @@ from robustdiff.jobs.sample import (
     write_image_folder,
     write_samples,
 )
-from robustdiff.progress import Silent
+from robustdiff.progress import Report
 
 HOSTILE = ("../../up", "/etc", "a/b\\c", "..", "", "<b>\x00\n", "x" * 300, "naïve 猫", "CON", "-rf")
 
@@ -73,8 +73,8 @@ def test_fewer_images_leave_none_of_an_earlier_call(tmp_path):
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_trajectory_leads_from_the_noise_to_the_images(name):
     labels, setting = torch.arange(5), SampleConfig(sampler=name, steps=4, batch_size=3)
-    path = generate_trajectory(small_model(), labels, (1, 4, 4), setting=setting, seed=2)
-    images = generate(small_model(), labels, (1, 4, 4), setting=setting, seed=2)
+    path = generate_trajectory(small_model(), labels, (1, 4, 4), sample=setting, seed=2)
+    images = generate(small_model(), labels, (1, 4, 4), sample=setting, seed=2)
     assert path.x_t.shape == (5, 5, 1, 4, 4)
     assert path.x_0.shape == (5, 4, 1, 4, 4)
     assert path.t.shape == (5,)
@@ -93,8 +93,8 @@ def test_batches_to_be_compiled_have_one_shape():
     model = Model(network, cosine, PREDICTIONS["x0"], null_class=10)
     setting = SampleConfig(steps=2, batch_size=4, compile=True)
     labels = torch.arange(6)
-    assert len(generate(model, labels, (1, 4, 4), setting=setting, seed=0)) == 6
-    assert len(generate_trajectory(model, labels, (1, 4, 4), setting=setting, seed=0).x_t) == 6
+    assert len(generate(model, labels, (1, 4, 4), sample=setting, seed=0)) == 6
+    assert len(generate_trajectory(model, labels, (1, 4, 4), sample=setting, seed=0).x_t) == 6
     assert len(sizes) == 1
 
 
@@ -109,7 +109,7 @@ def test_compiled_sampling_is_that_of_the_plain_network(tmp_path, monkeypatch):
         model = {"channels": [8], "cen_hidden": 8, "time_size": 8}
         train = {"steps": 2, "precision": "fp32", "device": "cpu"}
         config = resolve({"model": model, "train": train, "sample": sample})
-        pictures.append(sample_run(run, config, images, labels, 0, Silent()).int())
+        pictures.append(sample_run(run, config, images, labels, 0, Report()).int())
     plain, fast = pictures
     assert plain.float().std() > 10
     assert (plain - fast).abs().max() <= 1  # of 255: rounding
@@ -127,7 +127,7 @@ def test_sampling_compiled_without_a_compiler_is_refused(monkeypatch):
     config = resolve({"train": {"steps": 2}, "sample": {"compile": True}})
     with pytest.raises(ValueError, match=r"sample\.compile needs a C\+\+ compiler"):
         sample_run(
-            SimpleNamespace(load_weights=randomise), config, images, torch.arange(2), 0, Silent()
+            SimpleNamespace(load_weights=randomise), config, images, torch.arange(2), 0, Report()
         )
 
 
@@ -140,7 +140,7 @@ def test_samples_are_written_in_all_forms(tmp_path, monkeypatch):
     config = Config(sample=SampleConfig(steps=3))
     for trajectory in (False, True):
         folder = write_samples(
-            None, config, Silent(), folder=tmp_path / str(trajectory),
+            None, config, Report(), folder=tmp_path / str(trajectory),
             wanted=Wanted(classes=None, per_class=2, seed=1, trajectory=trajectory),
         )  # fmt: skip
         with np.load(folder / "samples.npz") as content:
@@ -162,7 +162,7 @@ def test_samples_are_written_in_all_forms(tmp_path, monkeypatch):
         }  # fmt: skip
     with pytest.raises(ValueError, match="classes 0 to 1, got 2"):
         write_samples(
-            None, config, Silent(), folder=tmp_path / "none",
+            None, config, Report(), folder=tmp_path / "none",
             wanted=Wanted(classes=[2], per_class=2, seed=1),
         )  # fmt: skip
     assert not (tmp_path / "none").exists()

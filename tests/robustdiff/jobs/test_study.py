@@ -9,7 +9,7 @@ from robustdiff.errors import DivergedError, InterruptedRunError, TakenError
 from robustdiff.files.atomic import sha256
 from robustdiff.jobs import study as module
 from robustdiff.jobs.study import Cell, Outcome, plan, read_study, run_study
-from robustdiff.progress import Silent
+from robustdiff.progress import Report
 from robustdiff.runs.evaluations import save_evaluation
 from robustdiff.runs.folder import Run
 
@@ -137,11 +137,11 @@ def test_what_is_done_is_skipped_and_what_was_stopped_is_resumed(calls, tmp_path
     assert plan(cells, tmp_path) == [
         f"{state} {tmp_path / cell.path}" for state, cell in zip(states, cells, strict=True)
     ]
-    assert run_study(cells, tmp_path, Silent()) == DONE
+    assert run_study(cells, tmp_path, Report()) == DONE
     assert calls[0] == ("resume", "uniform", "s0")
     assert [call[0] for call in calls[1:]] == ["start"] * 4
     calls.clear()
-    assert run_study(cells, tmp_path, Silent()) == DONE
+    assert run_study(cells, tmp_path, Report()) == DONE
     assert calls == []
 
 
@@ -157,10 +157,10 @@ def test_a_run_that_grew_or_is_judged_otherwise_is_continued_and_evaluated_again
     before, after, calls, tmp_path
 ):
     cells, folder = one_cell(tmp_path, train=before)
-    assert run_study(cells, tmp_path, Silent()) == DONE
+    assert run_study(cells, tmp_path, Report()) == DONE
     cells, _ = one_cell(tmp_path, **after)
     assert plan(cells, tmp_path) == [f"to resume {folder}"]
-    assert run_study(cells, tmp_path, Silent()) == DONE
+    assert run_study(cells, tmp_path, Report()) == DONE
     assert [call[0] for call in calls] == ["start", "resume"]
     used = json.loads((folder / "metrics.json").read_text())["sample"]
     assert used == to_plain(cells[0].config)["sample"]
@@ -170,7 +170,7 @@ def test_a_run_that_grew_or_is_judged_otherwise_is_continued_and_evaluated_again
 
 def test_figures_of_fewer_steps_do_not_outlive_an_interruption(calls, monkeypatch, tmp_path):
     cells, folder = one_cell(tmp_path)
-    run_study(cells, tmp_path, Silent())
+    run_study(cells, tmp_path, Report())
     cells, _ = one_cell(tmp_path, train={"steps": 6})
     resume = module.resume_run
 
@@ -180,7 +180,7 @@ def test_figures_of_fewer_steps_do_not_outlive_an_interruption(calls, monkeypatc
 
     monkeypatch.setattr(module, "resume_run", stop)
     with pytest.raises(InterruptedRunError):
-        run_study(cells, tmp_path, Silent())
+        run_study(cells, tmp_path, Report())
     assert plan(cells, tmp_path) == [f"to resume {folder}"]
 
 
@@ -197,13 +197,13 @@ def test_a_run_of_other_settings_is_a_failure_that_names_them(
     changes, says, evaluated, calls, tmp_path
 ):
     cells, folder = one_cell(tmp_path)
-    run_study(cells, tmp_path, Silent())
+    run_study(cells, tmp_path, Report())
     if not evaluated:
         (folder / "metrics.json").unlink()
     calls.clear()
     cells, _ = one_cell(tmp_path, **changes)
     why = f"made with other settings: {says}; delete it or use --out"
-    assert run_study(cells, tmp_path, Silent()) == Outcome([f"clean/uniform/s0: {why}"], [])
+    assert run_study(cells, tmp_path, Report()) == Outcome([f"clean/uniform/s0: {why}"], [])
     assert plan(cells, tmp_path) == [f"unusable {folder}: {why}"]
     assert calls == []
     assert (folder / "metrics.json").exists() == evaluated
@@ -224,7 +224,7 @@ def test_what_another_process_works_on_is_no_failure(calls, monkeypatch, tmp_pat
 
     monkeypatch.setattr(module, "start_run", late)
     with run.locked():
-        outcome = run_study(cells, tmp_path, Silent())
+        outcome = run_study(cells, tmp_path, Report())
     assert outcome == Outcome([], [taken.path, begun.path])
     assert len(list(tmp_path.rglob("metrics.json"))) == 4
 
@@ -235,16 +235,16 @@ def test_a_folder_that_holds_something_else_is_a_failure(calls, monkeypatch, tmp
 
     monkeypatch.setattr(module, "start_run", taken)
     cells, _ = one_cell(tmp_path)
-    assert run_study(cells, tmp_path, Silent()).failed == ["clean/uniform/s0: already exists"]
+    assert run_study(cells, tmp_path, Report()).failed == ["clean/uniform/s0: already exists"]
 
 
 def test_a_run_is_locked_while_it_is_evaluated(calls, monkeypatch, tmp_path):
     def evaluate(run, config, report, **named):
-        assert run_study(cells, tmp_path, Silent()) == Outcome([], [cells[0].path])
+        assert run_study(cells, tmp_path, Report()) == Outcome([], [cells[0].path])
 
     monkeypatch.setattr(module, "evaluate_run", evaluate)
     cells, _ = one_cell(tmp_path)
-    assert run_study(cells, tmp_path, Silent()) == DONE
+    assert run_study(cells, tmp_path, Report()) == DONE
 
 
 def test_a_failed_run_is_reported_and_the_others_are_made(calls, monkeypatch, tmp_path):
@@ -256,7 +256,7 @@ def test_a_failed_run_is_reported_and_the_others_are_made(calls, monkeypatch, tm
         start(config, path, report)
 
     monkeypatch.setattr(module, "start_run", diverge)
-    failed, elsewhere = run_study(read_study(write(tmp_path, STUDY)), tmp_path, Silent())
+    failed, elsewhere = run_study(read_study(write(tmp_path, STUDY)), tmp_path, Report())
     assert failed == [f"symmetric-30/soft/s{seed}: the loss is nan" for seed in (0, 1)]
     assert elsewhere == []
     assert len(calls) == 4
@@ -268,4 +268,4 @@ def test_a_signal_ends_the_study(calls, monkeypatch, tmp_path):
 
     monkeypatch.setattr(module, "start_run", stop)
     with pytest.raises(InterruptedRunError):
-        run_study(read_study(write(tmp_path, STUDY)), tmp_path, Silent())
+        run_study(read_study(write(tmp_path, STUDY)), tmp_path, Report())

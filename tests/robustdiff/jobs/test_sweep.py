@@ -11,7 +11,7 @@ from robustdiff.errors import DamagedError
 from robustdiff.jobs import sweep as module
 from robustdiff.jobs.sweep import draw_sweep, read_table, settings_to_try, sweep
 from robustdiff.metrics.catalogue import METRICS
-from robustdiff.progress import Silent
+from robustdiff.progress import Report
 from robustdiff.reports.figures import figure_png
 from robustdiff.runs.folder import Run
 
@@ -55,7 +55,7 @@ PLAIN = SampleConfig()
 
 def over_guidance(run, *values, setting=PLAIN, seed=0):
     settings = settings_to_try(setting, "guidance", values, [setting.sampler])
-    return sweep(run, Config(), Silent(), over="guidance", settings=settings, seed=seed)
+    return sweep(run, Config(), Report(), over="guidance", settings=settings, seed=seed)
 
 
 def test_a_sweep_is_resumed_and_extended(run, made):
@@ -83,7 +83,7 @@ def test_what_changes_the_images_is_made_again(run, made):
 
 def test_steps_are_swept_for_every_sampler_and_shown_as_calls(run, made):
     settings = settings_to_try(SampleConfig(), "steps", [5.0, 10.0], ["ddim", "heun"])
-    rows = sweep(run, Config(), Silent(), over="steps", settings=settings, seed=0)
+    rows = sweep(run, Config(), Report(), over="steps", settings=settings, seed=0)
     calls = [(row["sampler"], row["steps"], row["denoiser_calls"]) for row in rows]
     assert calls == [
         ("ddim", "5", "5"), ("ddim", "10", "10"), ("heun", "5", "9"), ("heun", "10", "19"),

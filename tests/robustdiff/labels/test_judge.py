@@ -2,17 +2,12 @@
 
 import numpy as np
 import pytest
-import torch
 from sklearn.metrics import roc_auc_score
 
 from corruptions import corrupt
 from curricula import CURRICULA, trusted
-from robustdiff.config.sections import DataConfig
-from robustdiff.data.arrays import load_images
-from robustdiff.labels.crossfit import crossfit
 from robustdiff.labels.judge import by_classes, deconvolve, judge, posterior
 from robustdiff.labels.noise_model import fit_noise
-from robustdiff.progress import Silent
 
 CLEAN = np.arange(6000) % 3
 T = np.array([[0.6, 0.4, 0.0], [0.0, 0.9, 0.1], [0.2, 0.2, 0.6]])
@@ -172,30 +167,3 @@ def test_scores_with_a_zero_are_split_there():
     scores = np.array([-3.0, -1e-9, 0.0, 1e-9, 20.0])
     trust = judge(CURRICULA["pmi"], scores, np.zeros(5, int))[1]
     assert (trust.right >= 0.5).tolist() == [False, False, True, True, True]
-
-
-@pytest.fixture(scope="module")
-def fitted():
-    images = load_images(DataConfig(), Silent())
-    clean = images.train_labels.numpy()
-    labels = corrupt(clean, num_classes=10, noise_type="pairflip", rate=0.3)
-    seen = []
-    found = crossfit(
-        images.train,
-        torch.from_numpy(labels.given),
-        10,
-        seed=0,
-        progress=lambda done, total: seen.append((done, total)),
-    )
-    return labels, found, seen
-
-
-def test_classifiers_find_wrong_labels_of_images_they_never_saw(fitted):
-    labels, found, seen = fitted
-    np.testing.assert_allclose(found.classes.sum(axis=1), 1, atol=1e-6)
-    np.testing.assert_allclose(found.transition, labels.realised, atol=0.12)
-    scores, trust = by_classes(found.classes, found.transition, labels.given)
-    assert roc_auc_score(~labels.flipped, scores) > 0.98
-    assert trust.noise == pytest.approx(labels.realised_rate, abs=0.03)
-    assert (trust.classes.argmax(axis=1) == labels.clean).mean() > 0.96
-    assert [done for done, _ in seen] == list(range(1, seen[-1][1] + 1))

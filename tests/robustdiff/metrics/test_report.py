@@ -3,7 +3,8 @@ import json
 import pytest
 import torch
 
-from robustdiff.metrics import embed, evaluate
+from robustdiff.classifiers.image import embed
+from robustdiff.metrics.report import evaluate
 
 KEYS = [
     "num_samples",
@@ -40,7 +41,7 @@ def pretended(digits):
 
 
 @pytest.fixture(scope="module")
-def judged(digits, judge):
+def judged(digits, evaluator):
     def measure(images, labels, **changes):
         arguments = {
             "real": digits.train,
@@ -49,7 +50,7 @@ def judged(digits, judge):
             "heldout_labels": digits.test_labels,
             "generated": images,
             "generated_labels": labels,
-            "evaluator": judge,
+            "evaluator": evaluator,
             "seed": 0,
         }
         return evaluate(**(arguments | changes))
@@ -140,9 +141,9 @@ def test_images_on_half_the_scale_are_far_away(right, judged, pretended):
 
 
 def test_another_feature_space_replaces_the_distances_but_not_the_classifier(
-    right, judged, pretended, judge
+    right, judged, pretended, evaluator
 ):
-    same = judged(*pretended, embed_images=lambda images: embed(judge, images)[0])
+    same = judged(*pretended, embed_images=lambda images: embed(evaluator, images)[0])
     assert same == right
     pixels = judged(*pretended, embed_images=lambda images: images.flatten(1).double() / 255)
     for name in ("fid", "fid_floor", "kid", "kid_floor", "density", "density_real"):

@@ -11,7 +11,7 @@ from curricula import Trust
 from robustdiff.config.layers import resolve
 from robustdiff.config.sections import DataConfig
 from robustdiff.data.arrays import load_images
-from robustdiff.progress import Silent
+from robustdiff.progress import Report
 from robustdiff.reports.audit import (
     Findings,
     cleanlab_issues,
@@ -26,7 +26,7 @@ HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(2)>'
 
 @pytest.fixture(scope="module")
 def images():
-    whole = load_images(DataConfig(), Silent())
+    whole = load_images(DataConfig(), Report())
     return dataclasses.replace(whole, train=whole.train[:50], train_labels=whole.train_labels[:50])
 
 
