@@ -26,7 +26,7 @@ from torch import Tensor
 
 from robustdiff.classifiers.image import load_or_train
 from robustdiff.config.sections import DataConfig
-from robustdiff.data.arrays import load_images
+from robustdiff.data.registry import load_images
 from robustdiff.metrics import embed
 from robustdiff.metrics.classification import nll
 from robustdiff.metrics.distribution import (

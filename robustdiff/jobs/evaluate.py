@@ -12,15 +12,19 @@ from torch import Tensor
 
 from robustdiff.classifiers.image import load_or_train
 from robustdiff.config.sections import Config
-from robustdiff.data.arrays import Images, known_noise, load_images
+from robustdiff.data.arrays import Images
+from robustdiff.data.registry import load_images
 from robustdiff.diffusion.generate import class_labels
 from robustdiff.files.atomic import write_text
 from robustdiff.jobs.sample import sample_run
+from robustdiff.labels.given import known_noise
 from robustdiff.metrics.report import Reference, make_reference, measure
 from robustdiff.parallel import ALONE, Workers
 from robustdiff.progress import Report
 from robustdiff.reports.pictures import image_grid, write_png
 from robustdiff.runs.folder import Run
+from robustdiff.runs.history import seconds_spent
+from robustdiff.runs.scores import detect, load_scores
 
 # One evaluator judges all runs on a dataset, so its seed is not the run's.
 _EVALUATOR_SEED = 0
@@ -134,9 +138,9 @@ def evaluate_run(
         evaluators=evaluators,
     )
     measured = measure(judge.reference, generated, classes)
-    trust, noise = run.trust(), known_noise(config.data, labels)
-    training, scoring, preparing = run.seconds(min(config.train.batch_size, len(images.train)))
-    rounds = [entry for entry in run.history() if "round" in entry]
+    stored, noise = load_scores(run), known_noise(config.data, labels)
+    trust = None if stored is None else stored.trust
+    seconds = seconds_spent(run, min(config.train.batch_size, len(images.train)))
     result = {
         "run": str(run.path),
         "dataset": images.name,
@@ -146,12 +150,12 @@ def evaluate_run(
         "objective": config.objective.name,
         "seed": config.seed,
         **measured,
-        "detection": run.detection(labels),
+        "detection": None if stored is None else detect(stored.scores, labels),
         "estimated_noise": None if trust is None or math.isnan(trust.noise) else trust.noise,
-        "temperature": rounds[-1].get("temperature") if rounds else None,
-        "training_seconds": training,
-        "scoring_seconds": scoring,
-        "preparing_seconds": preparing,
+        "temperature": None if trust is None else trust.temperature,
+        "training_seconds": seconds.training,
+        "scoring_seconds": seconds.scoring,
+        "preparing_seconds": seconds.preparing,
         "features": config.eval.features,
         "evaluator_sha256": judge.digest,
         "guidance": config.sample.guidance,

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from robustdiff.config.sections import Config
-from robustdiff.data.arrays import known_noise, load_images, to_float
+from robustdiff.data.arrays import to_float
+from robustdiff.data.registry import load_images
 from robustdiff.device import pick_device
 from robustdiff.diffusion.model import Model
 from robustdiff.diffusion.noise_levels import log_snr_bounds
@@ -30,6 +31,7 @@ from robustdiff.diffusion.process import diffuse, per_image
 from robustdiff.diffusion.schedules import Schedule, time_at
 from robustdiff.files.atomic import sha256, write_text
 from robustdiff.jobs.sample import load_model
+from robustdiff.labels.given import known_noise
 from robustdiff.progress import Report
 from robustdiff.rng import Stream, normal, uniform
 from robustdiff.runs.folder import Run

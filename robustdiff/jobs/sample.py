@@ -12,7 +12,8 @@ from torch import Tensor
 
 from robustdiff.classifiers.noisy_image import TimeClassifier
 from robustdiff.config.sections import Config
-from robustdiff.data.arrays import Images, LabelledImages, load_images, to_uint8
+from robustdiff.data.arrays import Images, LabelledImages, to_uint8
+from robustdiff.data.registry import load_images
 from robustdiff.device import check_compiler, keep_freed_memory, pick_device, set_precision
 from robustdiff.diffusion.generate import Trajectory, generate, generate_trajectory
 from robustdiff.diffusion.guidance import Guide, autoguidance, classifier_free, classifier_guidance

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from robustdiff.config.sections import Config, SampleConfig
-from robustdiff.data.arrays import load_images
+from robustdiff.data.registry import load_images
 from robustdiff.diffusion.samplers import denoiser_calls
 from robustdiff.errors import DamagedError
 from robustdiff.files.atomic import sha256, write_text

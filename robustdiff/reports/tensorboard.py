@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from robustdiff.reports.pictures import image_grid
-from robustdiff.runs.folder import label_quality
+from robustdiff.runs.scores import label_quality
 
 _SHOWN = 40
 _BINS = np.linspace(0, 1, 51)

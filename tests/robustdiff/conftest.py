@@ -1,7 +1,8 @@
 import pytest
 
 from robustdiff.config.sections import DataConfig
-from robustdiff.data.arrays import Images, load_images
+from robustdiff.data.arrays import Images
+from robustdiff.data.registry import load_images
 from robustdiff.metrics import Evaluator, train_evaluator
 from robustdiff.progress import Silent
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from robustdiff.config.sections import DataConfig
 from robustdiff.data import folder as folder_module
-from robustdiff.data.arrays import load_images
+from robustdiff.data.registry import load_images
 from robustdiff.progress import Silent
 
 
@@ -202,21 +202,3 @@ def test_unusable_folders_are_named(tmp_path, make, says):
     make(tmp_path / "d")
     with pytest.raises(ValueError, match=says):
         load(tmp_path / "d")
-
-
-def test_parts_of_a_dataset_keep_the_shares_of_the_classes():
-    whole = load_images(DataConfig(), Silent())
-    part = load_images(DataConfig(train_size=400), Silent())
-    assert len(part.train) == len(part.train_labels) == 400
-    share = torch.bincount(part.train_labels) / 400
-    expected = torch.bincount(whole.train_labels) / len(whole.train_labels)
-    assert (share - expected).abs().max() < 0.004
-    assert torch.equal(part.test, whole.test)
-    with pytest.raises(ValueError, match="between 10 and 1337, or all 1347"):
-        load_images(DataConfig(train_size=1340), Silent())
-
-
-def test_whole_factors_are_average_pooled():
-    whole = load_images(DataConfig(), Silent()).train.float()
-    pooled = load_images(DataConfig(image_size=4), Silent()).train
-    assert torch.equal(pooled.float(), torch.nn.functional.avg_pool2d(whole, 2).round())

@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 from corruptions import corrupt
 from curricula import CURRICULA, trusted
 from robustdiff.config.sections import DataConfig
-from robustdiff.data.arrays import load_images
+from robustdiff.data.registry import load_images
 from robustdiff.labels.crossfit import crossfit
 from robustdiff.labels.judge import by_classes, deconvolve, judge, posterior
 from robustdiff.labels.noise_model import fit_noise

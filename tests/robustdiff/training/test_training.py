@@ -16,14 +16,15 @@ from robustdiff.config.sections import (
     TrainConfig,
     resolve,
 )
-from robustdiff.data.arrays import LabelledImages, load_images
+from robustdiff.data.arrays import LabelledImages
+from robustdiff.data.registry import load_images
 from robustdiff.device import set_precision
 from robustdiff.diffusion.model import Model
 from robustdiff.diffusion.nets.unet import UNet
 from robustdiff.diffusion.process import PREDICTIONS
 from robustdiff.diffusion.schedules import cosine
 from robustdiff.errors import DivergedError
-from robustdiff.jobs.train import make_task
+from robustdiff.jobs.assemble import make_task
 from robustdiff.labels import scoring
 from robustdiff.labels.crossfit import Judgement
 from robustdiff.labels.scoring import Probing, class_evidence, make_probe, prediction_scores
