@@ -65,7 +65,7 @@ class RunRecorder(Recorder):
         self.run, self.board, self.report = run, board, report
         self.images, self.labels, self.task = material
         self.step = start
-        self._timed_from, self._clock = start, time.perf_counter()
+        self._timed_from, self._timed_since = start, time.perf_counter()
         self._note = ""
 
     @property
@@ -78,11 +78,11 @@ class RunRecorder(Recorder):
         match event:
             case Prepared():
                 append_entry(self.run, {"step": self.step, "preparing_seconds": event.seconds})
-                self._clock += event.seconds
+                self._timed_since += event.seconds
             case RoundDone():
                 with self._clock_stopped():
                     self._record_round(event)
-                self._clock += event.seconds
+                self._timed_since += event.seconds
             case StepDone():
                 self._record_step(event)
 
@@ -90,18 +90,18 @@ class RunRecorder(Recorder):
     def _clock_stopped(self) -> Iterator[None]:
         started = time.perf_counter()
         yield
-        self._clock += time.perf_counter() - started
+        self._timed_since += time.perf_counter() - started
 
     def _record_step(self, event: StepDone) -> None:
         self.step = event.step
         if event.loss is not None:
             count, now = len(self.task.data), time.perf_counter()
-            images = (event.step - self._timed_from) * min(self.config.train.batch_size, count)
-            rate = images / (now - self._clock)
+            seen = (event.step - self._timed_from) * min(self.config.train.batch_size, count)
+            rate = seen / (now - self._timed_since)
             self.board.training(event.step, event.loss, rate)
             entry = {"step": event.step, "loss": event.loss, "images_per_second": rate}
             append_entry(self.run, entry)
-            self._timed_from, self._clock = event.step, time.perf_counter()
+            self._timed_from, self._timed_since = event.step, time.perf_counter()
             self._note = f"loss {event.loss:.4f}, {rate:.0f} img/s"
         steps = total_steps(self.config, len(self.task.data))
         self.report.progress("training", event.step, steps, self._note)

@@ -1,4 +1,4 @@
-"""What a trained run generates: its model and guidance loaded, images as files."""
+"""Images by a trained run: load its model and guidance, generate, write files."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -110,7 +110,7 @@ GUIDES: dict[str, Callable[[Run, Config, Images, Report], Guide]] = {
 
 
 def make_guide(run: Run, config: Config, images: Images, report: Report) -> Guide:
-    """Load, or train, what the configured guidance takes besides the run's own model.
+    """Load or train what the configured guidance needs besides the run's own model.
 
     Raises:
         ValueError: If the weaker run does not fit.
@@ -135,7 +135,7 @@ def sample_run(
         images: Its dataset, for shapes and classes.
         labels: (M,) int64 classes to generate.
         seed: Seed of the images.
-        report: Told about progress.
+        report: Receives progress.
         workers: Those that share the work; each gets all images.
 
     Returns:
@@ -154,7 +154,7 @@ def sample_run(
         setting=config.sample,
         seed=seed,
         numbers=mine,
-        # The leader trains and writes what guidance takes; the others find it.
+        # The leader trains and saves the classifier of guidance; the others load it.
         guide=workers.leader_first(lambda: make_guide(run, config, images, report)),
         progress=lambda done, total: report.progress("sampling", done, total),
     )
@@ -163,13 +163,13 @@ def sample_run(
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """Which images, and what is written about them.
+    """Which images to generate and what to write.
 
     Attributes:
         classes: Classes to generate, None for all.
         per_class: Images of each, at least 1.
         seed: Seed of the images.
-        trajectory: Write the states on the way, too.
+        trajectory: Write the states of all sampling steps, too.
     """
 
     classes: Sequence[int] | None
@@ -190,9 +190,9 @@ def write_samples(
     Args:
         run: The run.
         config: Its configuration; the sample section may differ from the stored one.
-        report: Told about progress.
+        report: Receives progress.
         folder: Made if missing; files of the same names are replaced.
-        wanted: See `Wanted`.
+        wanted: Which images to generate and what to write.
 
     Returns:
         The folder.
@@ -240,7 +240,7 @@ def folder_name(number: int, name: str, num_classes: int) -> str:
     """Return a folder name for a class, safe whatever the class is called.
 
     The number comes first, with as many digits as the last class has, so that names differ and
-    their order is that of the classes; of the class's own name, letters, digits, "_" and "-" stay.
+    sort like the classes. Of the class's own name, letters, digits, "_" and "-" stay.
     """
     digits = len(str(num_classes - 1))
     return f"{number:0{digits}d}-{re.sub(r'[^-_a-zA-Z0-9]+', '_', name)[:_LONGEST_NAME]}"

@@ -20,8 +20,6 @@ from robustdiff.files.atomic import write_text
 from robustdiff.runs.folder import Run
 from robustdiff.runs.scores import detect
 
-Ints = NDArray[np.int64]
-
 CSV_NAME, PAGE_NAME = "label_issues.csv", "audit.html"
 _SHOWN = 64
 
@@ -39,7 +37,7 @@ class Findings:
         in_sample: Whether the model that scored an image was trained on it and its label.
     """
 
-    given: Ints
+    given: NDArray[np.int64]
     scores: NDArray[np.floating]
     trust: Trust
     source: str
@@ -56,7 +54,7 @@ class Findings:
         return self.trust.right < 0.5 if predicted is None else predicted != self.given
 
     @cached_property
-    def predicted(self) -> Ints | None:
+    def predicted(self) -> NDArray[np.int64] | None:
         """Likeliest class of each image, (N,) int64; None where the scores know no classes."""
         return None if self.trust.classes is None else self.trust.classes.argmax(axis=1)
 

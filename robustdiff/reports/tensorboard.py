@@ -1,7 +1,7 @@
 """What a run shows in TensorBoard: the loss, the samples, and the scores of every image.
 
-Wrong labels are shown apart from right ones where noise was injected, so that they are known. This
-is for the reader only; nothing here feeds back into training.
+Where noise was injected, wrong labels are known and shown apart from right ones. Training reads
+none of this.
 """
 
 from pathlib import Path

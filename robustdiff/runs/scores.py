@@ -14,8 +14,6 @@ from robustdiff.metrics.detection import detection
 from robustdiff.runs.folder import Run
 from robustdiff.runs.history import read_history
 
-Floats = NDArray[np.floating]
-
 # Fields of Trust that scores.npz holds where the score knows the classes.
 _CLASS_PARTS = ("classes", "image_classes", "transition")
 
@@ -28,11 +26,13 @@ class StoredScores(NamedTuple):
         trust: What they say about the labels.
     """
 
-    scores: Floats
+    scores: NDArray[np.floating]
     trust: Trust
 
 
-def save_scores(run: Run, scores: Floats, trust: Trust, label_used: NDArray[np.bool_]) -> None:
+def save_scores(
+    run: Run, scores: NDArray[np.floating], trust: Trust, label_used: NDArray[np.bool_]
+) -> None:
     """Write scores.npz atomically.
 
     Args:
@@ -92,12 +92,12 @@ def _logged_temperature(run: Run) -> float | None:
     return logged[-1] if logged else None
 
 
-def detect(scores: Floats, labels: NoisyLabels) -> dict[str, float] | None:
+def detect(scores: NDArray[np.floating], labels: NoisyLabels) -> dict[str, float] | None:
     """Return how well scores, (N,) high = trusted, find the wrong labels; see `detection`."""
     return detection(torch.from_numpy(scores), torch.from_numpy(labels.flipped))
 
 
-def label_quality(scores: Floats) -> NDArray[np.float64]:
+def label_quality(scores: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the rank of each score divided by N, (N,) in (0, 1]; lower is more suspect."""
     ranks = np.empty(len(scores))
     ranks[np.argsort(scores, kind="stable")] = np.arange(1, len(scores) + 1)
