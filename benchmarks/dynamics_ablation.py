@@ -21,9 +21,10 @@ from sklearn.metrics import roc_auc_score
 from curricula import CURRICULA
 from robustdiff.config.layers import resolve
 from robustdiff.config.presets import preset
-from robustdiff.data.arrays import load_images
+from robustdiff.data.registry import load_images
 from robustdiff.diffusion.model import Model
-from robustdiff.jobs.train import make_task, prepare_labels
+from robustdiff.jobs.assemble import make_task
+from robustdiff.labels.given import prepare_labels
 from robustdiff.labels.scoring import Probing, prediction_scores
 from robustdiff.progress import Report
 from robustdiff.reports.intervals import cell

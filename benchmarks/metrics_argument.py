@@ -26,7 +26,7 @@ from torch import Tensor
 
 from robustdiff.classifiers.image import embed
 from robustdiff.config.sections import DataConfig
-from robustdiff.data.arrays import load_images
+from robustdiff.data.registry import load_images
 from robustdiff.metrics.classification import nll
 from robustdiff.metrics.distribution import classwise_frechet, frechet_distance, inception_score
 from robustdiff.metrics.evaluator import load_or_train

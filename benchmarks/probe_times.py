@@ -18,9 +18,11 @@ from curricula.scores import class_margin
 from robustdiff.config.layers import resolve
 from robustdiff.config.presets import preset
 from robustdiff.config.sections import Config
-from robustdiff.data.arrays import LabelledImages, load_images
+from robustdiff.data.arrays import LabelledImages
+from robustdiff.data.registry import load_images
 from robustdiff.diffusion.model import Model
-from robustdiff.jobs.train import make_task, prepare_labels
+from robustdiff.jobs.assemble import make_task
+from robustdiff.labels.given import prepare_labels
 from robustdiff.labels.scoring import Probing, class_evidence, prediction_scores
 from robustdiff.progress import Report
 from robustdiff.reports.figures import figure_png

@@ -18,7 +18,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from robustdiff.config.sections import SampleConfig
-from robustdiff.data.arrays import load_images
+from robustdiff.data.registry import load_images
 from robustdiff.diffusion.generate import class_labels
 from robustdiff.jobs.evaluate import sample_run
 from robustdiff.metrics.evaluator import load_or_train

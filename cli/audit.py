@@ -21,23 +21,14 @@ def audit(
 ) -> None:
     """Report wrong labels: label_issues.csv and audit.html in the run's folder."""
     opened, config = open_with(run, {"data_dir": data_dir})
-    from robustdiff.data.arrays import load_images
-    from robustdiff.reports.audit import (
-        CSV_NAME,
-        PAGE_NAME,
-        judge_now,
-        stored_findings,
-        write_audit,
-    )
+    from robustdiff.jobs.audit import audit_run
+    from robustdiff.reports.audit import CSV_NAME, PAGE_NAME
 
     with make_report() as report:
-        images, labels = load_images(config.data, report), opened.labels()
-        findings = stored_findings(opened, config, labels) if by == "run" else None
-        findings = findings or judge_now(images, labels, config, report)
-        summary = write_audit(opened, images, labels, findings, use_cleanlab=cleanlab)
+        findings, summary = audit_run(opened, config, report, by=by, use_cleanlab=cleanlab)
     print(f"judged by: {findings.source}")
     print(
-        f"{summary['issues']} of {len(labels.given)} labels look wrong, "
+        f"{summary['issues']} of {len(findings.given)} labels look wrong, "
         f"estimated noise {summary['estimated_noise']:.1%}"
     )
     if cleanlab:

@@ -224,9 +224,8 @@ def _base_preset(name: str | None, dataset: str | None, *, has_file: bool) -> li
 
 def _start(config: Config, out: Path | None, *, dry_run: bool, shard: bool) -> None:
     from robustdiff.jobs.train import dry_run as try_out
-    from robustdiff.jobs.train import resume_run, start_run
+    from robustdiff.jobs.train import restarted_run, resume_run, start_run
     from robustdiff.parallel import joined
-    from robustdiff.runs.folder import restarted_run
 
     with (
         joined(config.train.device, shard=shard) as workers,

@@ -15,7 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,11 +23,13 @@ from torch import Tensor
 from robustdiff.config.layers import Layer, nested, resolve, to_plain
 from robustdiff.config.presets import preset
 from robustdiff.config.sections import Config
-from robustdiff.data.arrays import load_images
+from robustdiff.data.registry import load_images
+from robustdiff.jobs.audit import audit_run
 from robustdiff.jobs.evaluate import evaluate_run
-from robustdiff.jobs.sample import check_classes, sample_run
+from robustdiff.jobs.sample import classes_wanted, sample_run
 from robustdiff.jobs.train import resume_run, start_run
-from robustdiff.progress import Report, Silent
+from robustdiff.progress import Report
+from robustdiff.reports.audit import Findings
 from robustdiff.runs.folder import Run, open_run
 
 Settings = Mapping[str, Any]
@@ -82,7 +84,7 @@ def train(
     base: Layer = preset(config) if isinstance(config, str) else to_plain(config)
     resolved = resolve(base, _layer(settings))
     folder = _temporary_folder() if out is None else Path(out)
-    return start_run(resolved, folder, report or Silent())
+    return start_run(resolved, folder, report or Report())
 
 
 def resume(
@@ -102,7 +104,7 @@ def resume(
         ValueError: If there is no such run, or a setting may not change.
     """
     opened = load_run(run)
-    resume_run(opened, _config(opened, settings), report or Silent())
+    resume_run(opened, _config(opened, settings), report or Report())
     return opened
 
 
@@ -143,11 +145,11 @@ def sample(
     Raises:
         ValueError: If a class does not exist, or the run cannot be used.
     """
-    opened, told = load_run(run), report or Silent()
+    opened, report = load_run(run), report or Report()
     config = _config(opened, settings)
-    images = load_images(config.data, told)
-    labels = torch.tensor(check_classes(classes, images)).repeat(per_class)
-    generated = sample_run(opened, config, images, labels, seed, told)
+    images = load_images(config.data, report)
+    labels = torch.tensor(classes_wanted(classes, images)).repeat(per_class)
+    generated = sample_run(opened, config, images, labels, seed, report)
     return Samples(generated, labels, images.class_names)
 
 
@@ -178,10 +180,36 @@ def evaluate(
     return evaluate_run(
         opened,
         _config(opened, settings),
-        report or Silent(),
+        report or Report(),
         seed=seed,
         inception_weights=inception_weights,
     )
+
+
+def audit(
+    run: Run | str | Path,
+    settings: Settings | None = None,
+    *,
+    by: Literal["run", "crossfit"] = "run",
+    report: Report | None = None,
+) -> Findings:
+    """Find the labels of a run that look wrong; write label_issues.csv and audit.html beside it.
+
+    Args:
+        run: The run or its folder.
+        settings: Changes to its configuration, such as {"data.data_dir": "elsewhere"}.
+        by: "run" takes what training found; "crossfit" trains classifiers, as does "run" where the
+            run's curriculum judges no labels.
+        report: Receives messages and progress; None for silence.
+
+    Returns:
+        The findings: `issue` (N,) bool, `trust.right` (N,) probabilities, `predicted` (N,) int64.
+
+    Raises:
+        ValueError: If the run or its dataset cannot be used.
+    """
+    opened = load_run(run)
+    return audit_run(opened, _config(opened, settings), report or Report(), by=by)[0]
 
 
 def _config(run: Run, settings: Settings | None) -> Config:

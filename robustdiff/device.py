@@ -1,4 +1,4 @@
-"""Which device to compute on, in which precision, with which memory, and whether compiled."""
+"""Device, precision and memory of computations, and whether there is a compiler for them."""
 
 import ctypes
 import os
@@ -26,15 +26,16 @@ def pick_device(name: str) -> torch.device:
 
 
 def set_precision(precision: str, device: torch.device) -> torch.dtype:
-    """Set how products are computed, in the whole process, and return the dtype of the network's.
+    """Set the precision of products in the whole process; return the dtype that networks use.
 
     Args:
-        precision: "fp32", "bf16" or "auto", bf16 only where hardware multiplies in it. But for
-            "fp32", what stays float32 on CUDA (classifiers, mostly) is multiplied in TF32.
+        precision: "fp32", "bf16", or "auto": bf16 where the hardware multiplies in it, else fp32.
+            Unless it is "fp32", CUDA multiplies float32 tensors, such as those of classifiers, in
+            TF32.
         device: Where the network computes.
     """
     torch.backends.cuda.matmul.allow_tf32 = precision != "fp32"
-    torch.backends.cudnn.allow_tf32 = precision != "fp32"  # torch's own default is always
+    torch.backends.cudnn.allow_tf32 = precision != "fp32"  # torch's default is True
     if precision == "auto":
         if device.type == "cuda":
             native = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -45,11 +46,11 @@ def set_precision(precision: str, device: torch.device) -> torch.dtype:
 
 
 def keep_freed_memory() -> None:
-    """Keep freed memory of the CPU for what comes next, in the whole process.
+    """Keep freed CPU memory in the process, for its next allocations.
 
-    Every forward pass frees what the next one asks for. glibc would hand large blocks back to the
-    system each time, and the system clears every page that it gives out again. Other C libraries
-    are left as they are.
+    Every forward pass allocates what the one before has freed. glibc by default returns large
+    blocks to the system each time, and the system clears every page before it gives it out again.
+    Other C libraries keep their defaults.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
@@ -57,14 +58,14 @@ def keep_freed_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def check_compiler(setting: str) -> None:
+def check_compiler(key: str) -> None:
     """Refuse to compile networks where torch.compile finds no C++ compiler.
 
     Raises:
-        ValueError: Naming the setting that asked for it.
+        ValueError: Naming the configuration key that asks for it.
     """
     if not any(map(shutil.which, (os.environ.get("CXX") or "c++", "g++", "clang++"))):
         raise ValueError(
-            f"{setting} needs a C++ compiler (c++, g++ or clang++, or the one that CXX names), "
+            f"{key} needs a C++ compiler (c++, g++ or clang++, or the one that CXX names), "
             "and there is none; leave it false"
         )

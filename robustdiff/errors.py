@@ -10,7 +10,7 @@ class LockedError(OSError):
 
 
 class TakenError(ValueError):
-    """The folder that a new run should get holds something."""
+    """The folder for a new run is not empty."""
 
 
 class DivergedError(RuntimeError):
@@ -18,7 +18,7 @@ class DivergedError(RuntimeError):
 
 
 class LeaderError(RuntimeError):
-    """The first of several processes failed; it says itself why."""
+    """The first of several processes failed; that process reports why."""
 
 
 class PeerError(RuntimeError):

@@ -1,7 +1,7 @@
-"""Many processes that train one model, started by torchrun: who they are, what they agree on.
+"""The processes that torchrun starts to train one model: their parts and what they exchange.
 
 Every process draws the same global batch, because draws are functions of (seed, stream, step,
-sample), and takes every size-th sample of it. Alone, all of this does nothing.
+sample), and takes every size-th sample of it. In a single process all of this does nothing.
 """
 
 import datetime
@@ -24,7 +24,7 @@ from robustdiff.errors import LeaderError, PeerError
 T = TypeVar("T")
 F = TypeVar("F", bound=np.floating[Any])
 
-# Longer than anything that the leader does alone while the others wait.
+# Longer than any work that the leader does alone while the others wait.
 _PATIENCE = datetime.timedelta(hours=2)
 # Whether this process has been one of several.
 _member = False
@@ -46,7 +46,7 @@ class Workers:
 
     @property
     def leader(self) -> bool:
-        """Whether this is the one that writes files and speaks."""
+        """Whether this is the process that writes files and reports."""
         return self.rank == 0
 
     def share(self, items: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ class Workers:
         return items[self.rank :: self.size]
 
     def from_leader(self, work: Callable[[], T]) -> T:
-        """Do something once and tell all processes what came of it.
+        """Call a function in the leader and return its result in all processes.
 
         Args:
             work: Called in the leader alone; its result must be picklable and lie on the CPU.
@@ -63,27 +63,27 @@ class Workers:
             What it returned.
 
         Raises:
-            LeaderError: In the others, if it failed in the leader, where the error is raised as is.
+            LeaderError: In the others, if it failed in the leader, which raises its error as is.
         """
         if self.size == 1:
             return work()
-        told: list[Any] = [None, False]
+        outcome: list[Any] = [None, False]
         error: Exception | None = None
         if self.leader:
             try:
-                told = [work(), True]
+                outcome = [work(), True]
             except Exception as failure:  # noqa: BLE001 raised again below
                 error = failure
-        dist.broadcast_object_list(told, device=torch.device("cpu"))
+        dist.broadcast_object_list(outcome, device=torch.device("cpu"))
         if error is not None:
             raise error
-        result, done = told
+        result, done = outcome
         if not done:
             raise LeaderError("the first process failed")
         return result  # type: ignore[no-any-return]
 
     def leader_first(self, work: Callable[[], T]) -> T:
-        """Do something in every process, after the leader has done it."""
+        """Call a function in every process, in the leader first."""
         done: list[T] = []
         self.from_leader(lambda: done.append(work()))
         return done[0] if done else work()
@@ -105,7 +105,7 @@ class Workers:
         return [int(value) for value in found]
 
     def merged(self, values: NDArray[F]) -> NDArray[F]:
-        """Put together what each process measured.
+        """Merge what the processes have measured.
 
         Args:
             values: Any shape, NaN where this process has measured nothing; no two processes may
@@ -143,7 +143,7 @@ def joined(device: str, *, shard: bool = False) -> Iterator[Workers]:
         The workers.
 
     Raises:
-        ValueError: If there is nobody to share the weights with, or the environment is not as
+        ValueError: If a single process is to shard its weights, or the environment is not as
             torchrun sets it.
         PeerError: If another process is gone.
     """
@@ -165,7 +165,7 @@ def joined(device: str, *, shard: bool = False) -> Iterator[Workers]:
     _member = True
     try:
         store, _, _ = next(rendezvous("env://"))
-        # A restart finds the store of the first start, with the addresses of processes long dead.
+        # After a restart the store still holds the addresses of the first start's processes.
         store = PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
         dist.init_process_group(
             backend, timeout=_PATIENCE, store=store, rank=workers.rank, world_size=size
@@ -189,7 +189,7 @@ def _started() -> int:
 
 
 def refuse_company(command: str) -> None:
-    """Refuse several processes for work that is not shared out; all would write the same files.
+    """Refuse several processes for a command that does not share its work among them.
 
     Raises:
         ValueError: If there are several.

@@ -19,11 +19,13 @@ from torch import Tensor, nn
 from robustdiff.config.layers import resolve
 from robustdiff.config.presets import preset
 from robustdiff.config.sections import Config
-from robustdiff.data.arrays import Images, load_images, to_float
+from robustdiff.data.arrays import Images, to_float
+from robustdiff.data.registry import load_images
 from robustdiff.diffusion.generate import class_labels, generate
 from robustdiff.diffusion.guidance import drop_labels
 from robustdiff.diffusion.model import Model, bind
-from robustdiff.jobs.train import make_task, prepare_labels
+from robustdiff.jobs.assemble import make_task
+from robustdiff.labels.given import prepare_labels
 from robustdiff.progress import Report
 from robustdiff.training.loop import StepDone, train
 from robustdiff.training.state import new_state

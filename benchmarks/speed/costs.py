@@ -13,7 +13,8 @@ from robustdiff.config.names import CurriculumName
 from robustdiff.config.sections import Config, CurriculumConfig
 from robustdiff.data.arrays import Images, LabelledImages
 from robustdiff.diffusion.model import Model
-from robustdiff.jobs.train import make_task, prepare_labels
+from robustdiff.jobs.assemble import make_task
+from robustdiff.labels.given import prepare_labels
 from robustdiff.labels.judge import judge
 from robustdiff.labels.scoring import Probing, class_evidence, prediction_scores
 from robustdiff.progress import Report

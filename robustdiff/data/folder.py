@@ -1,8 +1,8 @@
-"""A folder of images, one folder a class: listed, decoded once, then memory-mapped.
+"""A folder of images, one folder per class: listed, decoded once, then memory-mapped.
 
 DIR/<class>/*.png, or DIR/train/<class>/* and DIR/test/<class>/*. Without a test part, a fifth of
-every class is held out: the files whose names have the smallest digests, so that adding files moves
-few others, and the split does not depend on the seed of a run.
+every class is held out: the files whose names have the smallest digests. So the split does not
+depend on the seed of a run, and few files change sides when others are added.
 """
 
 import hashlib
@@ -67,7 +67,7 @@ def read_folder(root: Path, size: int, report: Report) -> Folder:
     Args:
         root: The folder.
         size: Side in pixels; images are cropped to a square about their centre and resized.
-        report: Told about progress, and about files that are not images.
+        report: Receives progress.
 
     Returns:
         The images that can be read.
@@ -178,7 +178,7 @@ def _read_cache(stem: Path, fingerprint: str) -> tuple[Pixels, list[tuple[str, s
         # Copy on write: torch wants writable memory, and the file must not change.
         images = np.load(stem.with_suffix(".npy"), mmap_mode="c", allow_pickle=False)
         bad = [(str(path), str(reason)) for path, reason in index["bad"]]
-    except Exception:  # noqa: BLE001 of damaged files, which fail in many ways; they are made anew
+    except Exception:  # noqa: BLE001 damaged files fail in many ways; the cache is made anew
         return None
     return (images, bad) if isinstance(images, np.ndarray) else None
 
@@ -231,10 +231,10 @@ def _each(
         except Exception as error:  # noqa: BLE001 decoders of damaged files fail in many ways
             return error
 
-    return list(_told(pool.map(guarded, paths), len(paths), report, task))
+    return list(_counted(pool.map(guarded, paths), len(paths), report, task))
 
 
-def _told(results: Iterable[T], total: int, report: Report, task: str) -> Iterator[T]:
+def _counted(results: Iterable[T], total: int, report: Report, task: str) -> Iterator[T]:
     for done, result in enumerate(results, start=1):
         report.progress(task, done, total)
         yield result

@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old content or the new one, never a part."""
+"""Atomic writing: a reader sees the old content of a file or the new one, never a part."""
 
 import errno
 import glob
@@ -24,7 +24,7 @@ def write_atomic(
         written: Called with the temporary name once it holds everything, before the renaming.
 
     Raises:
-        OSError: If it cannot be written, naming the file; what was there is as it was.
+        OSError: If it cannot be written, naming the file; the old content is unchanged then.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -42,7 +42,7 @@ def write_atomic(
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Name the file in errors of writing, such as a full disk's, which name none."""
+    """Add the file's name to write errors that name no file, such as those of a full disk."""
     try:
         yield
     except OSError as error:
@@ -52,12 +52,15 @@ def named(path: Path) -> Iterator[None]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a renaming last: until then a power failure may bring back the old name."""
+    """Write a folder's entries to disk; before that a power failure may undo a renaming."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # of file systems that cannot
+        if error.errno not in (
+            errno.EINVAL,
+            errno.ENOTSUP,
+        ):  # file systems that cannot sync folders
             raise
     finally:
         os.close(handle)
@@ -74,7 +77,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 def forget_temporaries(folder: Path, name: str) -> None:
-    """Remove what killed writers have left of files; nobody may be writing them now.
+    """Remove the temporary files of killed writers; no process may be writing these files.
 
     Args:
         folder: Of the files; may be missing.

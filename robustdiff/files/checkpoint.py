@@ -1,7 +1,7 @@
 """Checkpoints: tensors and plain numbers only, written atomically, verified before use.
 
-Each `step-N.pt` has a `step-N.json` with its SHA-256, so that damage to one file costs one
-checkpoint, and the one before is used.
+Each `step-N.pt` has a `step-N.json` with its SHA-256. If either is damaged, the checkpoint before
+is used.
 """
 
 import json
@@ -19,7 +19,7 @@ _FORMAT = "robustdiff-checkpoint-1"
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any], step: int) -> None:
-    """Write a checkpoint and forget all but the newest two up to this step.
+    """Write a checkpoint, and delete all but the newest two up to this step.
 
     Args:
         folder: The run's checkpoint folder; made if missing.
@@ -27,7 +27,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any], step: int) -> None:
         step: Step of the state, names the file.
 
     Raises:
-        OSError: If it cannot be written; the earlier checkpoints are as they were.
+        OSError: If it cannot be written; the earlier checkpoints are unchanged then.
     """
     folder.mkdir(exist_ok=True)
     path = folder / f"step-{step:08d}.pt"
@@ -47,7 +47,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any], step: int) -> None:
             raise
         earlier = "; the earlier ones are whole" if _files(folder) else ""
         raise OSError(f"cannot write checkpoint {path}: {cause.strerror}{earlier}") from error
-    # Later ones are of a history that a resumed run has left, or damaged.
+    # Those of later steps are damaged, or of steps that a resumed run makes anew.
     kept = [old for old in _files(folder) if old <= path][:_KEPT]
     for old in folder.glob("step-*"):
         if old.with_suffix(".pt") not in kept:

@@ -1,4 +1,4 @@
-"""Weights as safetensors files with a digest: nothing is executed, no damage goes unseen."""
+"""Weights as safetensors files with a digest: loading executes nothing and detects damage."""
 
 import hashlib
 from collections.abc import Mapping
@@ -25,8 +25,8 @@ def load_weights(path: Path, network: nn.Module) -> None:
     """Load what `save_weights` wrote into a network of the same architecture.
 
     Raises:
-        DamagedError: If the file is missing, damaged, or of another network; the network is as it
-            was then.
+        DamagedError: If the file is missing, damaged, or of another network; the network is
+            unchanged then.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -35,7 +35,7 @@ def load_weights(path: Path, network: nn.Module) -> None:
             recorded = (file.metadata() or {}).get(_DIGEST_KEY)
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         raise DamagedError(f"{path} cannot be read as weights") from error
-    # Earlier versions recorded none for the weights of runs.
+    # Earlier versions recorded no digest for the weights of runs.
     if recorded is not None and recorded != _digest(tensors):
         raise DamagedError(f"{path} is damaged: its SHA-256 is not the recorded one")
     wanted = {name: (value.dtype, value.shape) for name, value in network.state_dict().items()}

@@ -1,4 +1,4 @@
-"""`robustdiff corrupt`: make the labels of a file or a folder wrong, and write down how."""
+"""`robustdiff corrupt`: add noise to the labels of a file or a folder, and record it."""
 
 import csv
 import io
@@ -8,24 +8,25 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from corruptions import NoisyLabels, corrupt, load_matrix, read_labels
+from corruptions import NoisyLabels, read_labels
 from corruptions.arrays import load_array
 from robustdiff.config.sections import DataConfig, NoiseConfig
-from robustdiff.data.arrays import load_images
+from robustdiff.data.registry import load_images
 from robustdiff.files.atomic import write_text
+from robustdiff.labels.given import add_noise
 from robustdiff.progress import Report
 from robustdiff.reports.figures import matrix_figure, write_figure
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSource:
-    """Labels that are to be made wrong.
+    """Labels that noise is to be added to.
 
     Attributes:
         labels: (N,) int64.
         class_names: K names.
-        paths: File of each sample, for a folder of images.
-        features: (N, ...) images in [0, 255], where there are any.
+        paths: File of each sample of a folder of images, else None.
+        features: (N, ...) images in [0, 255], or None.
     """
 
     labels: NDArray[np.int64]
@@ -48,14 +49,17 @@ def open_source(
     Args:
         path: See `corruptions.read_labels`; or a folder, whose training part is taken as
             `--dataset folder` takes it.
-        key: Which labels, in a file with several.
+        key: Name of the labels in a file with several.
         num_classes: K; None for the largest label plus one.
         features: .npy file with the images of a label file, (N, ...) in [0, 255].
-        folder: How a folder is read; its place is `path`.
-        report: Told about progress.
+        folder: Configuration that a folder is read with, but for its place, which is `path`.
+        report: Receives progress and messages.
+
+    Returns:
+        The labels with what belongs to them.
 
     Raises:
-        ValueError: If nothing usable is there.
+        ValueError: If there are no labels, or a file cannot be read.
     """
     if path.is_dir():
         images = load_images(replace(folder, dataset="folder", data_dir=str(path)), report)
@@ -85,18 +89,13 @@ def _load_features(path: Path) -> NDArray[np.generic]:
 
 
 def corrupt_source(source: LabelSource, noise: NoiseConfig, *, seed: int) -> NoisyLabels:
-    """Make the labels of a source wrong; see `corruptions.corrupt`."""
-    return corrupt(
+    """Make the labels of a source wrong; see `robustdiff.labels.given.add_noise`."""
+    return add_noise(
+        noise,
         source.labels,
-        num_classes=len(source.class_names),
-        noise_type=noise.type,
-        rate=noise.rate,
-        seed=seed,
-        mode=noise.mode,
-        class_map=noise.class_map,
         class_names=source.class_names,
-        matrix=None if noise.matrix is None else load_matrix(Path(noise.matrix)),
         features=source.features,
+        seed=seed,
     )
 
 
@@ -105,8 +104,8 @@ def write_labels(folder: Path, source: LabelSource, labels: NoisyLabels) -> None
 
     Args:
         folder: Made if missing.
-        source: Where the labels came from.
-        labels: What became of them.
+        source: The labels before the noise.
+        labels: The labels after it.
 
     Raises:
         ValueError: If the folder already holds labels.

@@ -11,10 +11,12 @@ from torch import Tensor
 from corruptions import NoisyLabels
 from robustdiff.config.layers import to_plain
 from robustdiff.config.sections import Config
-from robustdiff.data.arrays import Images, known_noise, load_images
+from robustdiff.data.arrays import Images
+from robustdiff.data.registry import load_images
 from robustdiff.diffusion.generate import class_labels
 from robustdiff.files.atomic import sha256
 from robustdiff.jobs.sample import sample_run
+from robustdiff.labels.given import known_noise
 from robustdiff.metrics.evaluator import load_or_train
 from robustdiff.metrics.report import Reference, make_reference, measure
 from robustdiff.parallel import ALONE, Workers
@@ -22,6 +24,8 @@ from robustdiff.progress import Report
 from robustdiff.reports.pictures import image_grid, write_png
 from robustdiff.runs.evaluations import save_evaluation
 from robustdiff.runs.folder import Run, open_run
+from robustdiff.runs.history import seconds_spent
+from robustdiff.runs.scores import detect, load_scores
 
 # All runs on a dataset share one evaluator, so its seed is not the run's.
 _EVALUATOR_SEED = 0
@@ -154,7 +158,7 @@ def evaluate_run(
 def _about(run: Run, config: Config, images: Images, labels: NoisyLabels) -> dict[str, Any]:
     """Return what a run is and how long it took, as metrics.json holds it."""
     noise = known_noise(config.data, labels)
-    training, scoring, preparing = run.seconds(min(config.train.batch_size, len(images.train)))
+    seconds = seconds_spent(run, min(config.train.batch_size, len(images.train)))
     return {
         "run": str(run.path),
         "dataset": images.name,
@@ -163,20 +167,20 @@ def _about(run: Run, config: Config, images: Images, labels: NoisyLabels) -> dic
         "curriculum": config.curriculum.name,
         "objective": config.objective.name,
         "seed": config.seed,
-        "training_seconds": training,
-        "scoring_seconds": scoring,
-        "preparing_seconds": preparing,
+        "training_seconds": seconds.training,
+        "scoring_seconds": seconds.scoring,
+        "preparing_seconds": seconds.preparing,
     }
 
 
 def _about_scores(run: Run, labels: NoisyLabels) -> dict[str, Any]:
     """Return what a run's newest scores say about its labels."""
-    trust = run.trust()
-    rounds = [entry for entry in run.history() if "round" in entry]
+    stored = load_scores(run)
+    trust = None if stored is None else stored.trust
     return {
-        "detection": run.detection(labels),
+        "detection": None if stored is None else detect(stored.scores, labels),
         "estimated_noise": None if trust is None or math.isnan(trust.noise) else trust.noise,
-        "temperature": rounds[-1].get("temperature") if rounds else None,
+        "temperature": None if trust is None else trust.temperature,
     }
 
 

@@ -10,18 +10,13 @@ import torch
 from torch import Tensor
 
 from robustdiff.config.sections import Config
-from robustdiff.data.arrays import known_noise, load_images
+from robustdiff.data.registry import load_images
 from robustdiff.device import pick_device
-from robustdiff.diffusion.likelihood import (
-    LOG_SNR_RANGE,
-    Bound,
-    bounds,
-    draw_given,
-    level_shares,
-)
+from robustdiff.diffusion.likelihood import LOG_SNR_RANGE, Bound, bounds, draw_given, level_shares
 from robustdiff.diffusion.noise_levels import log_snr_bounds
 from robustdiff.files.atomic import sha256, write_text
 from robustdiff.jobs.sample import load_model
+from robustdiff.labels.given import known_noise
 from robustdiff.progress import Report
 from robustdiff.runs.folder import Run
 

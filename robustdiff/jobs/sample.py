@@ -1,4 +1,4 @@
-"""What a trained run generates: its model and guidance loaded, images as files."""
+"""Images by a trained run: load its model and guidance, generate, write files."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from robustdiff.classifiers.noisy_image import TimeClassifier, train_time_classifier
 from robustdiff.config.sections import Config
-from robustdiff.data.arrays import Images, LabelledImages, load_images, to_uint8
+from robustdiff.data.arrays import Images, LabelledImages, to_uint8
+from robustdiff.data.registry import load_images
 from robustdiff.device import check_compiler, keep_freed_memory, pick_device, set_precision
 from robustdiff.diffusion.generate import Trajectory, generate, generate_trajectory
 from robustdiff.diffusion.guidance import Guide, autoguidance, classifier_free, classifier_guidance
@@ -109,7 +110,7 @@ GUIDES: dict[str, Callable[[Run, Config, Images, Report], Guide]] = {
 
 
 def make_guide(run: Run, config: Config, images: Images, report: Report) -> Guide:
-    """Load, or train, what the configured guidance takes besides the run's own model.
+    """Load or train what the configured guidance needs besides the run's own model.
 
     Raises:
         ValueError: If the weaker run does not fit.
@@ -134,7 +135,7 @@ def sample_run(
         images: Its dataset, for shapes and classes.
         labels: (M,) int64 classes to generate.
         seed: Seed of the images.
-        report: Told about progress.
+        report: Receives progress.
         workers: Those that share the work; each gets all images.
 
     Returns:
@@ -153,7 +154,7 @@ def sample_run(
         sample=config.sample,
         seed=seed,
         numbers=mine,
-        # The leader trains and writes what guidance takes; the others find it.
+        # The leader trains and saves the classifier of guidance; the others load it.
         guide=workers.leader_first(lambda: make_guide(run, config, images, report)),
         progress=report.stage("sampling"),
     )
@@ -162,19 +163,33 @@ def sample_run(
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """Which images, and what is written about them.
+    """Which images to generate and what to write.
 
     Attributes:
         classes: Classes to generate, None for all.
         per_class: Images of each, at least 1.
         seed: Seed of the images.
-        trajectory: Write the states on the way, too.
+        trajectory: Write the states of all sampling steps, too.
     """
 
     classes: Sequence[int] | None
     per_class: int
     seed: int
     trajectory: bool = False
+
+
+def classes_wanted(classes: Sequence[int] | None, images: Images) -> list[int]:
+    """Return the classes to generate, all for None.
+
+    Raises:
+        ValueError: If the dataset has no such class.
+    """
+    for number in classes or ():
+        if not 0 <= number < images.num_classes:
+            raise ValueError(
+                f"{images.name} has classes 0 to {images.num_classes - 1}, got {number}"
+            )
+    return list(range(images.num_classes)) if classes is None else list(classes)
 
 
 def write_samples(
@@ -189,9 +204,9 @@ def write_samples(
     Args:
         run: The run.
         config: Its configuration; the sample section may differ from the stored one.
-        report: Told about progress.
+        report: Receives progress.
         folder: Made if missing; files of the same names are replaced.
-        wanted: See `Wanted`.
+        wanted: Which images to generate and what to write.
 
     Returns:
         The folder.
@@ -200,12 +215,7 @@ def write_samples(
         ValueError: If a class does not exist or the run's weights cannot be used.
     """
     images = load_images(config.data, report)
-    classes = list(range(images.num_classes)) if wanted.classes is None else list(wanted.classes)
-    for number in classes:
-        if not 0 <= number < images.num_classes:
-            raise ValueError(
-                f"{images.name} has classes 0 to {images.num_classes - 1}, got {number}"
-            )
+    classes = classes_wanted(wanted.classes, images)
     labels = torch.tensor(classes).repeat(wanted.per_class)
     path = None
     if wanted.trajectory:
@@ -239,7 +249,7 @@ def folder_name(number: int, name: str, num_classes: int) -> str:
     """Return a folder name for a class, safe whatever the class is called.
 
     The number comes first, with as many digits as the last class has, so that names differ and
-    their order is that of the classes; of the class's own name, letters, digits, "_" and "-" stay.
+    sort like the classes. Of the class's own name, letters, digits, "_" and "-" stay.
     """
     digits = len(str(num_classes - 1))
     return f"{number:0{digits}d}-{re.sub(r'[^-_a-zA-Z0-9]+', '_', name)[:_LONGEST_NAME]}"

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from robustdiff.config.roles import keys_of
 from robustdiff.config.sections import Config, SampleConfig
-from robustdiff.data.arrays import load_images
+from robustdiff.data.registry import load_images
 from robustdiff.diffusion.samplers import denoiser_calls
 from robustdiff.errors import DamagedError
 from robustdiff.files.atomic import sha256, write_text

@@ -3,7 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustdiff.data.checks import check_labels, check_rows
+from robustdiff.data.checks import check_labels
+from robustdiff.metrics.validation import check_rows
 
 
 def nll(logits: Tensor, labels: Tensor) -> float:

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustdiff.data.checks import check_feature_sets, check_labels, check_rows
+from robustdiff.data.checks import check_labels
+from robustdiff.metrics.validation import check_feature_sets, check_rows
 
 # The usual KID protocol: the mean over 100 subsets of 1,000 samples.
 _KID_SUBSETS = 100

@@ -3,7 +3,7 @@
 import numpy as np
 from torch import Tensor
 
-from robustdiff.data.checks import check_feature_sets
+from robustdiff.metrics.validation import check_feature_sets
 
 # Tree distances are compared squared, so the strict "<" needs room for one rounding.
 _STRICTLY_BELOW = 1 - 1e-12

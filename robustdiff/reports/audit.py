@@ -1,4 +1,4 @@
-"""The practitioner's report on a run's labels: label_issues.csv and audit.html."""
+"""The report on a run's labels, for those who mend them: label_issues.csv and audit.html."""
 
 import base64
 import csv
@@ -9,23 +9,16 @@ from importlib import resources
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from corruptions import NoisyLabels
-from curricula import CURRICULA, TREATMENTS, Trust
-from curricula.scores import treatment_of
-from robustdiff.config.sections import Config
+from curricula import Trust
 from robustdiff.data.arrays import Images
 from robustdiff.files.atomic import write_text
-from robustdiff.labels.crossfit import crossfit
-from robustdiff.labels.judge import by_classes
-from robustdiff.progress import Report
-from robustdiff.runs.folder import Run, detect
-
-Ints = NDArray[np.int64]
+from robustdiff.runs.folder import Run
+from robustdiff.runs.scores import detect
 
 CSV_NAME, PAGE_NAME = "label_issues.csv", "audit.html"
 _SHOWN = 64
@@ -33,18 +26,18 @@ _SHOWN = 64
 
 @dataclass(frozen=True)
 class Findings:
-    """What is said about a run's labels.
+    """What scores say about a run's labels.
 
     Attributes:
         given: (N,) int64 labels as given.
         scores: (N,) floats, high = trusted.
         trust: What follows from them.
-        source: Where they come from, in words.
-        weights: (N,) floats, how much training heeds each given label; None if unknown.
-        in_sample: Whether what judges an image was trained on it and its label.
+        source: Where the scores come from, in words.
+        weights: (N,) floats, the weight of each given label in training; None if unknown.
+        in_sample: Whether the model that scored an image was trained on it and its label.
     """
 
-    given: Ints
+    given: NDArray[np.int64]
     scores: NDArray[np.floating]
     trust: Trust
     source: str
@@ -53,69 +46,27 @@ class Findings:
 
     @cached_property
     def issue(self) -> NDArray[np.bool_]:
-        """Which labels are likely wrong, (N,) bool: another class is likelier, where one knows."""
+        """Which labels are likely wrong, (N,) bool.
+
+        Where the scores know classes: another class is likelier. Else: it is more likely wrong.
+        """
         predicted = self.predicted
         return self.trust.right < 0.5 if predicted is None else predicted != self.given
 
     @cached_property
-    def predicted(self) -> Ints | None:
-        """Likeliest class of each image, (N,) int64; None where no class is known."""
+    def predicted(self) -> NDArray[np.int64] | None:
+        """Likeliest class of each image, (N,) int64; None where the scores know no classes."""
         return None if self.trust.classes is None else self.trust.classes.argmax(axis=1)
-
-
-def stored_findings(run: Run, config: Config, labels: NoisyLabels) -> Findings | None:
-    """Return what training found; None if its curriculum judges no labels."""
-    curriculum = CURRICULA[config.curriculum.name]
-    scores, trust = run.scores(), run.trust()
-    if scores is None or trust is None or curriculum.source in ("none", "random"):
-        return None
-    logged = [entry["temperature"] for entry in run.history() if "temperature" in entry]
-    return Findings(
-        labels.given,
-        scores,
-        trust._replace(temperature=logged[-1] if logged else None),
-        f"curriculum {config.curriculum.name}, last scoring round",
-        _weights(config, trust, labels.given),
-        in_sample=curriculum.source in ("predictions", "classes"),
-    )
-
-
-def _weights(config: Config, trust: Trust, given: Ints) -> NDArray[np.floating]:
-    """Return how much training under such trust heeds each given label, (N,)."""
-    treatment = treatment_of(config.curriculum.name, config.curriculum.treatment)
-    told = TREATMENTS[treatment](trust, given, -1)
-    if told.weights is not None:
-        return told.weights
-    if told.soft is not None:
-        return np.asarray(told.soft[np.arange(len(given)), given])
-    return np.asarray(told.labels == given, dtype=np.float64)
-
-
-def judge_now(images: Images, labels: NoisyLabels, config: Config, report: Report) -> Findings:
-    """Judge the labels by classifiers of images that they were not trained on.
-
-    Raises:
-        ValueError: If a class is never given.
-    """
-    found = crossfit(
-        images.train,
-        torch.from_numpy(labels.given),
-        images.num_classes,
-        seed=config.seed,
-        progress=report.stage("judging the labels"),
-    )
-    scores, trust = by_classes(found.image_classes, found.transition, labels.given)
-    source = "two classifiers, each judging the half it was not trained on"
-    return Findings(labels.given, scores, trust, source)
 
 
 def cleanlab_issues(findings: Findings) -> NDArray[np.bool_]:
     """Return cleanlab's verdict on the same class probabilities, (N,) bool.
 
-    It expects those of the given label, noise and all, so the transition matrix is put back in.
+    cleanlab expects the probabilities of the noisy label, so those of the class are multiplied by
+    the transition matrix.
 
     Raises:
-        ValueError: If cleanlab is not installed, or the findings know no classes.
+        ValueError: If cleanlab is not installed, or there are no class probabilities.
     """
     try:
         from cleanlab.filter import find_label_issues
@@ -148,12 +99,12 @@ def write_audit(
     Args:
         run: The run.
         images: Its dataset.
-        labels: Its labels; where some are known to be wrong, both files tell the truth, too.
-        findings: What is said about them.
+        labels: Its labels; if some are known to be wrong, both files show the clean ones, too.
+        findings: What scores say about them.
         use_cleanlab: Add a column with cleanlab's verdict.
 
     Returns:
-        Estimated noise and number of issues, and cleanlab's number if asked for.
+        "estimated_noise", the number of "issues", and that of "cleanlab_issues" if asked for.
 
     Raises:
         ValueError: If cleanlab is asked for and cannot be used.
@@ -185,7 +136,7 @@ def issue_columns(images: Images, labels: NoisyLabels, findings: Findings) -> di
         "is_label_issue": issue,
         "label_quality": findings.trust.right,
         "given_label": given,
-        # Without classes: the label if it is trusted, else nothing.
+        # Where the scores know no classes: the label if it is trusted, else nothing.
         "predicted_label": np.where(issue, None, given) if predicted is None else predicted,  # type: ignore[call-overload]
         "sample_weight": (~issue).astype(np.float64)
         if findings.weights is None
@@ -204,7 +155,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 whatever a column holds
 
 def audit_page(run: Run, images: Images, labels: NoisyLabels, findings: Findings) -> str:
     """Return one self-contained HTML page; names are escaped, and it loads nothing."""
-    # Not at the top: every training imports this module, and these take a third of a second.
+    # Imported here because every training imports this module, and these take a third of a second.
     from jinja2 import Environment
 
     from robustdiff.reports.figures import figure_png, matrix_figure, score_figure

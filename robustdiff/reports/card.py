@@ -1,14 +1,15 @@
-"""The card of a run: a README.md that says what was trained, on what labels, with what result."""
+"""The card of a run, README.md: what was trained, on which labels, with which result."""
 
 import shlex
 from importlib.metadata import version
 
 from corruptions import NoisyLabels
 from robustdiff.config.sections import Config
-from robustdiff.data.arrays import known_noise
 from robustdiff.files.atomic import write_text
+from robustdiff.labels.given import known_noise
 from robustdiff.reports.markdown import plain_text
 from robustdiff.runs.folder import Run
+from robustdiff.runs.history import seconds_spent
 
 
 def write_card(
@@ -23,7 +24,7 @@ def write_card(
     """Write the card.
 
     Args:
-        run: Where.
+        run: The run.
         config: The run's configuration.
         labels: Its labels.
         detected: Detection metrics of the final scores, None where there are none.
@@ -64,8 +65,8 @@ def _noise(config: Config, labels: NoisyLabels, estimated: float | None) -> str:
 
 
 def time_spent(run: Run, config: Config, num_samples: int) -> str:
-    """Say how long training took, and what the rest added."""
-    training, *rest = run.seconds(min(config.train.batch_size, num_samples))
+    """Return how long training took, and scoring and preparation if there were any, in words."""
+    training, *rest = seconds_spent(run, min(config.train.batch_size, num_samples))
     whole = training + sum(rest)
     parts = [
         f"{name} {seconds:.1f} s ({seconds / whole:.0%} of all)"

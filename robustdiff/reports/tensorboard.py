@@ -1,7 +1,7 @@
 """What a run shows in TensorBoard: the loss, the samples, and the scores of every image.
 
-Wrong labels are shown apart from right ones where noise was injected, so that they are known. This
-is for the reader only; nothing here feeds back into training.
+Where noise was injected, wrong labels are known and shown apart from right ones. Training reads
+none of this.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from robustdiff.reports.pictures import image_grid
-from robustdiff.runs.folder import label_quality
+from robustdiff.runs.scores import label_quality
 
 _SHOWN = 40
 _BINS = np.linspace(0, 1, 51)

@@ -1,4 +1,4 @@
-"""Run folders: where each file lies, how one is made, found and read back."""
+"""Run folders: where each file lies, the lock, how a folder is made and found."""
 
 import datetime
 import fcntl
@@ -8,28 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from corruptions import NoisyLabels
-from curricula import Trust
 from robustdiff.config.layers import read_layer, resolve, to_plain
 from robustdiff.config.sections import Config
 from robustdiff.data.arrays import images_digest
 from robustdiff.errors import DamagedError, LockedError, TakenError
-from robustdiff.files.atomic import forget_temporaries, named, write_atomic, write_text
+from robustdiff.files.atomic import forget_temporaries, named, write_text
 from robustdiff.files.weights import load_weights, save_weights
-from robustdiff.metrics.detection import detection
-from robustdiff.parallel import started_by_torchrun
 
 DEFAULT_ROOT = Path("runs")
-# Fields of Trust that scores.npz holds where the score knows the classes.
-_CLASS_PARTS = ("classes", "image_classes", "transition")
-# What training alone writes, under its lock.
+# Files that only training writes, under the run's lock.
 _OF_TRAINING = (
     "config.json",
     "labels.npz",
@@ -62,7 +53,7 @@ class Run:
 
     @property
     def scores_file(self) -> Path:
-        """Newest per-sample scores."""
+        """Newest score of each sample, see `robustdiff.runs.scores`."""
         return self.path / "scores.npz"
 
     @property
@@ -72,7 +63,7 @@ class Run:
 
     @property
     def history_file(self) -> Path:
-        """One JSON object per logged step."""
+        """What training logged, see `robustdiff.runs.history`."""
         return self.path / "metrics.jsonl"
 
     @property
@@ -124,9 +115,9 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from training this run meanwhile; ends with the process, too.
+        """Keep other processes from training this run inside the block; a killed process unlocks.
 
-        What a killed process has left half-written is removed.
+        Temporary files that a killed process has left are removed.
 
         Raises:
             LockedError: If another process trains it.
@@ -142,7 +133,7 @@ class Run:
             yield
 
     def check_images(self, images: Tensor) -> None:
-        """Refuse other training images than before; remember them if there are none yet.
+        """Refuse other training images than those of the start; at the start, record them.
 
         Args:
             images: (N, C, H, W) uint8.
@@ -178,101 +169,6 @@ class Run:
         """Write the averaged weights atomically."""
         save_weights(self.weights_file, network)
 
-    def save_scores(
-        self, scores: NDArray[np.floating], trust: Trust, label_used: NDArray[np.bool_]
-    ) -> None:
-        """Write per-sample scores, what follows from them, and whether training used the label."""
-        content = {
-            "index": np.arange(len(scores)),
-            "score": scores,
-            "label_quality": label_quality(scores),
-            "label_right": trust.right,
-            "estimated_noise": np.float64(trust.noise),
-            "label_used": label_used,
-        }
-        for name in _CLASS_PARTS:
-            value = getattr(trust, name)
-            if value is not None:
-                content[name] = value.astype(np.float32)
-        write_atomic(self.scores_file, lambda file: np.savez(file, **content))  # type: ignore[arg-type]
-
-    def scores(self) -> NDArray[np.floating] | None:
-        """Read the newest scores, (N,) floats; None if the run made none."""
-        content = self._stored_scores()
-        return None if content is None else content["score"]
-
-    def trust(self) -> Trust | None:
-        """Read what the newest scores say about the labels; None if the run made none."""
-        content = self._stored_scores()
-        if content is None:
-            return None
-        known = {name: content[name] for name in _CLASS_PARTS if name in content}
-        return Trust(content["label_right"], float(content["estimated_noise"]), **known)
-
-    def _stored_scores(self) -> dict[str, Any] | None:
-        """Read scores.npz; its zip archive has a checksum for every array.
-
-        Raises:
-            DamagedError: If it is damaged or something else.
-        """
-        path = self.scores_file
-        if not path.exists():
-            return None
-        try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                content = dict(archive)
-                one = content["score"].shape
-                if len(one) != 1 or content["label_right"].shape != one:
-                    raise ValueError("not one score a sample")
-                float(content["estimated_noise"])
-        except Exception as error:  # damaged archives fail in many ways
-            raise DamagedError(f"scores of run {self.path}: {path.name} is damaged") from error
-        return content
-
-    def history(self) -> list[dict[str, Any]]:
-        """Return what was logged; half a line, from a process killed while writing, is left out.
-
-        Raises:
-            DamagedError: If metrics.jsonl is something else than a file.
-        """
-        if not self.history_file.exists():
-            return []
-        if not self.history_file.is_file():  # a pipe would be waited for
-            raise DamagedError(f"log of run {self.path}: {self.history_file.name} is not a file")
-        entries = []
-        for line in self.history_file.read_text(errors="replace").splitlines():
-            with suppress(ValueError):
-                entries.append(json.loads(line))
-        return [entry for entry in entries if isinstance(entry, dict) and "step" in entry]
-
-    def seconds(self, batch_size: int) -> tuple[float, float, float]:
-        """Return the time of all training steps, of all scoring rounds, and of the preparation."""
-        entries = self.history()
-        before, training = 0, 0.0
-        for entry in entries:
-            if "images_per_second" in entry:
-                training += (entry["step"] - before) * batch_size / entry["images_per_second"]
-                before = entry["step"]
-        scoring = sum(entry.get("scoring_seconds", 0.0) for entry in entries)
-        return training, scoring, sum(entry.get("preparing_seconds", 0.0) for entry in entries)
-
-    def detection(self, labels: NoisyLabels) -> dict[str, float] | None:
-        """Compare the newest scores with the labels' truth; None if there is nothing to tell."""
-        scores = self.scores()
-        return None if scores is None else detect(scores, labels)
-
-
-def detect(scores: NDArray[np.floating], labels: NoisyLabels) -> dict[str, float] | None:
-    """Return how well scores, (N,) high = trusted, find the wrong labels; see `detection`."""
-    return detection(torch.from_numpy(scores), torch.from_numpy(labels.flipped))
-
-
-def label_quality(scores: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the rank of each score divided by N, (N,) in (0, 1]; lower is more suspect."""
-    ranks = np.empty(len(scores))
-    ranks[np.argsort(scores, kind="stable")] = np.arange(1, len(scores) + 1)
-    return ranks / len(scores)
-
 
 def default_path(config: Config) -> Path:
     """Return runs/<what and when> for a new run, in the working directory."""
@@ -284,22 +180,11 @@ def default_path(config: Config) -> Path:
     return DEFAULT_ROOT / "-".join(parts)
 
 
-def restarted_run(path: Path, config: Config) -> Run | None:
-    """Return the run that torchrun's restart should go on with, None if this is a first start.
-
-    torchrun repeats the command of a first start, with the same --out.
-    """
-    run = Run(path)
-    if not started_by_torchrun() or not run.config_file.exists() or run.config() != config:
-        return None
-    return run
-
-
 def create_run(path: Path | None, config: Config, labels: NoisyLabels) -> Run:
     """Make a run's folder with its configuration and labels.
 
     Args:
-        path: The folder, missing, empty, or left by a process killed in this function; None for a
+        path: The folder: missing, empty, or left by a process killed in this function; None for a
             new one under runs/.
         config: The run's configuration.
         labels: Its labels.
@@ -314,20 +199,20 @@ def create_run(path: Path | None, config: Config, labels: NoisyLabels) -> Run:
             raise _taken(path)
         path.mkdir(parents=True, exist_ok=True)
     with run.locked():
-        # Once more: of two processes that want the same folder, the other may be done.
+        # Again under the lock: another process may have made a run here since the first check.
         if not _is_free(run.path):
             raise _taken(run.path)
         run.samples.mkdir(exist_ok=True)
         run.tensorboard.mkdir(exist_ok=True)
         with named(run.labels_file):
             labels.save(run.labels_file)
-        # Last, because a folder with a configuration counts as a run.
+        # Last, because a folder with config.json counts as a run.
         run.save_config(config)
     return run
 
 
 def _is_free(path: Path) -> bool:
-    """Return whether a folder holds nothing but what comes before a run's configuration."""
+    """Return whether a folder holds nothing but what `create_run` writes before config.json."""
     if not path.is_dir():
         return False
     names = {entry.name for entry in path.iterdir() if entry.suffix != ".tmp"}
@@ -342,7 +227,7 @@ def _taken(path: Path) -> TakenError:
 
 
 def _new_folder(path: Path) -> Run:
-    """Make a folder of this name, or with a number after it: runs may start in the same second."""
+    """Make a folder of this name; a number follows it if another run started in that second."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for number in itertools.count(1):
         free = path if number == 1 else path.with_name(f"{path.name}-{number}")
@@ -356,7 +241,7 @@ def open_run(path: Path | None) -> Run:
     """Return an existing run.
 
     Args:
-        path: Its folder; None, or the name "latest", for the newest run under runs/.
+        path: Its folder; None or "latest" for the newest run under runs/.
 
     Raises:
         ValueError: If there is none.

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import TINY, call
 from PIL import Image
-from robustdiff.cli.app import main
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -18,18 +18,15 @@ from robustdiff.config.layers import resolve
 from robustdiff.config.presets import DEFAULT_PRESETS, preset, presets
 from robustdiff.metrics import evaluator
 from robustdiff.runs.folder import Run
+from robustdiff.runs.history import read_history, seconds_spent
 from robustdiff.training import loop as module
 
-TINY = [
-    "--set=model.channels=[8]",
-    "--set=model.time_size=8",
+SHORT = [
+    *TINY,
     "--set=train.batch_size=64",
     "--set=train.log_every=2",
     "--set=train.checkpoint_every=4",
-    "--set=curriculum.warmup=0",
     "--set=curriculum.score_every=1",
-    "--set=curriculum.probes=1",
-    "--set=sample.steps=2",
     "--precision=fp32",
 ]
 
@@ -39,17 +36,8 @@ def _inside(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def call(*words):
-    """Run the command line; return its exit code."""
-    try:
-        main([str(word) for word in words])
-    except SystemExit as done:
-        return done.code or 0
-    return 0
-
-
 def train(out, *words):
-    return call("train", "--noise=0.3", "--steps=24", *TINY, f"--out={out}", *words)
+    return call("train", "--noise=0.3", "--steps=24", *SHORT, f"--out={out}", *words)
 
 
 def test_train_eval_and_sample(capsys):
@@ -153,7 +141,7 @@ def start(*words):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_stopped_run_resumes_to_the_same_weights(number, code):
-    words = ("train", "--noise=0.3", "--curriculum=pmi", "--steps=60", *TINY)
+    words = ("train", "--noise=0.3", "--curriculum=pmi", "--steps=60", *SHORT)
     process = start(*words, "--out=runs/stopped")
     while not Path("runs/stopped/metrics.jsonl").exists():
         assert process.poll() is None, process.stderr.read()
@@ -208,7 +196,7 @@ def test_a_configuration_edited_behind_our_back_is_refused(capsys):
 
 
 def test_dry_run_writes_nothing(capsys, tmp_path):
-    assert call("train", "--dry-run", *TINY) == 0
+    assert call("train", "--dry-run", *SHORT) == 0
     assert "nothing was written" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
@@ -243,7 +231,7 @@ def test_epochs_replace_the_presets_steps():
 
 
 def test_plain_output_has_no_control_characters():
-    process = start("train", "--steps=2", *TINY, "--out=runs/plain")
+    process = start("train", "--steps=2", *SHORT, "--out=runs/plain")
     _, said = process.communicate(timeout=60)
     assert process.returncode == 0, said
     assert "\x1b" not in said
@@ -376,7 +364,7 @@ def test_study_then_compare(capsys):
     Path("grid.toml").write_text(study.replace("steps = 24", "steps = 26"))
     assert call("study", "grid.toml", "--part=1/3") == 0
     first = Run(Path("runs/grid/clean/plain/s0"))
-    assert first.config().train.steps == first.history()[-1]["step"] == 26
+    assert first.config().train.steps == read_history(first)[-1]["step"] == 26
     capsys.readouterr()
     assert call("study", "grid.toml", "--dry-run") == 0
     listed = capsys.readouterr().out
@@ -435,8 +423,8 @@ def test_preparation_is_no_training_time(monkeypatch):
     monkeypatch.setattr(module, "make_mixture", slow)
     assert train("runs/tdsm", "--objective=tdsm-class") == 0
     run = Run(Path("runs/tdsm"))
-    assert [entry["step"] for entry in run.history()][:2] == [0, 2]
-    training, scoring, preparing = run.seconds(64)
+    assert [entry["step"] for entry in read_history(run)][:2] == [0, 2]
+    training, scoring, preparing = seconds_spent(run, 64)
     assert training < 1e6 < preparing
     assert scoring == 0
     assert "(100% of all)" in (run.path / "README.md").read_text()
@@ -445,7 +433,7 @@ def test_preparation_is_no_training_time(monkeypatch):
     assert figures["training_seconds"] == training
     assert figures["preparing_seconds"] == preparing
     assert call("train", "--resume=runs/tdsm", "--steps=26") == 0
-    assert [entry["step"] for entry in run.history()].count(0) == 1
+    assert [entry["step"] for entry in read_history(run)].count(0) == 1
 
 
 def test_the_temperature_of_the_posterior_and_the_time_of_scoring_are_kept(capsys, monkeypatch):
@@ -455,7 +443,7 @@ def test_the_temperature_of_the_posterior_and_the_time_of_scoring_are_kept(capsy
     run = Run(Path("runs/margin"))
     assert call("eval", "runs/margin", "--num-samples=40") == 0
     figures = json.loads(run.metrics_file.read_text())
-    last = run.history()[-1]
+    last = read_history(run)[-1]
     assert figures["temperature"] == last["temperature"] > 0
     spent = (
         f"training {figures['training_seconds']:.1f} s, scoring {figures['scoring_seconds']:.1f} s"
@@ -475,7 +463,7 @@ def test_the_truth_about_a_folder_is_not_known():
         pixels = rng.integers(0, 128, (8, 8, 3)) + 127 * (number % 2)
         Image.fromarray(pixels.astype(np.uint8)).save(path)
     words = ["--dataset=folder", "--data-dir=photos", "--image-size=8", "--curriculum=pmi"]
-    short = [*TINY, "--set=train.batch_size=8", "--steps=8", "--set=model.patch_size=2"]
+    short = [*SHORT, "--set=train.batch_size=8", "--steps=8", "--set=model.patch_size=2"]
     for name, rate, known in (("as it is", 0, False), ("worse", 0.25, True)):
         run = Run(Path("runs") / name)
         assert call("train", *words, *short, f"--noise={rate}", f"--out={run.path}") == 0

@@ -7,31 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import TINY, call
 from PIL import Image
-from robustdiff.cli.app import main
 
-TINY = [
-    "--steps=4",
-    "--set=model.channels=[8]",
-    "--set=model.time_size=8",
-    "--set=curriculum.warmup=0",
-    "--set=curriculum.probes=1",
-    "--set=sample.steps=2",
-]
+SHORT = [*TINY, "--steps=4"]
 
 
 @pytest.fixture(autouse=True)
 def _inside(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-def call(*words):
-    try:
-        main([str(word) for word in words])
-    except SystemExit as done:
-        return done.code or 0
-    return 0
 
 
 def photos(root, names=("ant", "<b>bee")):
@@ -45,7 +30,7 @@ def photos(root, names=("ant", "<b>bee")):
 
 def test_labels_are_corrupted_written_and_trained_from(capsys):
     from robustdiff.config.sections import DataConfig
-    from robustdiff.data.arrays import load_images
+    from robustdiff.data.registry import load_images
     from robustdiff.progress import Report
 
     np.save("y.npy", load_images(DataConfig(), Report()).train_labels.numpy())
@@ -66,7 +51,7 @@ def test_labels_are_corrupted_written_and_trained_from(capsys):
     assert call("corrupt", "y.npy", "--out=n") == 2
     assert "already holds labels" in capsys.readouterr().err
 
-    assert call("train", "--labels=n/labels.npz", "--curriculum=pmi", "--out=runs/a", *TINY) == 0
+    assert call("train", "--labels=n/labels.npz", "--curriculum=pmi", "--out=runs/a", *SHORT) == 0
     assert "30.0% pairflip label noise" in capsys.readouterr().err
     with np.load("runs/a/labels.npz") as used, np.load("n/labels.npz") as made:
         assert str(used["description"]) == str(made["description"])
@@ -77,7 +62,7 @@ def test_labels_are_corrupted_written_and_trained_from(capsys):
 def test_a_folder_of_images_trains_evaluates_and_is_corrupted(capsys):
     photos("photos")
     words = ("--dataset=folder", "--data-dir=photos", "--image-size=8")
-    assert call("train", *words, "--curriculum=pmi", "--out=runs/plain", *TINY) == 0
+    assert call("train", *words, "--curriculum=pmi", "--out=runs/plain", *SHORT) == 0
     assert "32 folder images, labels as they are" in capsys.readouterr().err
     assert call("eval", "--json") == 0
     result = json.loads(capsys.readouterr().out)
@@ -94,7 +79,7 @@ def test_a_folder_of_images_trains_evaluates_and_is_corrupted(capsys):
         row = next(csv.DictReader(file))
     assert set(row) == {"index", "path", "given_label", "true_label", "flipped"}
     assert Path("photos", row["path"]).exists()
-    assert call("train", *words, "--labels=n/labels.npz", "--out=runs/noisy", *TINY) == 0
+    assert call("train", *words, "--labels=n/labels.npz", "--out=runs/noisy", *SHORT) == 0
 
 
 class Hostile:

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from robustdiff.cli.app import main
+from commands import call
 from robustdiff.cli.console import plain, printable
 
 from corruptions import NoisyLabels, corrupt, read_labels
 from robustdiff.classifiers.noisy_image import TimeClassifier
 from robustdiff.config.layers import resolve
-from robustdiff.data.arrays import load_images
+from robustdiff.data.registry import load_images
 from robustdiff.errors import DamagedError
 from robustdiff.files.atomic import sha256
 from robustdiff.files.checkpoint import load_checkpoint
@@ -27,6 +27,7 @@ from robustdiff.reports.card import write_card
 from robustdiff.reports.compare import COLUMNS, GAP, Row, markdown
 from robustdiff.reports.markdown import plain_text
 from robustdiff.runs.folder import Run, create_run
+from robustdiff.runs.scores import load_scores
 from robustdiff.training.task import build_network
 
 ROOT = Path(__file__).parents[2]
@@ -41,14 +42,6 @@ class Malicious:
 @pytest.fixture(autouse=True)
 def _inside(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-
-def call(*words):
-    try:
-        main([str(word) for word in words])
-    except SystemExit as left:
-        return left.code
-    return 0
 
 
 @pytest.fixture
@@ -103,7 +96,7 @@ def test_a_pickle_in_the_place_of_a_file_of_a_run_is_refused(run, name, form, ca
         path.with_suffix(".json").write_text(json.dumps(digest))
     if name == "scores.npz":
         with pytest.raises(DamagedError):
-            run.scores()
+            load_scores(run)
     else:
         assert call(*READ[name]) in (1, 2)
         assert capsys.readouterr().err.splitlines()[-1].startswith("robustdiff: ")

@@ -7,11 +7,13 @@ import warnings
 
 import numpy as np
 import pytest
-from robustdiff.cli.app import main
+from commands import TINY, call
 
 from robustdiff.errors import DamagedError
 from robustdiff.files.checkpoint import load_checkpoint
 from robustdiff.runs.folder import Run
+from robustdiff.runs.history import seconds_spent
+from robustdiff.runs.scores import load_scores
 from robustdiff.training.task import build_network
 
 # Where damage differs in kind: beginning, headers, data, directory, last byte.
@@ -31,20 +33,11 @@ READERS = {
 def whole(tmp_path_factory):
     """A finished run and its evaluation."""
     folder = tmp_path_factory.mktemp("whole")
-    words = ["--noise=0.3", "--curriculum=pmi", "--set=model.channels=[8]", "--steps=8"]
-    words += ["--set=model.time_size=8", "--set=sample.steps=1", "--set=train.log_every=2"]
-    words += ["--precision=fp32", "--set=curriculum.warmup=0", "--set=curriculum.probes=1"]
+    words = [*TINY, "--noise=0.3", "--curriculum=pmi", "--steps=8", "--precision=fp32"]
+    words += ["--set=sample.steps=1", "--set=train.log_every=2"]
     assert call("train", *words, "--checkpoint-every=4", f"--out={folder / 'run'}") == 0
     assert call("eval", folder / "run", "--num-samples=40") == 0
     return folder / "run"
-
-
-def call(*words):
-    try:
-        main([str(word) for word in words])
-    except SystemExit as left:
-        return left.code
-    return 0
 
 
 def contents(run):
@@ -52,15 +45,15 @@ def contents(run):
     config, labels = run.config(), run.labels()
     network = build_network(config.model, (1, 8, 8), 10, config.seed)
     run.load_weights(network)
-    trust = run.trust()
+    scores, trust = load_scores(run)
     return {
         "config": config,
         "labels": labels.sha256,
-        "scores": run.scores().tolist(),
+        "scores": scores.tolist(),
         "right": trust.right.tolist(),
         "noise": trust.noise,
         "weights": [value.tolist() for value in network.state_dict().values()],
-        "seconds": run.seconds(128),
+        "seconds": seconds_spent(run, 128),
     }
 
 

@@ -1,21 +1,18 @@
 """Damage, full disks and other processes: one checkpoint at most is lost, never the run."""
 
 import errno
-import json
 import os
 import stat
 
 import numpy as np
 import pytest
 import torch
-from robustdiff.cli.app import main
+from commands import TINY, call
 from safetensors.torch import load_file
 
-from robustdiff.config.layers import resolve
 from robustdiff.errors import DamagedError
 from robustdiff.files.atomic import write_atomic
 from robustdiff.files.checkpoint import load_checkpoint, save_checkpoint
-from robustdiff.runs.folder import Run
 
 
 def state(step):
@@ -136,16 +133,8 @@ def test_a_full_disk_leaves_the_earlier_checkpoints(tmp_path, monkeypatch, left)
 
 
 def test_a_run_on_a_full_disk_says_so_and_goes_on_later(tmp_path, monkeypatch, capsys):
-    def train(*words):
-        try:
-            main(["train", *words])
-        except SystemExit as left:
-            return left.code
-        return 0
-
-    words = ["--steps=8", "--set=model.channels=[8]", "--set=model.time_size=8"]
-    words += ["--checkpoint-every=2", "--set=sample.steps=2", "--precision=fp32"]
-    assert train(*words, f"--out={tmp_path / 'straight'}") == 0
+    words = ["train", *TINY, "--steps=8", "--checkpoint-every=2", "--precision=fp32"]
+    assert call(*words, f"--out={tmp_path / 'straight'}") == 0
     written = []
 
     def full(path, write, **rest):
@@ -156,30 +145,13 @@ def test_a_run_on_a_full_disk_says_so_and_goes_on_later(tmp_path, monkeypatch, c
 
     with monkeypatch.context() as patch:
         patch.setattr("robustdiff.files.checkpoint.write_atomic", full)
-        assert train(*words, f"--out={tmp_path / 'full'}") == 1
+        assert call(*words, f"--out={tmp_path / 'full'}") == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("robustdiff: cannot write checkpoint")
     assert "No space left on device; the earlier ones are whole" in said
-    assert train(f"--resume={tmp_path / 'full'}") == 0
+    assert call("train", f"--resume={tmp_path / 'full'}") == 0
     one, other = (load_file(tmp_path / n / "model.safetensors") for n in ("straight", "full"))
     assert all((one[name] == other[name]).all() for name in one)
-
-
-def test_two_processes_do_not_train_one_run(tmp_path):
-    run = Run(tmp_path)
-    said = pytest.raises(OSError, match="being trained by another process")
-    with run.locked(), said, run.locked():
-        pass
-    with run.locked():
-        pass
-
-
-def test_a_resumed_run_remembers_its_new_length(tmp_path):
-    run = Run(tmp_path)
-    run.save_config(resolve({"train": {"steps": 5}}))
-    run.save_config(resolve({"train": {"steps": 9}}))
-    assert json.loads(run.config_file.read_text())["train"]["steps"] == 9
-    assert run.config().train.steps == 9
 
 
 def test_atomic_writes_keep_the_old_content_when_they_fail(tmp_path):

@@ -1,6 +1,5 @@
-"""Evaluations killed, losses that turn to NaN, clocks that jump, runs that start together."""
+"""Evaluations killed, losses that turn to NaN, clocks that jump, full disks, stops anywhere."""
 
-import json
 import os
 import random
 import shutil
@@ -11,24 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import TINY, attempt, call, outcome
 from PIL import Image
-from robustdiff.cli.app import main
-from safetensors.torch import load_file
 
-from corruptions import corrupt
-from robustdiff.config.layers import resolve
-from robustdiff.data import arrays as data
 from robustdiff.jobs import evaluate
 from robustdiff.jobs import sample as samples
 from robustdiff.jobs import train as experiment
-from robustdiff.runs import folder as runs
-from robustdiff.runs.folder import Run, create_run
+from robustdiff.runs.folder import Run
 from robustdiff.training.rounds import RoundDone
 
-TINY = [
-    "--noise=0.3", "--curriculum=pmi", "--steps=12", "--precision=fp32",
-    "--set=model.channels=[8]", "--set=model.time_size=8", "--set=train.batch_size=64",
-    "--set=train.log_every=3", "--set=curriculum.warmup=0", "--set=curriculum.probes=1",
+WORDS = [
+    *TINY, "--noise=0.3", "--curriculum=pmi", "--steps=12", "--precision=fp32",
+    "--set=train.batch_size=64", "--set=train.log_every=3",
     "--set=sample.steps=1", "--set=sample.batch_size=8",
 ]  # fmt: skip
 
@@ -38,29 +31,10 @@ def _inside(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def call(*words):
-    try:
-        main([str(word) for word in words])
-    except SystemExit as left:
-        return left.code
-    return 0
-
-
-def attempt(processes, words, seconds=None):
-    """Run a command, and kill it after some seconds; return its exit code."""
-    process = processes.Process(target=main, args=(words,))
-    process.start()
-    process.join(seconds)
-    if process.is_alive():
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-    return process.exitcode
-
-
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_killed_evaluation_leaves_the_run_and_its_earlier_result(processes, kills):
-    assert call("train", *TINY, "--out=run") == 0
+    assert call("train", *WORDS, "--out=run") == 0
     words = ["eval", "run", "--num-samples=100"]
     # While the evaluator is trained; nothing is there yet.
     assert attempt(processes, words, 1.5) == -signal.SIGKILL
@@ -79,16 +53,6 @@ def test_a_killed_evaluation_leaves_the_run_and_its_earlier_result(processes, ki
         # Killed after its end, it may have written the new one: whole.
         assert file.read_text() in ((result, other) if code else (other,))
     assert call("train", "--resume=run", "--steps=14") == 0
-
-
-def outcome(run):
-    """What must not depend on interruptions."""
-    timing = ("images_per_second", "scoring_seconds")
-    history = [
-        {key: value for key, value in json.loads(line).items() if key not in timing}
-        for line in (run / "metrics.jsonl").read_text().splitlines()
-    ]
-    return load_file(run / "model.safetensors"), history
 
 
 def spoil(where, state, batch, weights):
@@ -119,7 +83,7 @@ def spoil(where, state, batch, weights):
 def test_a_nan_stops_training_and_the_last_checkpoint_is_good(
     where, step, said, monkeypatch, capsys
 ):
-    words = ["train", *TINY, "--checkpoint-every=3"]
+    words = ["train", *WORDS, "--checkpoint-every=3"]
     assert call(*words, "--out=straight") == 0
     real = experiment.train
 
@@ -152,7 +116,7 @@ def test_a_nan_stops_training_and_the_last_checkpoint_is_good(
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_stop_right_after_a_round_keeps_its_line(number, monkeypatch):
-    words = ["train", *TINY, "--set=curriculum.score_every=1", "--steps=40"]
+    words = ["train", *WORDS, "--set=curriculum.score_every=1", "--steps=40"]
     assert call(*words, "--out=straight") == 0
     real = experiment.train
 
@@ -185,7 +149,9 @@ def test_a_clock_that_jumps_moves_no_checkpoint(jump, monkeypatch):
         monkeypatch.setattr(time, "time", lambda: jumped)
 
     monkeypatch.setattr(experiment, "save_checkpoint", note)
-    assert call("train", *TINY, "--checkpoint-every=4", "--checkpoint-minutes=60", "--out=run") == 0
+    assert (
+        call("train", *WORDS, "--checkpoint-every=4", "--checkpoint-minutes=60", "--out=run") == 0
+    )
     assert saved == [4, 8, 12]
 
 
@@ -195,83 +161,13 @@ def test_checkpoints_come_by_the_minute(monkeypatch):
         experiment, "save_checkpoint", lambda folder, state, step: saved.append(step)
     )
     monkeypatch.setattr(experiment.time, "monotonic", lambda: start + 60.0 * next(minutes))
-    assert call("train", *TINY, "--checkpoint-minutes=2", "--out=run") == 0
+    assert call("train", *WORDS, "--checkpoint-minutes=2", "--out=run") == 0
     assert len(saved) > 3
-
-
-class Stopped(runs.datetime.datetime):
-    """A clock that stands still."""
-
-    @classmethod
-    def now(cls, tz=None):
-        return cls(2026, 1, 2, 3, 4, 5)
-
-
-def test_runs_that_start_in_the_same_second_have_their_own_folders(monkeypatch):
-    monkeypatch.setattr(runs.datetime, "datetime", Stopped)
-    config, labels = resolve(), corrupt(np.arange(20) % 2, num_classes=2)
-    made = [create_run(None, config, labels).path.name for _ in range(3)]
-    assert made[0] == "20260102-030405-digits-clean-uniform-s0"
-    assert made[1:] == [f"{made[0]}-2", f"{made[0]}-3"]
-
-
-def test_one_of_two_that_want_the_same_folder_gets_it(tmp_path):
-    config, labels = resolve(), corrupt(np.arange(20) % 2, num_classes=2)
-    (tmp_path / "run").mkdir()
-    # As long as the other process makes it, and after that.
-    with Run(tmp_path / "run").locked(), pytest.raises(OSError, match="another process"):
-        create_run(tmp_path / "run", config, labels)
-    assert not (tmp_path / "run" / "config.json").exists()
-    assert create_run(tmp_path / "run", config, labels).config() == config
-    with pytest.raises(ValueError, match="already exists"):
-        create_run(tmp_path / "run", config, labels)
-    (tmp_path / "empty").mkdir()
-    assert create_run(tmp_path / "empty", config, labels).config() == config
-
-
-class Killed(BaseException):
-    """Ends a function where a signal would end the process."""
-
-
-@pytest.mark.parametrize("where", ["lock", "labels", "config"])
-def test_a_folder_left_by_a_process_that_was_killed_while_making_it_is_used(
-    tmp_path, where, monkeypatch
-):
-    config, labels = resolve(), corrupt(np.arange(20) % 2, num_classes=2)
-
-    def killed(*_):
-        raise Killed
-
-    owner, name = {
-        "lock": (Path, "iterdir"),
-        "labels": (type(labels), "save"),
-        "config": (Run, "save_config"),
-    }[where]
-    folder = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        patch.setattr(owner, name, killed)
-        with pytest.raises(Killed):
-            create_run(folder, config, labels)
-    (folder / ".config.json.1.tmp").write_text("{")
-    run = create_run(folder, config, labels)
-    assert run.config() == config
-    assert not list(folder.glob("*.tmp"))
-
-
-@pytest.mark.parametrize("name", ["labels.npz", "samples/mine.png", ".lock/file", "notes"])
-def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path, name):
-    config, labels = resolve(), corrupt(np.arange(20) % 2, num_classes=2)
-    file = tmp_path / "run" / name
-    file.parent.mkdir(parents=True)
-    file.write_text("mine")
-    with pytest.raises(ValueError, match="already exists"):
-        create_run(tmp_path / "run", config, labels)
-    assert file.read_text() == "mine"
 
 
 def test_a_run_goes_on_with_its_own_images_alone(tmp_path, capsys):
     """The same names of files, other pictures in them."""
-    words = ["--dataset=folder", "--image-size=8", *TINY, "--noise=0", "--curriculum=uniform"]
+    words = ["--dataset=folder", "--image-size=8", *WORDS, "--noise=0", "--curriculum=uniform"]
 
     def draw(shade):
         for number in range(24):
@@ -293,18 +189,8 @@ def test_a_run_goes_on_with_its_own_images_alone(tmp_path, capsys):
     assert call("train", "--resume=run", "--data-dir=data", "--steps=14") == 0
 
 
-def test_a_digest_of_many_images_reads_a_part_of_them(monkeypatch):
-    images = torch.arange(40, dtype=torch.uint8).view(10, 1, 2, 2)
-    other = images.clone()
-    other[3] = 0
-    assert data.images_digest(images) != data.images_digest(other)
-    assert data.images_digest(images) != data.images_digest(images.view(10, 1, 4, 1))
-    monkeypatch.setattr(data, "_DIGESTED", 20)  # every other image
-    assert data.images_digest(images) == data.images_digest(other)
-
-
 def test_half_written_files_of_a_killed_process_go_when_the_run_goes_on():
-    assert call("train", *TINY, "--out=run") == 0
+    assert call("train", *WORDS, "--out=run") == 0
     left = ["checkpoints/.step-00000012.pt.7.tmp", ".model.safetensors.7.tmp"]
     others = [".metrics.json.7.tmp", ".sweep-guidance.csv.7.tmp"]  # may be being written
     for name in (*left, *others):
@@ -314,7 +200,7 @@ def test_half_written_files_of_a_killed_process_go_when_the_run_goes_on():
 
 
 def test_a_full_disk_at_a_logged_step_ends_in_one_line_and_loses_nothing(monkeypatch, capsys):
-    words = ["train", *TINY, "--checkpoint-every=3"]
+    words = ["train", *WORDS, "--checkpoint-every=3"]
     assert call(*words, "--out=straight") == 0
     with monkeypatch.context() as patch:
         # Takes no byte; training logs step 3 before it saves it.
@@ -330,7 +216,7 @@ def test_a_full_disk_at_a_logged_step_ends_in_one_line_and_loses_nothing(monkeyp
 
 
 def test_a_log_that_is_no_file_is_refused(capsys):
-    assert call("train", *TINY, "--out=run") == 0
+    assert call("train", *WORDS, "--out=run") == 0
     Path("run/metrics.jsonl").unlink()
     os.mkfifo("run/metrics.jsonl")
     assert call("train", "--resume=run", "--steps=13") == 1
@@ -341,7 +227,7 @@ def test_a_log_that_is_no_file_is_refused(capsys):
 @pytest.mark.parametrize(
     ("words", "owner", "name"),
     [
-        (["train", *TINY, "--out=new"], experiment, "new_state"),
+        (["train", *WORDS, "--out=new"], experiment, "new_state"),
         (["sample", "run", "--per-class=1"], samples, "generate"),
         (["eval", "run", "--num-samples=40"], evaluate, "measure"),
         (["sample", "run", "--per-class=1"], np, "savez"),
@@ -349,7 +235,7 @@ def test_a_log_that_is_no_file_is_refused(capsys):
     ids=["before training", "sampling", "judging", "writing"],
 )
 def test_a_stop_outside_of_training_is_one_line(words, owner, name, number, monkeypatch, capsys):
-    assert call("train", *TINY, "--out=run") == 0
+    assert call("train", *WORDS, "--out=run") == 0
     before = {path: path.stat().st_mtime_ns for path in Path().rglob("*") if path.is_file()}
 
     def stopped(*rest, **named):

@@ -5,7 +5,8 @@ import torch
 from robustdiff.classifiers.image import ImageClassifier
 from robustdiff.classifiers.noisy_image import TimeClassifier
 from robustdiff.config.sections import DataConfig
-from robustdiff.data.arrays import Images, load_images
+from robustdiff.data.arrays import Images
+from robustdiff.data.registry import load_images
 from robustdiff.labels.crossfit import CrossfitResult
 from robustdiff.metrics.evaluator import train_evaluator
 from robustdiff.progress import Report

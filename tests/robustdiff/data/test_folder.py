@@ -9,7 +9,7 @@ from PIL import Image
 
 from robustdiff.config.sections import DataConfig
 from robustdiff.data import folder as folder_module
-from robustdiff.data.arrays import load_images
+from robustdiff.data.registry import load_images
 from robustdiff.progress import Report
 
 
@@ -18,7 +18,7 @@ def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-class Recorder(Report):
+class Told(Report):
     """Remembers messages."""
 
     def __init__(self):
@@ -136,7 +136,7 @@ def test_bad_images_are_refused_or_left_out_by_name(tmp_path):
     for _ in range(2):  # decoded, then from the cache
         with pytest.raises(ValueError, match=r"2 of the images .* first is ant/zz.png .*skip"):
             load(tmp_path / "d")
-        told = Recorder()
+        told = Told()
         images = load(tmp_path / "d", told, on_bad_image="skip")
         assert len(images.train) + len(images.test) == 20
         assert not {"ant/zz.png", "bee/cut.png"} & set(images.paths)
@@ -202,21 +202,3 @@ def test_unusable_folders_are_named(tmp_path, make, says):
     make(tmp_path / "d")
     with pytest.raises(ValueError, match=says):
         load(tmp_path / "d")
-
-
-def test_parts_of_a_dataset_keep_the_shares_of_the_classes():
-    whole = load_images(DataConfig(), Report())
-    part = load_images(DataConfig(train_size=400), Report())
-    assert len(part.train) == len(part.train_labels) == 400
-    share = torch.bincount(part.train_labels) / 400
-    expected = torch.bincount(whole.train_labels) / len(whole.train_labels)
-    assert (share - expected).abs().max() < 0.004
-    assert torch.equal(part.test, whole.test)
-    with pytest.raises(ValueError, match="between 10 and 1337, or all 1347"):
-        load_images(DataConfig(train_size=1340), Report())
-
-
-def test_whole_factors_are_average_pooled():
-    whole = load_images(DataConfig(), Report()).train.float()
-    pooled = load_images(DataConfig(image_size=4), Report()).train
-    assert torch.equal(pooled.float(), torch.nn.functional.avg_pool2d(whole, 2).round())

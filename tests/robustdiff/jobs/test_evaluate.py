@@ -13,7 +13,7 @@ from robustdiff.jobs import sweep
 from robustdiff.jobs.evaluate import evaluate_run
 from robustdiff.jobs.study import standing
 from robustdiff.jobs.train import start_run
-from robustdiff.progress import Silent
+from robustdiff.progress import Report
 from robustdiff.reports.compare import compare_runs, find_runs
 from robustdiff.runs.evaluations import evaluations, has_evaluation
 from robustdiff.runs.folder import Run
@@ -32,7 +32,7 @@ TINY = {
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     for name, steps in (("run", 2), ("weak", 1)):
-        start_run(resolve(TINY, {"train": {"steps": steps}}), folder / name, Silent())
+        start_run(resolve(TINY, {"train": {"steps": steps}}), folder / name, Report())
     return folder
 
 
@@ -66,7 +66,7 @@ def test_every_way_of_sampling_is_a_row_is_seen_by_a_study_and_told_apart_by_a_s
     configs = {name: resolve(TINY, {"sample": way}) for name, way in ways(weak).items()}
     for config in configs.values():
         assert standing(run, config) == "to resume"
-        evaluate_run(run, config, Silent(), seed=0)
+        evaluate_run(run, config, Report(), seed=0)
         assert standing(run, config) == "done"
     assert all(has_evaluation(run, config) for config in configs.values())
     rows = compare_runs(find_runs([run.path]))
@@ -81,19 +81,19 @@ def test_an_evaluation_replaces_its_like_and_those_of_other_weights(runs):
     run, _ = runs
     one, other = resolve(TINY), resolve(TINY, {"sample": {"steps": 3}})
     for config in (one, other, one):
-        evaluate_run(run, config, Silent(), seed=0)
+        evaluate_run(run, config, Report(), seed=0)
     assert json.loads(run.metrics_file.read_text())["sample"]["steps"] == 2
     assert [found.metrics["sample"]["steps"] for found in evaluations(run)] == [3, 2]
     run.save_weights(build_network(one.model, (1, 8, 8), 10, 99))
     assert not has_evaluation(run, one)
-    evaluate_run(run, one, Silent(), seed=0)
+    evaluate_run(run, one, Report(), seed=0)
     assert [found.path for found in evaluations(run)] == [run.metrics_file]
 
 
 def test_the_seed_of_the_images_is_part_of_an_evaluation(runs):
     run, _ = runs
     config = resolve(TINY)
-    evaluate_run(run, config, Silent(), seed=5)
+    evaluate_run(run, config, Report(), seed=5)
     assert json.loads(run.metrics_file.read_text())["evaluation_seed"] == 5
     assert has_evaluation(run, dataclasses.replace(config, seed=5))
 

@@ -7,8 +7,8 @@ from corruptions import corrupt
 from curricula import CURRICULA
 from robustdiff.config.layers import resolve
 from robustdiff.config.sections import DataConfig
-from robustdiff.data.arrays import load_images
-from robustdiff.jobs.train import make_task
+from robustdiff.data.registry import load_images
+from robustdiff.jobs.assemble import make_task
 from robustdiff.progress import Report
 
 pytestmark = pytest.mark.usefixtures("quick_classifiers")

@@ -4,7 +4,8 @@ import torch
 
 from curricula import CURRICULA
 from robustdiff.config.sections import DataConfig, ModelConfig
-from robustdiff.data.arrays import LabelledImages, load_images
+from robustdiff.data.arrays import LabelledImages
+from robustdiff.data.registry import load_images
 from robustdiff.diffusion.model import Model
 from robustdiff.diffusion.nets.unet import UNet
 from robustdiff.diffusion.process import PREDICTIONS

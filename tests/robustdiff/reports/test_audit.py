@@ -10,15 +10,9 @@ from corruptions import corrupt
 from curricula import Trust
 from robustdiff.config.layers import resolve
 from robustdiff.config.sections import DataConfig
-from robustdiff.data.arrays import load_images
+from robustdiff.data.registry import load_images
 from robustdiff.progress import Report
-from robustdiff.reports.audit import (
-    Findings,
-    cleanlab_issues,
-    issue_columns,
-    stored_findings,
-    write_audit,
-)
+from robustdiff.reports.audit import Findings, cleanlab_issues, issue_columns, write_audit
 from robustdiff.runs.folder import create_run
 
 HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(2)>'
@@ -138,33 +132,6 @@ def test_the_page_says_by_what_and_how_the_labels_were_judged(tmp_path, images, 
     assert "divided by" not in page
 
 
-@pytest.mark.parametrize(
-    ("name", "treatment", "weights"),
-    [
-        ("margin", None, lambda right: right >= 0.5),
-        ("margin", "none", lambda right: np.ones(50)),
-        ("small-loss", None, lambda right: np.ones(50)),
-        ("margin", "soft", lambda right: right),
-        ("crossfit", None, lambda right: right >= 0.5),
-    ],
-)
-def test_the_table_holds_the_weights_of_training(
-    tmp_path, images, labels, name, treatment, weights
-):
-    run, found = make_run(tmp_path, labels), sure(labels)
-    run.save_scores(found.scores, found.trust, ~labels.flipped)
-    run.history_file.write_text('{"step": 1, "temperature": 0.5}\n{"step": 2}\n')
-    config = resolve({"curriculum": {"name": name, "treatment": treatment}})
-    stored = stored_findings(run, config, labels)
-    # None of these classes has less than a tenth of its labels right.
-    shares = np.bincount(labels.given, ~labels.flipped) / np.bincount(labels.given)
-    assert (shares >= 0.1).all()
-    column = issue_columns(images, labels, stored)["sample_weight"]
-    np.testing.assert_allclose(column, weights(found.trust.right))
-    assert stored.in_sample == (name != "crossfit")
-    assert stored.trust.temperature == 0.5
-
-
 class Tags(html.parser.HTMLParser):
     def __init__(self):
         super().__init__()
@@ -194,19 +161,6 @@ def test_the_page_is_self_contained_and_names_cannot_break_out(tmp_path, images,
     assert len(sources) == 20 + 3  # suspects, scores, two matrices
     assert all(source.startswith("data:image/png;base64,") for source in sources)
     assert read(run.path / "label_issues.csv")[3]["file"] == f"{HOSTILE}/3.png"
-
-
-def test_findings_come_back_from_a_run(tmp_path, images, labels):
-    run = make_run(tmp_path, labels)
-    config = resolve({"curriculum": {"name": "margin"}})
-    assert stored_findings(run, config, labels) is None
-    found = sure(labels)
-    run.save_scores(found.scores, found.trust, ~labels.flipped)
-    again = stored_findings(run, config, labels)
-    np.testing.assert_allclose(again.trust.classes, found.trust.classes, rtol=1e-6)
-    np.testing.assert_allclose(again.trust.transition, found.trust.transition, rtol=1e-6)
-    assert (again.issue == labels.flipped).all()
-    assert stored_findings(run, resolve({"curriculum": {"name": "random"}}), labels) is None
 
 
 def test_colour_images_are_shown(tmp_path, images, labels):

@@ -9,7 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from curricula import Labels
 from robustdiff.config.layers import resolve
 from robustdiff.config.sections import DataConfig
-from robustdiff.data.arrays import LabelledImages, load_images
+from robustdiff.data.arrays import LabelledImages
+from robustdiff.data.registry import load_images
 from robustdiff.progress import Report
 from robustdiff.training.loop import (
     StepDone,

@@ -7,8 +7,8 @@ import torch
 from corruptions import corrupt
 from robustdiff.config.layers import resolve
 from robustdiff.config.sections import DataConfig
-from robustdiff.data.arrays import load_images
-from robustdiff.jobs.train import make_task
+from robustdiff.data.registry import load_images
+from robustdiff.jobs.assemble import make_task
 from robustdiff.progress import Report
 from robustdiff.training.loop import train
 from robustdiff.training.state import new_state

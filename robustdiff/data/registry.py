@@ -1,0 +1,162 @@
+"""The datasets that a configuration may name, and their loaders."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robustdiff.config.layers import choose
+from robustdiff.config.sections import DataConfig
+from robustdiff.data.arrays import Images, resize
+from robustdiff.data.folder import DEFAULT_SIZE, read_folder
+from robustdiff.progress import Report
+
+# The split is part of the dataset's definition here: scikit-learn ships none.
+_DIGITS_TEST_SIZE = 450
+_SHOWN_BAD = 5
+
+Loader = Callable[[DataConfig, Report], Images]
+
+
+def _digits(config: DataConfig, report: Report) -> Images:
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    bunch = load_digits()
+    pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
+    train, test, train_labels, test_labels = train_test_split(
+        pixels,
+        bunch.target.astype(np.int64),
+        test_size=_DIGITS_TEST_SIZE,
+        stratify=bunch.target,
+        random_state=0,
+    )
+    return Images(
+        name="digits",
+        train=torch.from_numpy(train),
+        train_labels=torch.from_numpy(train_labels),
+        test=torch.from_numpy(test),
+        test_labels=torch.from_numpy(test_labels),
+        class_names=tuple(str(digit) for digit in range(10)),
+    )
+
+
+def _torchvision(name: str, class_name: str) -> Loader:
+    def load(config: DataConfig, report: Report) -> Images:
+        from torchvision import datasets
+
+        data_dir, download = Path(config.data_dir), config.download
+        kind = getattr(datasets, class_name)
+        try:
+            parts = [kind(root=data_dir, train=train, download=download) for train in (True, False)]
+        except RuntimeError as error:
+            # torchvision raises RuntimeError both for a missing and for a damaged dataset.
+            hint = "the download failed" if download else "add --download to fetch it"
+            raise ValueError(
+                f"no usable {name} under {data_dir.resolve()} (searched for torchvision's "
+                f"{class_name} layout); {hint}, or point --data-dir at it"
+            ) from error
+        images, labels = zip(*(_tensors(part) for part in parts), strict=True)
+        return Images(
+            name=name,
+            train=images[0],
+            train_labels=labels[0],
+            test=images[1],
+            test_labels=labels[1],
+            class_names=tuple(parts[0].classes),
+        )
+
+    return load
+
+
+def _tensors(part: object) -> tuple[Tensor, Tensor]:
+    pixels = torch.as_tensor(part.data)  # type: ignore[attr-defined]
+    labels = torch.as_tensor(part.targets, dtype=torch.int64)  # type: ignore[attr-defined]
+    images = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+    return images.contiguous(), labels
+
+
+def _folder(config: DataConfig, report: Report) -> Images:
+    root = Path(config.data_dir)
+    folder = read_folder(root, config.image_size or DEFAULT_SIZE, report)
+    if folder.bad:
+        path, reason = folder.bad[0]
+        found = f"{len(folder.bad)} of the images in {root} cannot be read, the first is {path}"
+        if config.on_bad_image == "refuse":
+            raise ValueError(f"{found} ({reason}); leave them out with --on-bad-image skip")
+        shown = ", ".join(path for path, _ in folder.bad[:_SHOWN_BAD])
+        more = ", ..." if len(folder.bad) > _SHOWN_BAD else ""
+        report.message(f"left out {len(folder.bad)} images that cannot be read: {shown}{more}")
+    images = torch.from_numpy(folder.images)
+    labels = torch.tensor([entry.label for entry in folder.listed], dtype=torch.int64)
+    count = sum(not entry.is_test for entry in folder.listed)
+    return Images(
+        name="folder",
+        train=images[:count],
+        train_labels=labels[:count],
+        test=images[count:],
+        test_labels=labels[count:],
+        class_names=folder.class_names,
+        paths=tuple(entry.path for entry in folder.listed[:count]),
+    )
+
+
+DATASETS: dict[str, Loader] = {
+    "digits": _digits,
+    "mnist": _torchvision("mnist", "MNIST"),
+    "fashion-mnist": _torchvision("fashion-mnist", "FashionMNIST"),
+    "cifar10": _torchvision("cifar10", "CIFAR10"),
+    "cifar100": _torchvision("cifar100", "CIFAR100"),
+    "folder": _folder,
+}
+
+
+def load_images(config: DataConfig, report: Report) -> Images:
+    """Load a dataset into memory.
+
+    Args:
+        config: Which one, where, and whether to download what is missing.
+        report: Receives the progress of long work, and which images are left out.
+
+    Returns:
+        Images with their published labels.
+
+    Raises:
+        ValueError: If the name is unknown, the dataset is not there, or a class has no images.
+    """
+    choose(config.dataset, DATASETS, "dataset")
+    images = DATASETS[config.dataset](config, report)
+    if config.train_size is not None:
+        images = _part(images, config.train_size)
+    size = config.image_size
+    if size is None:
+        return images
+    return replace(images, train=resize(images.train, size), test=resize(images.test, size))
+
+
+def _part(images: Images, count: int) -> Images:
+    """Keep some training images, the same share of every class and the same ones in every run."""
+    from sklearn.model_selection import train_test_split
+
+    total, k = len(images.train), images.num_classes
+    if count == total:
+        return images
+    if not k <= count <= total - k:
+        raise ValueError(
+            f"data.train_size must be between {k} and {total - k}, or all {total} training images "
+            f"of {images.name}, got {count}"
+        )
+    kept, _ = train_test_split(
+        np.arange(total), train_size=count, stratify=images.train_labels.numpy(), random_state=0
+    )
+    where = torch.from_numpy(np.sort(kept))
+    paths = images.paths
+    return replace(
+        images,
+        train=images.train[where],
+        train_labels=images.train_labels[where],
+        paths=None if paths is None else tuple(paths[i] for i in where.tolist()),
+    )

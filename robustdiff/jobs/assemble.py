@@ -1,0 +1,94 @@
+"""From a configuration to what a run works on: images, given labels, the task of training."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from corruptions import NoisyLabels, load_matrix
+from robustdiff.config.sections import Config
+from robustdiff.data.arrays import Images, LabelledImages
+from robustdiff.data.registry import load_images
+from robustdiff.device import keep_freed_memory, pick_device, set_precision
+from robustdiff.labels.given import prepare_labels
+from robustdiff.parallel import ALONE, Workers
+from robustdiff.progress import Report
+from robustdiff.runs.folder import Run
+from robustdiff.training.task import Task
+
+
+class Material(NamedTuple):
+    """What a run works on.
+
+    Attributes:
+        images: The dataset.
+        labels: Its given labels, and which of them are wrong.
+        task: What training works on; see `make_task`.
+    """
+
+    images: Images
+    labels: NoisyLabels
+    task: Task
+
+
+def assemble(config: Config, report: Report, workers: Workers, run: Run | None = None) -> Material:
+    """Load the images, take or make the labels, and put the task together.
+
+    Args:
+        config: The run's configuration.
+        report: Receives progress and messages.
+        workers: Those that train it.
+        run: The run whose labels are taken; None to make new ones.
+
+    Raises:
+        ValueError: If the configuration cannot be used.
+        DamagedError: If the run's labels are missing or damaged.
+    """
+    images = workers.leader_first(lambda: load_images(config.data, report))
+    labels = workers.from_leader(
+        lambda: prepare_labels(config, images) if run is None else run.labels()
+    )
+    return Material(images, labels, make_task(config, images, labels, report, workers))
+
+
+def make_task(
+    config: Config,
+    images: Images,
+    labels: NoisyLabels,
+    report: Report,
+    workers: Workers = ALONE,
+) -> Task:
+    """Put together what training works on.
+
+    Only for the oracle curriculum does the task hold which labels are right.
+
+    Raises:
+        ValueError: If the configuration does not fit the data or the number of processes.
+    """
+    if config.train.batch_size < workers.size:
+        raise ValueError(
+            f"train.batch_size must be at least the number of processes, {workers.size}, "
+            f"got {config.train.batch_size}"
+        )
+    device = pick_device(config.train.device)
+    oracle = ~labels.flipped if config.curriculum.name == "oracle" else None
+    matrix = config.objective.matrix
+    transition = labels.nominal if matrix == "nominal" else None
+    if matrix is not None and matrix != "nominal":
+        transition = load_matrix(Path(matrix))
+        if len(transition) != images.num_classes:
+            raise ValueError(
+                f"{images.name} has {images.num_classes} classes, but objective.matrix {matrix} "
+                f"is {len(transition)} x {len(transition)}"
+            )
+    keep_freed_memory()
+    return Task(
+        config=config,
+        data=LabelledImages(images.train, torch.from_numpy(labels.given)).to(device),
+        num_classes=images.num_classes,
+        dtype=set_precision(config.train.precision, device),
+        oracle=oracle,
+        transition=transition,
+        report=report,
+        workers=workers,
+    )

@@ -1,0 +1,99 @@
+"""Which labels of a run look wrong: by its own scores, or by classifiers trained for it."""
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from corruptions import NoisyLabels
+from curricula import CURRICULA, TREATMENTS, Trust
+from curricula.scores import treatment_of
+from robustdiff.config.sections import Config
+from robustdiff.data.arrays import Images
+from robustdiff.data.registry import load_images
+from robustdiff.labels.crossfit import crossfit
+from robustdiff.labels.judge import by_classes
+from robustdiff.progress import Report
+from robustdiff.reports.audit import Findings, write_audit
+from robustdiff.runs.folder import Run
+from robustdiff.runs.scores import load_scores
+
+
+def audit_run(
+    run: Run,
+    config: Config,
+    report: Report,
+    *,
+    by: Literal["run", "crossfit"] = "run",
+    use_cleanlab: bool = False,
+) -> tuple[Findings, dict[str, Any]]:
+    """Find the labels of a run that look wrong; write label_issues.csv and audit.html.
+
+    Args:
+        run: The run.
+        config: Its configuration; the data section may differ from the stored one.
+        report: Receives progress and messages.
+        by: "run" takes what training found, or "crossfit" if its curriculum judges no labels;
+            "crossfit" trains classifiers.
+        use_cleanlab: Add a column with cleanlab's verdict.
+
+    Returns:
+        The findings, and the summary of `write_audit`.
+
+    Raises:
+        ValueError: If the dataset cannot be loaded, a class is never given, or cleanlab is asked
+            for and cannot be used.
+        DamagedError: If the run's labels or scores are damaged.
+    """
+    images, labels = load_images(config.data, report), run.labels()
+    findings = stored_findings(run, config, labels) if by == "run" else None
+    if findings is None:
+        findings = crossfit_findings(images, labels, config, report)
+    return findings, write_audit(run, images, labels, findings, use_cleanlab=use_cleanlab)
+
+
+def stored_findings(run: Run, config: Config, labels: NoisyLabels) -> Findings | None:
+    """Return what training found; None if its curriculum judges no labels."""
+    curriculum, stored = CURRICULA[config.curriculum.name], load_scores(run)
+    if stored is None or curriculum.source in ("none", "random"):
+        return None
+    return Findings(
+        labels.given,
+        stored.scores,
+        stored.trust,
+        f"curriculum {config.curriculum.name}, last scoring round",
+        _weights(config, stored.trust, labels.given),
+        in_sample=curriculum.source in ("predictions", "classes"),
+    )
+
+
+def _weights(config: Config, trust: Trust, given: NDArray[np.int64]) -> NDArray[np.floating]:
+    """Return the weight of each given label in training under such trust, (N,)."""
+    treatment = treatment_of(config.curriculum.name, config.curriculum.treatment)
+    treated = TREATMENTS[treatment](trust, given, -1)
+    if treated.weights is not None:
+        return treated.weights
+    if treated.soft is not None:
+        return np.asarray(treated.soft[np.arange(len(given)), given])
+    return np.asarray(treated.labels == given, dtype=np.float64)
+
+
+def crossfit_findings(
+    images: Images, labels: NoisyLabels, config: Config, report: Report
+) -> Findings:
+    """Return what classifiers find in images that they were not trained on.
+
+    Raises:
+        ValueError: If a class is never given.
+    """
+    found = crossfit(
+        images.train,
+        torch.from_numpy(labels.given),
+        images.num_classes,
+        seed=config.seed,
+        progress=report.stage("judging the labels"),
+    )
+    scores, trust = by_classes(found.image_classes, found.transition, labels.given)
+    source = "two classifiers, each judging the half it was not trained on"
+    return Findings(labels.given, scores, trust, source)

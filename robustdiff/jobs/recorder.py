@@ -1,0 +1,199 @@
+"""What is written during a training run: history, TensorBoard, sample grids, scores, reports."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from torch import nn
+
+from robustdiff.config.sections import Config
+from robustdiff.diffusion.generate import class_labels, generate
+from robustdiff.jobs.assemble import Material
+from robustdiff.jobs.audit import stored_findings
+from robustdiff.labels.given import known_noise
+from robustdiff.progress import Report
+from robustdiff.reports.audit import PAGE_NAME, write_audit
+from robustdiff.reports.card import time_spent, write_card
+from robustdiff.reports.pictures import image_grid, write_png
+from robustdiff.reports.tensorboard import TensorBoard
+from robustdiff.runs.folder import Run
+from robustdiff.runs.history import append_entry
+from robustdiff.runs.scores import detect, load_scores, save_scores
+from robustdiff.training.loop import Prepared, StepDone
+from robustdiff.training.rounds import RoundDone
+from robustdiff.training.task import total_steps
+
+Event = StepDone | RoundDone | Prepared
+
+_GRID_ROWS = 8
+
+
+class Recorder:
+    """Receives what happens in a run and records nothing; for processes that are not the leader."""
+
+    def record(self, event: Event) -> None:
+        """Record an event of training."""
+
+    def sample_grid(self, step: int, network: nn.Module) -> None:
+        """Generate a grid of images by the averaged network and record it."""
+
+    def flush(self) -> None:
+        """Hand what was recorded to the operating system."""
+
+    def finish(self) -> None:
+        """Record the results of a run that has made its last step."""
+
+
+class RunRecorder(Recorder):
+    """Records a run in its folder; for the leader.
+
+    Its clock, which the images per second are measured by, stands still during preparation, scoring
+    rounds and sample grids.
+
+    Args:
+        run: The run.
+        material: What the run works on.
+        board: The run's TensorBoard.
+        report: Receives progress and messages.
+        start: Steps made so far.
+    """
+
+    def __init__(
+        self, run: Run, material: Material, board: TensorBoard, report: Report, *, start: int
+    ) -> None:
+        self.run, self.board, self.report = run, board, report
+        self.images, self.labels, self.task = material
+        self.step = start
+        self._timed_from, self._timed_since = start, time.perf_counter()
+        self._note = ""
+
+    @property
+    def config(self) -> Config:
+        """The run's configuration."""
+        return self.task.config
+
+    def record(self, event: Event) -> None:
+        """Record an event of training."""
+        match event:
+            case Prepared():
+                append_entry(self.run, {"step": self.step, "preparing_seconds": event.seconds})
+                self._timed_since += event.seconds
+            case RoundDone():
+                with self._clock_stopped():
+                    self._record_round(event)
+                self._timed_since += event.seconds
+            case StepDone():
+                self._record_step(event)
+
+    @contextmanager
+    def _clock_stopped(self) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._timed_since += time.perf_counter() - started
+
+    def _record_step(self, event: StepDone) -> None:
+        self.step = event.step
+        if event.loss is not None:
+            count, now = len(self.task.data), time.perf_counter()
+            seen = (event.step - self._timed_from) * min(self.config.train.batch_size, count)
+            rate = seen / (now - self._timed_since)
+            self.board.training(event.step, event.loss, rate)
+            entry = {"step": event.step, "loss": event.loss, "images_per_second": rate}
+            append_entry(self.run, entry)
+            self._timed_from, self._timed_since = event.step, time.perf_counter()
+            self._note = f"loss {event.loss:.4f}, {rate:.0f} img/s"
+        steps = total_steps(self.config, len(self.task.data))
+        self.report.progress("training", event.step, steps, self._note)
+
+    def _record_round(self, event: RoundDone) -> None:
+        labels, detected = self.labels, detect(event.scores, self.labels)
+        self.board.scores(event.step, event.scores, labels.flipped, detected)
+        self.board.extremes(event.step, self.images.train, event.scores, labels.given, labels.clean)
+        save_scores(self.run, event.scores, event.trust, event.label_used)
+        estimated = None if np.isnan(event.trust.noise) else event.trust.noise
+        if estimated is not None:
+            self.board.estimate(event.step, estimated, known_noise(self.config.data, labels))
+        entry: dict[str, float | None] = {
+            "step": event.step,
+            "round": event.number,
+            "labels_used": float(event.label_used.mean()),
+            "estimated_noise": estimated,
+            "scoring_seconds": event.seconds,
+            **(detected or {}),
+        }
+        if event.trust.temperature is not None:
+            entry["temperature"] = event.trust.temperature
+        append_entry(self.run, entry)
+        if detected:
+            noise = "" if estimated is None else f", estimated noise {estimated:.1%}"
+            self.report.message(
+                f"step {event.step}: scores separate wrong labels with AUROC "
+                f"{detected['auroc']:.3f}{noise}"
+            )
+
+    def sample_grid(self, step: int, network: nn.Module) -> None:
+        """Generate a grid of images by the averaged network and record it."""
+        with self._clock_stopped():
+            count = self.images.num_classes
+            generated = generate(
+                self.task.bind(network),
+                class_labels(_GRID_ROWS * count, count).to(self.task.data.images.device),
+                tuple(self.images.train.shape[1:]),
+                sample=self.config.sample,
+                seed=self.config.seed,
+            )
+            grid = image_grid(generated, count)
+            write_png(self.run.samples / f"step-{step:08d}.png", grid)
+            self.board.samples(step, grid)
+
+    def flush(self) -> None:
+        """Hand what was recorded to the operating system."""
+        self.board.flush()
+
+    def finish(self) -> None:
+        """Record the results of a run that has made its last step."""
+        run, config, labels = self.run, self.config, self.labels
+        stored, findings = load_scores(run), stored_findings(run, config, labels)
+        detected = None if stored is None else detect(stored.scores, labels)
+        self.board.result(
+            {
+                "dataset": config.data.dataset,
+                "noise": config.noise.rate,
+                "noise_type": config.noise.type,
+                "curriculum": config.curriculum.name,
+                "cen": config.model.cen,
+                "seed": config.seed,
+                "steps": self.step,
+            },
+            {"result/auroc": detected["auroc"] if detected else float("nan")},
+        )
+        estimated = None if findings is None else findings.trust.noise
+        write_card(run, config, labels, detected=detected, estimated=estimated, step=self.step)
+        self.report.message(time_spent(run, config, len(labels.given)))
+        if findings is not None:
+            summary = write_audit(run, self.images, labels, findings)
+            self.report.message(
+                f"{summary['issues']} of {len(labels.given)} labels look wrong, estimated noise "
+                f"{estimated:.1%}: {run.path / PAGE_NAME}"
+            )
+
+
+@contextmanager
+def recording(run: Run, material: Material, report: Report, *, start: int) -> Iterator[Recorder]:
+    """Yield what records a run in this process.
+
+    Args:
+        run: The run.
+        material: What it works on.
+        report: Receives progress and messages.
+        start: Steps made so far; TensorBoard drops the events of later ones.
+    """
+    if not material.task.workers.leader:
+        yield Recorder()
+        return
+    board = TensorBoard(run.tensorboard, start=start)
+    try:
+        yield RunRecorder(run, material, board, report, start=start)
+    finally:
+        board.close()

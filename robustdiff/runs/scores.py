@@ -1,0 +1,104 @@
+"""scores.npz: the newest score of each sample, and what the scores say about the labels."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from corruptions import NoisyLabels
+from curricula import Trust
+from robustdiff.errors import DamagedError
+from robustdiff.files.atomic import write_atomic
+from robustdiff.metrics.detection import detection
+from robustdiff.runs.folder import Run
+from robustdiff.runs.history import read_history
+
+# Fields of Trust that scores.npz holds where the score knows the classes.
+_CLASS_PARTS = ("classes", "image_classes", "transition")
+
+
+class StoredScores(NamedTuple):
+    """Content of scores.npz.
+
+    Attributes:
+        scores: (N,) floats, high = trusted.
+        trust: What they say about the labels.
+    """
+
+    scores: NDArray[np.floating]
+    trust: Trust
+
+
+def save_scores(
+    run: Run, scores: NDArray[np.floating], trust: Trust, label_used: NDArray[np.bool_]
+) -> None:
+    """Write scores.npz atomically.
+
+    Args:
+        run: The run.
+        scores: (N,) floats, high = trusted.
+        trust: What they say about the labels.
+        label_used: (N,) bool, whether training uses the given label.
+    """
+    content: dict[str, NDArray[Any]] = {
+        "index": np.arange(len(scores)),
+        "score": scores,
+        "label_quality": label_quality(scores),
+        "label_right": trust.right,
+        "estimated_noise": np.array(trust.noise),
+        "label_used": label_used,
+    }
+    for name in _CLASS_PARTS:
+        value = getattr(trust, name)
+        if value is not None:
+            content[name] = value.astype(np.float32)
+    if trust.temperature is not None:
+        content["temperature"] = np.array(trust.temperature)
+    write_atomic(run.scores_file, lambda file: np.savez(file, **content))  # type: ignore[arg-type]
+
+
+def load_scores(run: Run) -> StoredScores | None:
+    """Read scores.npz; its zip archive has a checksum for every array.
+
+    Returns:
+        Its content; None if the run has made no scores.
+
+    Raises:
+        DamagedError: If it is damaged or something else.
+    """
+    path = run.scores_file
+    if not path.exists():
+        return None
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            content = dict(archive)
+        scores, right = content["score"], content["label_right"]
+        if scores.ndim != 1 or right.shape != scores.shape:
+            raise ValueError("not one score a sample")
+        noise = float(content["estimated_noise"])
+        temperature = float(content["temperature"]) if "temperature" in content else None
+    except Exception as error:  # damaged archives fail in many ways
+        raise DamagedError(f"scores of run {run.path}: {path.name} is damaged") from error
+    if temperature is None:
+        temperature = _logged_temperature(run)
+    known = {name: content[name] for name in _CLASS_PARTS if name in content}
+    return StoredScores(scores, Trust(right, noise, **known, temperature=temperature))
+
+
+def _logged_temperature(run: Run) -> float | None:
+    """Return the newest temperature of the log; earlier versions kept it there alone."""
+    logged = [entry["temperature"] for entry in read_history(run) if "temperature" in entry]
+    return logged[-1] if logged else None
+
+
+def detect(scores: NDArray[np.floating], labels: NoisyLabels) -> dict[str, float] | None:
+    """Return how well scores, (N,) high = trusted, find the wrong labels; see `detection`."""
+    return detection(torch.from_numpy(scores), torch.from_numpy(labels.flipped))
+
+
+def label_quality(scores: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the rank of each score divided by N, (N,) in (0, 1]; lower is more suspect."""
+    ranks = np.empty(len(scores))
+    ranks[np.argsort(scores, kind="stable")] = np.arange(1, len(scores) + 1)
+    return ranks / len(scores)

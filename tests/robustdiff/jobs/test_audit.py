@@ -1,0 +1,103 @@
+"""Where the findings of an audit come from: a run's own scores, or classifiers."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from corruptions import corrupt
+from curricula import Trust
+from robustdiff.config.layers import resolve
+from robustdiff.jobs import audit as module
+from robustdiff.jobs.audit import audit_run, stored_findings
+from robustdiff.labels.crossfit import Judgement
+from robustdiff.progress import Report
+from robustdiff.reports.audit import issue_columns
+from robustdiff.runs.folder import create_run
+from robustdiff.runs.scores import save_scores
+
+
+@pytest.fixture
+def images(digits):
+    return dataclasses.replace(
+        digits, train=digits.train[:50], train_labels=digits.train_labels[:50]
+    )
+
+
+@pytest.fixture
+def labels(images):
+    return corrupt(images.train_labels.numpy(), num_classes=10, rate=0.4, seed=0)
+
+
+@pytest.fixture
+def run(tmp_path, labels):
+    return create_run(tmp_path / "run", resolve(), labels)
+
+
+def sure(labels):
+    """Trust of somebody who knows the truth."""
+    classes = np.eye(10)[labels.clean] * 0.91 + 0.009
+    right = classes[np.arange(len(classes)), labels.given]
+    return Trust(right, float(labels.realised_rate), classes, classes, labels.realised, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "treatment", "weights"),
+    [
+        ("margin", None, lambda right: right >= 0.5),
+        ("margin", "none", lambda right: np.ones(50)),
+        ("small-loss", None, lambda right: np.ones(50)),
+        ("margin", "soft", lambda right: right),
+        ("crossfit", None, lambda right: right >= 0.5),
+    ],
+)
+def test_the_table_holds_the_weights_of_training(run, images, labels, name, treatment, weights):
+    trust = sure(labels)
+    save_scores(run, trust.right, trust, ~labels.flipped)
+    config = resolve({"curriculum": {"name": name, "treatment": treatment}})
+    stored = stored_findings(run, config, labels)
+    # None of these classes has less than a tenth of its labels right.
+    shares = np.bincount(labels.given, ~labels.flipped) / np.bincount(labels.given)
+    assert (shares >= 0.1).all()
+    column = issue_columns(images, labels, stored)["sample_weight"]
+    np.testing.assert_allclose(column, weights(trust.right))
+    assert stored.in_sample == (name != "crossfit")
+    assert stored.trust.temperature == 0.5
+
+
+def test_findings_come_back_from_a_run(run, labels):
+    config = resolve({"curriculum": {"name": "margin"}})
+    assert stored_findings(run, config, labels) is None
+    trust = sure(labels)
+    save_scores(run, trust.right, trust, ~labels.flipped)
+    again = stored_findings(run, config, labels)
+    np.testing.assert_allclose(again.trust.classes, trust.classes, rtol=1e-6)
+    np.testing.assert_allclose(again.trust.transition, trust.transition, rtol=1e-6)
+    assert (again.issue == labels.flipped).all()
+    assert stored_findings(run, resolve({"curriculum": {"name": "random"}}), labels) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "by", "source"),
+    [
+        ("margin", "run", "curriculum margin, last scoring round"),
+        ("margin", "crossfit", "two classifiers, each judging the half it was not trained on"),
+        ("random", "run", "two classifiers, each judging the half it was not trained on"),
+    ],
+)
+def test_classifiers_find_what_the_run_did_not_look_for(
+    run, images, labels, name, by, source, monkeypatch
+):
+    trust = sure(labels)
+    save_scores(run, trust.right, trust, ~labels.flipped)
+
+    def crossfit(*_, **__):
+        return Judgement(np.eye(10)[labels.clean] * 0.91 + 0.009, np.full((10, 10), 0.1))
+
+    monkeypatch.setattr(module, "load_images", lambda config, report: images)
+    monkeypatch.setattr(module, "crossfit", crossfit)
+    config = resolve({"curriculum": {"name": name}})
+    findings, summary = audit_run(run, config, Report(), by=by)
+    assert findings.source == source
+    assert summary == {"estimated_noise": 0.4, "issues": 20}
+    assert source in (run.path / "audit.html").read_text()

@@ -1,0 +1,67 @@
+"""scores.npz: what is saved comes back, also from files of earlier versions."""
+
+import numpy as np
+import pytest
+
+from curricula import Trust
+from robustdiff.errors import DamagedError
+from robustdiff.runs.folder import Run
+from robustdiff.runs.history import append_entry
+from robustdiff.runs.scores import label_quality, load_scores, save_scores
+
+SCORES = np.array([0.5, -1.0, 2.0], dtype=np.float32)
+RIGHT = np.array([0.6, 0.1, 0.9])
+USED = RIGHT >= 0.5
+CLASSES = np.array([[0.6, 0.4], [0.9, 0.1], [0.1, 0.9]])
+
+
+def test_scores_and_trust_come_back(tmp_path):
+    run = Run(tmp_path)
+    assert load_scores(run) is None
+    save_scores(run, SCORES, Trust(RIGHT, 0.25, CLASSES, CLASSES, np.eye(2), 0.1), USED)
+    scores, trust = load_scores(run)
+    np.testing.assert_array_equal(scores, SCORES)
+    np.testing.assert_array_equal(trust.right, RIGHT)
+    assert (trust.noise, trust.temperature) == (0.25, 0.1)
+    for part in (trust.classes, trust.image_classes):
+        np.testing.assert_array_equal(part, CLASSES.astype(np.float32))
+    np.testing.assert_array_equal(trust.transition, np.eye(2))
+    with np.load(run.scores_file) as content:
+        np.testing.assert_array_equal(content["label_used"], USED)
+        np.testing.assert_array_equal(content["label_quality"], [2 / 3, 1 / 3, 1])
+
+
+def test_a_score_without_classes_has_neither_these_nor_a_temperature(tmp_path):
+    run = Run(tmp_path)
+    save_scores(run, SCORES, Trust(RIGHT, float("nan")), USED)
+    trust = load_scores(run).trust
+    assert np.isnan(trust.noise)
+    assert trust[2:] == (None, None, None, None)
+    with np.load(run.scores_file) as content:
+        assert set(content) == {
+            "index", "score", "label_quality", "label_right", "estimated_noise", "label_used",
+        }  # fmt: skip
+
+
+def test_earlier_versions_kept_the_temperature_in_the_log_alone(tmp_path):
+    run = Run(tmp_path)
+    for step, temperature in enumerate((0.5, 0.25)):
+        append_entry(run, {"step": step, "temperature": temperature})
+    append_entry(run, {"step": 3, "loss": 1.0})
+    save_scores(run, SCORES, Trust(RIGHT, 0.25, CLASSES, CLASSES, np.eye(2)), USED)
+    assert load_scores(run).trust.temperature == 0.25
+    save_scores(run, SCORES, Trust(RIGHT, 0.25, CLASSES, CLASSES, np.eye(2), 0.125), USED)
+    assert load_scores(run).trust.temperature == 0.125
+
+
+@pytest.mark.parametrize("name", ["score", "label_right", "estimated_noise", "temperature"])
+def test_an_array_of_another_shape_is_damage(tmp_path, name):
+    content = {"score": SCORES, "label_right": RIGHT, "estimated_noise": 0.1, "temperature": 0.1}
+    content[name] = np.zeros((3, 2))
+    np.savez(tmp_path / "scores.npz", **content)
+    with pytest.raises(DamagedError, match=r"scores\.npz is damaged"):
+        load_scores(Run(tmp_path))
+
+
+def test_label_quality_is_the_rank():
+    np.testing.assert_array_equal(label_quality(np.array([3.0, 1.0, 1.0, 9.0])) * 4, [3, 1, 2, 4])
