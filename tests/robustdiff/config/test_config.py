@@ -13,7 +13,7 @@ from robustdiff.config.bounds import Within
 from robustdiff.config.layers import flat, read_layer, resolve, to_plain
 from robustdiff.config.roles import check_resumable, distinguishing, keys_of, role_of
 from robustdiff.config.sections import TrainConfig
-from robustdiff.data import arrays as registry
+from robustdiff.data import registry
 from robustdiff.diffusion import schedules
 from robustdiff.diffusion.noise_levels import LOG_SNR_DISTRIBUTIONS
 from robustdiff.diffusion.process import PREDICTIONS

@@ -10,7 +10,7 @@ from curricula import Trust
 from robustdiff.config.layers import resolve
 from robustdiff.jobs import audit as module
 from robustdiff.jobs.audit import audit_run, stored_findings
-from robustdiff.labels.crossfit import Judgement
+from robustdiff.labels.crossfit import CrossfitResult
 from robustdiff.progress import Report
 from robustdiff.reports.audit import issue_columns
 from robustdiff.runs.folder import create_run
@@ -92,7 +92,7 @@ def test_classifiers_find_what_the_run_did_not_look_for(
     save_scores(run, trust.right, trust, ~labels.flipped)
 
     def crossfit(*_, **__):
-        return Judgement(np.eye(10)[labels.clean] * 0.91 + 0.009, np.full((10, 10), 0.1))
+        return CrossfitResult(np.eye(10)[labels.clean] * 0.91 + 0.009, np.full((10, 10), 0.1))
 
     monkeypatch.setattr(module, "load_images", lambda config, report: images)
     monkeypatch.setattr(module, "crossfit", crossfit)
