@@ -1,4 +1,4 @@
-"""`robustdiff presets`: what is shipped."""
+"""`robustdiff presets`: list the shipped presets."""
 
 from robustdiff.config.sections import preset_description, resolve
 from robustdiff.config.sections import presets as shipped
