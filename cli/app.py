@@ -1,4 +1,4 @@
-"""The `robustdiff` command: wires the commands together and turns errors into one line."""
+"""The `robustdiff` command: its commands, and errors as one line and an exit code."""
 
 import os
 import signal
@@ -8,9 +8,11 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import typer
+
+from robustdiff import __version__
 
 from . import audit as audit_command
 from . import compare as compare_command
@@ -31,8 +33,28 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-# What typer raises for words that it cannot use; its name for it is private.
+# typer's error for wrong words; its name is private.
 _UsageError = cast("type[Exception]", typer.BadParameter.__bases__[0])
+
+
+def _print_version(*, asked: bool) -> None:
+    if asked:
+        print(f"robustdiff {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
 app.command()(train_command.train)
 app.command(name="eval")(eval_command.evaluate)
 app.command()(sample_command.sample)
@@ -67,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    """Run a command, say in one line what was expected to go wrong, and return the exit code."""
+    """Run a command, print an expected error as one line, and return the exit code."""
     warnings.formatwarning = _one_line
     words = None if arguments is None else list(arguments)
     try:
@@ -91,7 +113,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         )
 
         if isinstance(error, LeaderError):
-            return 1  # the leader has said it
+            return 1  # the leader printed the error
         if isinstance(error, InterruptedRunError):
             return _say(str(error), 128 + error.signal)
         if isinstance(error, DamagedError | DivergedError | PeerError | OSError):
@@ -101,12 +123,12 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 @contextmanager
 def _stopped_by_sigterm() -> Iterator[list[int]]:
-    """Let SIGTERM end a command as SIGINT does, by KeyboardInterrupt: open files are taken care of.
+    """Raise KeyboardInterrupt on SIGTERM as on SIGINT, so that a command closes its files.
 
-    Training's loop has handlers of its own, which save first.
+    The training loop has handlers of its own, which save first.
     """
     received: list[int] = []
-    # Signals reach the main thread alone, and whoever handles or ignores this one has a reason.
+    # Only the main thread may set a handler, and a handler that is set already stays.
     mine = threading.current_thread() is threading.main_thread()
     if not mine or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield received

@@ -1,26 +1,34 @@
-"""`robustdiff audit`: which labels look wrong."""
+"""`robustdiff audit`: find labels that look wrong."""
 
 from typing import Annotated, Literal
 
 import typer
 
+from robustdiff.config.layers import Layer
+
 from .console import make_report
-from .sampling import DataDirOption, RunArgument, open_with
+from .flags import open_with, with_options
+from .options import STORED_DATA, RunArgument
 
 
+@with_options
 def audit(
+    *,
     run: RunArgument = None,
     by: Annotated[
         Literal["run", "crossfit"],
-        typer.Option(help="Judge by the run's own scores, if it made any, or by classifiers."),
+        typer.Option(
+            help="Find wrong labels by the run's scores, if it has any, or by classifiers."
+        ),
     ] = "run",
     cleanlab: Annotated[
-        bool, typer.Option("--cleanlab", help="Add cleanlab's verdict on the same probabilities.")
+        bool,
+        typer.Option("--cleanlab", help="Add what cleanlab finds with the same probabilities."),
     ] = False,
-    data_dir: DataDirOption = None,
+    place: Annotated[Layer, STORED_DATA],
 ) -> None:
     """Report wrong labels: label_issues.csv and audit.html in the run's folder."""
-    opened, config = open_with(run, {"data_dir": data_dir})
+    opened, config = open_with(run, place)
     from robustdiff.jobs.audit import audit_run
     from robustdiff.reports.audit import CSV_NAME, PAGE_NAME
 

@@ -1,4 +1,4 @@
-"""`robustdiff compare`: runs side by side."""
+"""`robustdiff compare`: a table of evaluated runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +14,7 @@ def compare(
         Path | None, typer.Option(help="Also write compare.md, .csv, .json and .png here.")
     ] = None,
 ) -> None:
-    """Compare evaluated runs: mean and 95 % interval over seeds, and the gap that was closed."""
+    """Compare evaluated runs: mean and 95 % interval over seeds, and the gap closed."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table

@@ -1,4 +1,4 @@
-"""Progress for people: a rich bar on a terminal, a plain line every few seconds otherwise."""
+"""Progress on stderr: a rich bar on a terminal, a plain line every few seconds otherwise."""
 
 import sys
 import time
@@ -15,12 +15,12 @@ _SECONDS_BETWEEN_LINES = 5.0
 
 
 def printable(text: str) -> str:
-    """Spell out what would steer a terminal, such as escape sequences in the name of a file."""
+    """Escape what a terminal would interpret, such as escape sequences in the name of a file."""
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def plain(text: str) -> str:
-    """Make text safe for rich: neither markup nor escape sequences in it take effect."""
+    """Escape markup and escape sequences, so that rich prints text as it is."""
     return escape(printable(text))
 
 
@@ -31,11 +31,11 @@ class PlainReport(Report):
         self._shown_at = 0.0
 
     def __enter__(self) -> Self:
-        """Return itself; there is nothing to open."""
+        """Return the report."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave nothing behind."""
+        """Do nothing; lines are printed at once."""
 
     def message(self, text: str) -> None:
         """Print the line."""
@@ -90,14 +90,14 @@ class RichReport(Report):
 
 
 class QuietReport(PlainReport):
-    """Shows nothing; for processes beside the one that speaks."""
+    """Print nothing; for processes that are not the leader."""
 
     def message(self, text: str) -> None:
         """Drop the line."""
 
 
 def make_report(*, leader: bool = True) -> PlainReport | RichReport:
-    """Return the report that suits stderr; only the leader of several processes speaks."""
+    """Return the report that suits stderr; of several processes only the leader prints."""
     if not leader:
         return QuietReport()
     console = Console(stderr=True)

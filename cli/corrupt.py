@@ -1,4 +1,4 @@
-"""`robustdiff corrupt`: make the labels of any dataset wrong."""
+"""`robustdiff corrupt`: make labels of any dataset wrong."""
 
 import shlex
 from pathlib import Path
@@ -6,45 +6,31 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustdiff.config.names import BadImage, NoiseMode
+from robustdiff.config.layers import Layer, resolve
 
 from .console import make_report, plain, printable
-from .flags import flag_layer
+from .flags import with_options
+from .options import CORRUPTION, FOLDER
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from corruptions import NoisyLabels
 
-_FLAGS = {
-    "noise": "noise.rate",
-    "noise_type": "noise.type",
-    "noise_mode": "noise.mode",
-    "noise_matrix": "noise.matrix",
-    "class_map": "noise.class_map",
-    "image_size": "data.image_size",
-    "on_bad_image": "data.on_bad_image",
-}
+_DEFAULTS: Layer = {"noise": {"rate": 0.2, "type": "symmetric", "mode": "exact"}}
 _MOST_COLUMNS = 12
 _MOST_ROWS = 20
 _SHORT_NAME = 5
 
 
+@with_options
 def corrupt(
+    *,
     labels: Annotated[
         Path, typer.Argument(help="Label file (.npy, .csv, .npz, .pt) or folder of class folders.")
     ],
     out: Annotated[Path, typer.Option(help="Folder to write to.")],
-    noise: Annotated[float, typer.Option(help="Noise rate, 0 to 1.")] = 0.2,
-    noise_type: Annotated[
-        str, typer.Option(help="symmetric, asymmetric, pairflip, matrix, ...")
-    ] = "symmetric",
-    noise_mode: Annotated[NoiseMode, typer.Option(help="How many labels flip.")] = "exact",
-    noise_matrix: Annotated[
-        Path | None,
-        typer.Option(help="(K, K) row-stochastic matrix, .npy or .csv; implies type matrix."),
-    ] = None,
-    class_map: Annotated[
-        str | None, typer.Option(help="For asymmetric noise: mnist, cifar10, ..., or a .json file.")
-    ] = None,
+    noise: Annotated[Layer, CORRUPTION] = _DEFAULTS,
     key: Annotated[
         str | None, typer.Option(help="Column of a .csv, or labels of a file with several.")
     ] = None,
@@ -53,23 +39,13 @@ def corrupt(
         Path | None,
         typer.Option(help="Images of a label file (.npy), for instance-dependent noise."),
     ] = None,
-    image_size: Annotated[
-        int | None, typer.Option(help="Side in pixels of a folder's images.")
-    ] = None,
-    on_bad_image: Annotated[
-        BadImage | None,
-        typer.Option(help="What to do about files of a folder that cannot be read."),
-    ] = None,
+    folder: Annotated[Layer, FOLDER],
     seed: Annotated[int, typer.Option(min=0, help="Seed of the noise.")] = 0,
 ) -> None:
-    """Make labels wrong, and write them down with the record of how."""
-    flags = locals()
-    if noise_matrix is not None:
-        flags["noise_type"] = "matrix"
-    from robustdiff.config.layers import resolve
+    """Make labels wrong, and write them with a record of the noise."""
     from robustdiff.jobs.corrupt import corrupt_source, open_source, write_labels
 
-    config = resolve(flag_layer(_FLAGS, flags))
+    config = resolve(noise, folder)
     with make_report() as report:
         source = open_source(
             labels,
@@ -85,30 +61,11 @@ def corrupt(
 
 
 def _print_table(labels: "NoisyLabels", names: tuple[str, ...], out: Path) -> None:
-    import numpy as np
-    from rich.box import SIMPLE
     from rich.console import Console
-    from rich.table import Table
 
     console = Console()
-    realised = labels.realised
-    if len(names) <= _MOST_COLUMNS:
-        table = Table(box=SIMPLE, padding=(0, 1, 0, 0), title="share of each clean class")
-        table.add_column("clean \\ given")
-        short = all(len(name) <= _SHORT_NAME for name in names)
-        for number, name in enumerate(names):
-            table.add_column(plain(name) if short else str(number), justify="right")
-        for number, (name, row) in enumerate(zip(names, realised, strict=True)):
-            first = plain(name if short else f"{number} {name}")
-            table.add_row(first, *(f"{value:.3f}" if value else "·" for value in row))
-    else:
-        table = Table("clean", "given", "share of the clean class", box=SIMPLE)
-        away = np.where(np.eye(len(names), dtype=bool), 0, realised)
-        largest = np.argsort(-away, axis=None, kind="stable")[:_MOST_ROWS]
-        for flat in largest[away.flat[largest] > 0]:
-            clean, given = np.unravel_index(flat, away.shape)
-            table.add_row(plain(names[clean]), plain(names[given]), f"{away[clean, given]:.3f}")
-    console.print(table)
+    few = len(names) <= _MOST_COLUMNS
+    console.print(_matrix(labels, names) if few else _largest(labels, names))
     where = shlex.quote(printable(str(out)))
     console.print(
         f"{labels.noise_type}: {printable(labels.convention)}\n"
@@ -122,3 +79,34 @@ def _print_table(labels: "NoisyLabels", names: tuple[str, ...], out: Path) -> No
         markup=False,
         soft_wrap=True,
     )
+
+
+def _matrix(labels: "NoisyLabels", names: tuple[str, ...]) -> "Table":
+    """Return the share of every given class in every clean class, for few classes."""
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0), title="share of each clean class")
+    table.add_column("clean \\ given")
+    short = all(len(name) <= _SHORT_NAME for name in names)
+    for number, name in enumerate(names):
+        table.add_column(plain(name) if short else str(number), justify="right")
+    for number, (name, row) in enumerate(zip(names, labels.realised, strict=True)):
+        first = plain(name if short else f"{number} {name}")
+        table.add_row(first, *(f"{value:.3f}" if value else "·" for value in row))
+    return table
+
+
+def _largest(labels: "NoisyLabels", names: tuple[str, ...]) -> "Table":
+    """Return the largest shares of wrong labels, for many classes."""
+    import numpy as np
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    table = Table("clean", "given", "share of the clean class", box=SIMPLE)
+    wrong = np.where(np.eye(len(names), dtype=bool), 0, labels.realised)
+    largest = np.argsort(-wrong, axis=None, kind="stable")[:_MOST_ROWS]
+    for flat in largest[wrong.flat[largest] > 0]:
+        clean, given = np.unravel_index(flat, wrong.shape)
+        table.add_row(plain(names[clean]), plain(names[given]), f"{wrong[clean, given]:.3f}")
+    return table

@@ -1,61 +1,36 @@
-"""`robustdiff eval`: judge a run by one table or one JSON object."""
+"""`robustdiff eval`: the metrics of a run, as a table or as JSON."""
 
 import json
 from typing import Annotated, Any
 
-import typer
+from robustdiff.config.layers import Layer
 
 from .console import make_report, plain, printable
-from .sampling import (
-    ChurnOption,
-    CompileOption,
-    DataDirOption,
-    DeviceOption,
-    EtaOption,
-    FeaturesOption,
-    GuidanceOption,
+from .flags import open_with, with_options
+from .options import (
+    EVALUATION,
+    PLACE,
+    SAMPLING,
     InceptionOption,
-    IntervalOption,
-    NumSamplesOption,
-    OutsideOption,
-    RescaleOption,
+    JsonOption,
     RunArgument,
-    SamplerOption,
     SeedOption,
-    SpacingOption,
-    StepsOption,
-    WeakOption,
-    WeightOption,
-    open_with,
 )
 
 
+@with_options
 def evaluate(
+    *,
     run: RunArgument = None,
-    num_samples: NumSamplesOption = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
-    ] = False,
-    features: FeaturesOption = None,
+    evaluation: Annotated[Layer, EVALUATION],
     inception_weights: InceptionOption = None,
-    sampler: SamplerOption = None,
-    steps: StepsOption = None,
-    eta: EtaOption = None,
-    churn: ChurnOption = None,
-    spacing: SpacingOption = None,
-    guidance: GuidanceOption = None,
-    guidance_weight: WeightOption = None,
-    guidance_interval: IntervalOption = None,
-    guidance_outside: OutsideOption = None,
-    guidance_rescale: RescaleOption = None,
-    compiled: CompileOption = None,
-    weak: WeakOption = None,
-    data_dir: DataDirOption = None,
-    device: DeviceOption = None,
+    as_json: JsonOption = False,
+    sampling: Annotated[Layer, SAMPLING],
+    place: Annotated[Layer, PLACE],
     seed: SeedOption = 0,
 ) -> None:
-    """Measure a run: FID, IS, NLL, label accuracy, coverage, and what the scores found."""
-    opened, config = open_with(run, locals())
+    """Evaluate a run: FID, IS, NLL, label accuracy, coverage, and how scores find wrong labels."""
+    opened, config = open_with(run, evaluation, sampling, place)
     from robustdiff.jobs.evaluate import evaluate_run
     from robustdiff.parallel import joined
 

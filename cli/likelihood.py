@@ -5,31 +5,33 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from robustdiff.config.layers import Layer
+
 from .console import make_report, plain, printable
-from .sampling import DataDirOption, DeviceOption, RunArgument, open_with
+from .flags import open_with, with_options
+from .options import PLACE, JsonOption, RunArgument
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
+@with_options
 def likelihood(
+    *,
     run: RunArgument = None,
     num_images: Annotated[
         int | None, typer.Option(help="Held-out images; at most 500 by default.")
     ] = None,
     levels: Annotated[int, typer.Option(help="Noise levels tried on each image.")] = 32,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
-    ] = False,
-    data_dir: DataDirOption = None,
-    device: DeviceOption = None,
+    as_json: JsonOption = False,
+    place: Annotated[Layer, PLACE],
     seed: Annotated[int, typer.Option(min=0, help="Seed of images and noise.")] = 0,
 ) -> None:
     """Bound the likelihood of held-out images in bits per dimension, with and without labels."""
     from robustdiff.parallel import refuse_company
 
     refuse_company("likelihood")
-    opened, config = open_with(run, locals())
+    opened, config = open_with(run, place)
     from robustdiff.jobs.likelihood import likelihood_run
 
     with make_report() as report:

@@ -1,4 +1,4 @@
-"""`robustdiff presets`: what is shipped."""
+"""`robustdiff presets`: list the shipped presets."""
 
 from robustdiff.config.layers import resolve
 from robustdiff.config.presets import preset_description

@@ -5,34 +5,20 @@ from typing import Annotated
 
 import typer
 
+from robustdiff.config.layers import Layer
+
 from .console import make_report
-from .flags import numbers
-from .sampling import (
-    ChurnOption,
-    CompileOption,
-    DataDirOption,
-    DeviceOption,
-    EtaOption,
-    GuidanceOption,
-    IntervalOption,
-    OutsideOption,
-    RescaleOption,
-    RunArgument,
-    SamplerOption,
-    SeedOption,
-    SpacingOption,
-    StepsOption,
-    WeakOption,
-    WeightOption,
-    open_with,
-)
+from .flags import numbers, open_with, with_options
+from .options import PLACE, SAMPLING, RunArgument, SeedOption
 
 
+@with_options
 def sample(
+    *,
     run: RunArgument = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder to write into; the run's samples/ by default."),
+        typer.Option(help="Folder to write to; the run's samples/ by default."),
     ] = None,
     per_class: Annotated[int, typer.Option(min=1, help="Images of each class.")] = 10,
     classes: Annotated[
@@ -41,27 +27,15 @@ def sample(
     trajectory: Annotated[
         bool, typer.Option("--trajectory", help="Also write the states on the way.")
     ] = False,
-    sampler: SamplerOption = None,
-    steps: StepsOption = None,
-    eta: EtaOption = None,
-    churn: ChurnOption = None,
-    spacing: SpacingOption = None,
-    guidance: GuidanceOption = None,
-    guidance_weight: WeightOption = None,
-    guidance_interval: IntervalOption = None,
-    guidance_outside: OutsideOption = None,
-    guidance_rescale: RescaleOption = None,
-    compiled: CompileOption = None,
-    weak: WeakOption = None,
-    data_dir: DataDirOption = None,
-    device: DeviceOption = None,
+    sampling: Annotated[Layer, SAMPLING],
+    place: Annotated[Layer, PLACE],
     seed: SeedOption = 0,
 ) -> None:
     """Generate images: a grid with one column per class, an .npz, and a folder per class."""
     from robustdiff.parallel import refuse_company
 
     refuse_company("sample")
-    opened, config = open_with(run, locals())
+    opened, config = open_with(run, sampling, place)
     from robustdiff.jobs.sample import Wanted, write_samples
 
     wanted = Wanted(

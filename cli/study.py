@@ -11,12 +11,16 @@ from .console import make_report, printable
 
 def study(
     file: Annotated[Path, typer.Argument(help="TOML file: seeds, noise.NAME, method.NAME.")],
-    out: Annotated[Path | None, typer.Option(help="Folder; runs/<name of the file>.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the runs; runs/<name of the file> by default.")
+    ] = None,
     part: Annotated[
         str,
-        typer.Option(metavar="I/N", help="Do every N-th run only, from the I-th on; for arrays."),
+        typer.Option(metavar="I/N", help="Only every N-th run, from the I-th on; for job arrays."),
     ] = "1/1",
-    data_dir: Annotated[Path | None, typer.Option(help="Where the dataset lies.")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the dataset, for all runs.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be done.")] = False,
 ) -> None:
     """Train and evaluate a grid of noise x method x seed; resumes, and skips what is done."""

@@ -1,39 +1,24 @@
-"""`robustdiff sweep`: judge a run under varied guidance or numbers of steps."""
+"""`robustdiff sweep`: evaluate a run under varied guidance or numbers of steps."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from robustdiff.config.layers import Layer, choose
+
 from .console import make_report, printable
-from .flags import numbers
-from .sampling import (
-    ChurnOption,
-    CompileOption,
-    DataDirOption,
-    DeviceOption,
-    EtaOption,
-    FeaturesOption,
-    GuidanceOption,
-    InceptionOption,
-    IntervalOption,
-    NumSamplesOption,
-    OutsideOption,
-    RescaleOption,
-    RunArgument,
-    SeedOption,
-    SpacingOption,
-    StepsOption,
-    WeakOption,
-    WeightOption,
-    open_with,
-)
+from .flags import numbers, open_with, with_options
+from .options import EVALUATION, PLACE, SAMPLING, InceptionOption, RunArgument, SeedOption, without
 
+# What is varied -> its key in section sample.
+_VARIED = {"guidance": "guidance_weight", "steps": "steps"}
 _DEFAULT_VALUES = {"guidance": "0,0.25,0.5,1,2,4,8", "steps": "5,10,20,50"}
-_ALL_SAMPLERS = "ancestral,ddim,dpm-solver++,heun,edm"
 
 
+@with_options
 def sweep(
+    *,
     run: RunArgument = None,
     over: Annotated[
         Literal["guidance", "steps"],
@@ -41,48 +26,34 @@ def sweep(
     ] = "guidance",
     values: Annotated[
         str | None,
-        typer.Option(help="Comma-separated values; 0 to 8, or 5 to 50 steps, by default."),
+        typer.Option(help="Comma-separated values; weights 0 to 8, or 5 to 50 steps, by default."),
     ] = None,
     samplers: Annotated[
         str | None,
-        typer.Option(help="Comma-separated; the run's, or all if steps are varied, by default."),
+        typer.Option(
+            help="Comma-separated samplers; the run's, or all if steps are varied, by default."
+        ),
     ] = None,
-    num_samples: NumSamplesOption = None,
-    features: FeaturesOption = None,
+    evaluation: Annotated[Layer, EVALUATION],
     inception_weights: InceptionOption = None,
-    steps: StepsOption = None,
-    eta: EtaOption = None,
-    churn: ChurnOption = None,
-    spacing: SpacingOption = None,
-    guidance: GuidanceOption = None,
-    guidance_weight: WeightOption = None,
-    guidance_interval: IntervalOption = None,
-    guidance_outside: OutsideOption = None,
-    guidance_rescale: RescaleOption = None,
-    compiled: CompileOption = None,
-    weak: WeakOption = None,
-    data_dir: DataDirOption = None,
-    device: DeviceOption = None,
+    sampling: Annotated[Layer, without(SAMPLING, "sample.sampler")],
+    place: Annotated[Layer, PLACE],
     seed: SeedOption = 0,
 ) -> None:
-    """Judge a run at many settings: sweep-OVER.csv and a plot; goes on where it was stopped."""
+    """Evaluate a run at many settings: sweep-OVER.csv and a plot; resumes, skips what is done."""
     from robustdiff.parallel import refuse_company
 
     refuse_company("sweep")
-    for swept, flag, value in (
-        ("guidance", "--guidance-weight", guidance_weight),
-        ("steps", "--steps", steps),
-    ):
-        if over == swept and value is not None:
-            raise ValueError(f"--over {over} takes its values from --values, got {flag} {value}")
-    opened, config = open_with(run, locals())
-    from robustdiff.config.layers import choose
+    if (value := sampling.get("sample", {}).get(_VARIED[over])) is not None:
+        flag = f"--{_VARIED[over].replace('_', '-')}"
+        raise ValueError(f"--over {over} takes its values from --values, got {flag} {value}")
+    opened, config = open_with(run, evaluation, sampling, place)
     from robustdiff.diffusion.samplers import SAMPLERS
     from robustdiff.jobs.sweep import settings_to_try
     from robustdiff.jobs.sweep import sweep as run_sweep
 
-    own = config.sample.sampler if over == "guidance" else _ALL_SAMPLERS
-    names = [choose(name, SAMPLERS, "sampler") for name in (samplers or own).split(",")]
+    default = config.sample.sampler if over == "guidance" else ",".join(SAMPLERS)
+    names = [choose(name, SAMPLERS, "sampler") for name in (samplers or default).split(",")]
     settings = settings_to_try(
         config.sample, over, numbers(values or _DEFAULT_VALUES[over], float, "--values"), names
     )

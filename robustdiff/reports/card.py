@@ -4,6 +4,7 @@ import shlex
 from importlib.metadata import version
 
 from corruptions import NoisyLabels
+from robustdiff import __version__
 from robustdiff.config.sections import Config
 from robustdiff.files.atomic import write_text
 from robustdiff.labels.given import known_noise
@@ -36,7 +37,7 @@ def write_card(
         f"# {plain_text(run.path.name)}",
         "",
         f"A class-conditional diffusion model of {config.data.dataset}, trained by robustdiff "
-        f"{version('robustdiff')} (torch {version('torch')}).",
+        f"{__version__} (torch {version('torch')}).",
         "",
         f"- labels: {plain_text(_noise(config, labels, estimated))}",
         f"- curriculum: {config.curriculum.name}",
