@@ -140,7 +140,9 @@ def evaluate_run(
     measured = measure(judge.reference, generated, classes)
     stored, noise = load_scores(run), known_noise(config.data, labels)
     trust = None if stored is None else stored.trust
-    seconds = seconds_spent(run, min(config.train.batch_size, len(images.train)))
+    training, scoring, preparing = seconds_spent(
+        run, min(config.train.batch_size, len(images.train))
+    )
     result = {
         "run": str(run.path),
         "dataset": images.name,
@@ -153,9 +155,9 @@ def evaluate_run(
         "detection": None if stored is None else detect(stored.scores, labels),
         "estimated_noise": None if trust is None or math.isnan(trust.noise) else trust.noise,
         "temperature": None if trust is None else trust.temperature,
-        "training_seconds": seconds.training,
-        "scoring_seconds": seconds.scoring,
-        "preparing_seconds": seconds.preparing,
+        "training_seconds": training,
+        "scoring_seconds": scoring,
+        "preparing_seconds": preparing,
         "features": config.eval.features,
         "evaluator_sha256": judge.digest,
         "guidance": config.sample.guidance,
