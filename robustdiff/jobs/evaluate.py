@@ -158,7 +158,8 @@ def evaluate_run(
 def _about(run: Run, config: Config, images: Images, labels: NoisyLabels) -> dict[str, Any]:
     """Return what a run is and how long it took, as metrics.json holds it."""
     noise = known_noise(config.data, labels)
-    seconds = seconds_spent(run, min(config.train.batch_size, len(images.train)))
+    batch_size = min(config.train.batch_size, len(images.train))
+    training, scoring, preparing = seconds_spent(run, batch_size)
     return {
         "run": str(run.path),
         "dataset": images.name,
@@ -167,9 +168,9 @@ def _about(run: Run, config: Config, images: Images, labels: NoisyLabels) -> dic
         "curriculum": config.curriculum.name,
         "objective": config.objective.name,
         "seed": config.seed,
-        "training_seconds": seconds.training,
-        "scoring_seconds": seconds.scoring,
-        "preparing_seconds": seconds.preparing,
+        "training_seconds": training,
+        "scoring_seconds": scoring,
+        "preparing_seconds": preparing,
     }
 
 

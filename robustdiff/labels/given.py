@@ -20,18 +20,7 @@ def add_noise(
     seed: int,
     dataset: str | None = None,
 ) -> NoisyLabels:
-    """Add the configured noise to labels; see `corruptions.corrupt`.
-
-    Args:
-        noise: Type, rate and what the type needs.
-        clean: (N,) integers in [0, K); not changed.
-        class_names: K names.
-        features: (N, ...) images in [0, 255], for instance-dependent noise.
-        seed: Seed of the noise.
-        dataset: Picks the default class map of asymmetric noise.
-
-    Returns:
-        The labels and their record.
+    """Add the configured noise to (N,) labels; see `corruptions.corrupt` for the arguments.
 
     Raises:
         ValueError: If the noise type is unknown, or a file that it needs cannot be used.

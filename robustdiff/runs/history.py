@@ -3,25 +3,11 @@
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 from robustdiff.errors import DamagedError
 from robustdiff.files.atomic import append_line, write_text
 from robustdiff.runs.folder import Run
-
-
-class Seconds(NamedTuple):
-    """How long the parts of a run took.
-
-    Attributes:
-        training: All training steps.
-        scoring: All scoring rounds.
-        preparing: The preparation of the objective.
-    """
-
-    training: float
-    scoring: float
-    preparing: float
 
 
 def append_entry(run: Run, entry: Mapping[str, float | None]) -> None:
@@ -51,8 +37,8 @@ def read_history(run: Run) -> list[dict[str, Any]]:
     return [entry for entry in entries if isinstance(entry, dict) and "step" in entry]
 
 
-def seconds_spent(run: Run, batch_size: int) -> Seconds:
-    """Return how long the parts of a run took by its history.
+def seconds_spent(run: Run, batch_size: int) -> tuple[float, float, float]:
+    """Return the time of all training steps, of all scoring rounds, and of the preparation.
 
     Args:
         run: The run.
@@ -68,7 +54,7 @@ def seconds_spent(run: Run, batch_size: int) -> Seconds:
         sum(entry.get(name, 0.0) for entry in entries)
         for name in ("scoring_seconds", "preparing_seconds")
     )
-    return Seconds(training, scoring, preparing)
+    return training, scoring, preparing
 
 
 def forget_after(run: Run, *, step: int, rounds: int, prepared: bool) -> None:
