@@ -58,7 +58,8 @@ DATA: Group = {
     "data.data_dir": _data(
         Path,
         "--data-dir",
-        help="Folder of the dataset, in torchvision's layout; for dataset folder, one per class.",
+        help="Folder of the dataset, in torchvision's layout; "
+        "for dataset folder, one folder per class.",
     ),
     "data.download": _data(bool, "--download", help="Fetch a missing dataset."),
     **FOLDER,
