@@ -17,6 +17,7 @@ from torch import Tensor
 from corruptions import NoisyLabels
 from curricula import CURRICULA, TREATMENTS, Trust
 from curricula.scores import treatment_of
+from curricula.types import Ints
 from robustdiff.config.sections import Config
 from robustdiff.data.arrays import Images
 from robustdiff.files.atomic import write_text
@@ -24,8 +25,6 @@ from robustdiff.labels.crossfit import crossfit
 from robustdiff.labels.judge import by_classes
 from robustdiff.progress import Report
 from robustdiff.runs.folder import Run, detect
-
-Ints = NDArray[np.int64]
 
 CSV_NAME, PAGE_NAME = "label_issues.csv", "audit.html"
 _SHOWN = 64
