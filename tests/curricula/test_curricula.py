@@ -186,15 +186,15 @@ def test_no_class_loses_more_than_nine_labels_in_ten(seed, k):
     assert used[right >= 0.5].all()
 
 
-def used_by_class(told, given_labels, num_classes):
+def used_by_class(used, given_labels, num_classes):
     """How much of every class's labels training hears of, (K,)."""
     shares = np.zeros((len(given_labels), num_classes + 1))
-    shares[np.arange(len(given_labels)), told.labels] = 1
-    if told.soft is not None:
-        shares = told.soft
+    shares[np.arange(len(given_labels)), used.labels] = 1
+    if used.soft is not None:
+        shares = used.soft
     heard = shares[np.arange(len(given_labels)), given_labels]
-    if told.weights is not None:
-        heard = heard * (told.weights >= 0.5 * told.weights.max())
+    if used.weights is not None:
+        heard = heard * (used.weights >= 0.5 * used.weights.max())
     return np.bincount(given_labels, heard, num_classes)
 
 
@@ -205,11 +205,11 @@ def test_no_treatment_drops_a_class(treatment, lost):
     right = np.where(np.isin(given_labels, lost), 0.0, 1.0)
     classes = np.zeros((300, 3))
     classes[np.arange(300), np.where(right > 0, given_labels, (given_labels + 1) % 3)] = 1
-    told = TREATMENTS[treatment](Trust(right, 0.5, classes), given_labels, 3)
+    used = TREATMENTS[treatment](Trust(right, 0.5, classes), given_labels, 3)
     expected = np.where(np.isin(np.arange(3), lost), 10, 100)
-    np.testing.assert_array_equal(used_by_class(told, given_labels, 3), expected)
-    if told.weights is not None:
-        assert told.weights.mean() == pytest.approx(1)
+    np.testing.assert_array_equal(used_by_class(used, given_labels, 3), expected)
+    if used.weights is not None:
+        assert used.weights.mean() == pytest.approx(1)
 
 
 def test_a_draw_by_score_loses_no_class():

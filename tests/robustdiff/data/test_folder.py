@@ -18,7 +18,7 @@ def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-class Told(Report):
+class Recorder(Report):
     """Remembers messages."""
 
     def __init__(self):
@@ -136,11 +136,11 @@ def test_bad_images_are_refused_or_left_out_by_name(tmp_path):
     for _ in range(2):  # decoded, then from the cache
         with pytest.raises(ValueError, match=r"2 of the images .* first is ant/zz.png .*skip"):
             load(tmp_path / "d")
-        told = Told()
-        images = load(tmp_path / "d", told, on_bad_image="skip")
+        report = Recorder()
+        images = load(tmp_path / "d", report, on_bad_image="skip")
         assert len(images.train) + len(images.test) == 20
         assert not {"ant/zz.png", "bee/cut.png"} & set(images.paths)
-        assert told.messages == ["left out 2 images that cannot be read: ant/zz.png, bee/cut.png"]
+        assert report.messages == ["left out 2 images that cannot be read: ant/zz.png, bee/cut.png"]
 
 
 @pytest.mark.parametrize("seed", range(3))

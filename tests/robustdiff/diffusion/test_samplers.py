@@ -271,10 +271,10 @@ def test_image_k_does_not_depend_on_the_batch_size(name):
     assert torch.equal(pictures[0][:3], pictures[3])
 
 
-def test_each_sampler_has_its_own_spacing_unless_told():
+def test_each_sampler_has_its_own_spacing_unless_another_is_chosen():
     model = small_model()
     own = {name: sampling_grid(model, SampleConfig(sampler=name)).t for name in ("edm", "heun")}
     assert float(torch.diff(torch.diff(own["heun"])).abs().max()) < 1e-12
     assert float(torch.diff(torch.diff(own["edm"])).abs().max()) > 0.01
-    told = sampling_grid(model, SampleConfig(sampler="heun", spacing="karras")).t
-    torch.testing.assert_close(told, own["edm"])
+    chosen = sampling_grid(model, SampleConfig(sampler="heun", spacing="karras")).t
+    torch.testing.assert_close(chosen, own["edm"])

@@ -63,13 +63,13 @@ def test_mixed_class_scores_are_the_score_given_the_noisy_label(name, monkeypatc
 
 def test_weights_are_bayes_and_leave_missing_labels_alone():
     x_t, t, given = points()
-    told = given.clone()
-    told[2] = 3
-    weights = ClassMixture(T, PRIOR, ExactClassifier()).weights(x_t, t, told)
+    labels = given.clone()
+    labels[2] = 3
+    weights = ClassMixture(T, PRIOR, ExactClassifier()).weights(x_t, t, labels)
     assert weights[2].tolist() == [0, 0, 0, 1]
-    assert (weights[told != 3, 3] == 0).all()
+    assert (weights[labels != 3, 3] == 0).all()
     classes = ExactClassifier()(x_t, t).softmax(1).numpy()
-    kept = told != 3
+    kept = labels != 3
     expected = posterior(classes, T.double().numpy(), given.numpy())
     np.testing.assert_allclose(weights[kept, :3], expected[kept], atol=1e-6)
 
@@ -121,10 +121,10 @@ def test_many_equally_likely_classes_are_all_mixed():
 def test_an_identity_matrix_is_the_plain_objective():
     x_t, t, given = points()
     model = Model(lambda x, t, y: x * per_image(1.0 + y, x), cosine, PREDICTIONS["v"], 3)
-    told = torch.where(torch.arange(6) == 1, 3, given)
-    weights = ClassMixture(torch.eye(3), PRIOR, ExactClassifier()).weights(x_t, t, told)
-    mixed = mixed_output(model.network, x_t, t, told, weights, gradient="all")
-    torch.testing.assert_close(mixed, model.network(x_t, t, told))
+    labels = torch.where(torch.arange(6) == 1, 3, given)
+    weights = ClassMixture(torch.eye(3), PRIOR, ExactClassifier()).weights(x_t, t, labels)
+    mixed = mixed_output(model.network, x_t, t, labels, weights, gradient="all")
+    torch.testing.assert_close(mixed, model.network(x_t, t, labels))
 
 
 def test_the_clean_prior_makes_the_given_shares():
