@@ -1,0 +1,109 @@
+"""The front door: what it offers, what it loads, what it leaves behind."""
+
+import doctest
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import robustdiff
+from robustdiff import api
+from robustdiff.config.layers import resolve
+from robustdiff.metrics import evaluator
+from robustdiff.progress import Report
+
+SHORT = {
+    "train.steps": 2,
+    "model.channels": [8],
+    "model.time_size": 8,
+    "sample.steps": 2,
+    "curriculum.warmup": 0,
+    "curriculum.probes": 1,
+}
+
+
+class Heard(Report):
+    def __init__(self):
+        self.lines = []
+
+    def message(self, text):
+        self.lines.append(text)
+
+
+@pytest.fixture(scope="module")
+def run():
+    return robustdiff.train("digits", {"noise.rate": 0.3, "curriculum.name": "pmi", **SHORT})
+
+
+def test_the_import_loads_neither_torch_nor_numpy():
+    code = (
+        "import sys, robustdiff\nassert not {'torch', 'numpy', 'pydantic'} & set(sys.modules)\n"
+        "assert set(robustdiff.__all__) <= set(dir(robustdiff))\nrobustdiff.Config\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_name_of_the_door_leads_somewhere_and_says_what_it_is():
+    for name in robustdiff.__all__:
+        assert getattr(robustdiff, name).__doc__
+    with pytest.raises(AttributeError, match="no attribute 'tarin'"):
+        robustdiff.tarin  # noqa: B018 the attribute is what fails
+
+
+def test_a_run_lies_in_a_temporary_folder_unless_asked(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    heard = Heard()
+    named = robustdiff.train("digits", SHORT, out=tmp_path / "mine", report=heard)
+    assert named.path == tmp_path / "mine"
+    assert any("1347 digits images" in line for line in heard.lines)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    assert run.path.name == "run"
+    assert "robustdiff-" in run.path.parent.name
+
+
+def test_a_configuration_is_a_preset_with_changes_or_a_whole_one(tmp_path):
+    config = resolve({"train": {"steps": 2}, "model": {"channels": [8]}})
+    run = robustdiff.train(config, {"seed": 3}, out=tmp_path / "run")
+    assert run.config().seed == 3
+    assert run.config().train.steps == 2
+    with pytest.raises(ValueError, match=r"did you mean 'train\.steps'"):
+        robustdiff.train("digits", {"train.step": 2})
+    with pytest.raises(ValueError, match="unknown preset 'digit'"):
+        robustdiff.train("digit")
+
+
+def test_samples_depend_on_their_seed_alone_and_write_nothing(run):
+    before = sorted(run.path.rglob("*"))
+    samples = robustdiff.sample(run, classes=[3, 5], per_class=2, seed=1)
+    assert samples.images.shape == (4, 1, 8, 8)
+    assert samples.images.dtype == torch.uint8
+    assert samples.labels.tolist() == [3, 5, 3, 5]
+    assert samples.class_names[3] == "3"
+    again = robustdiff.sample(
+        run.path, {"sample.batch_size": 1}, classes=[3, 5], per_class=2, seed=1
+    )
+    assert torch.equal(again.images, samples.images)
+    assert sorted(run.path.rglob("*")) == before
+    with pytest.raises(ValueError, match="digits has classes 0 to 9, got 10"):
+        robustdiff.sample(run, classes=[10])
+
+
+def test_a_run_is_evaluated_audited_and_made_longer(run, monkeypatch):
+    monkeypatch.setattr(evaluator, "_MIN_IMAGES_SEEN", 2000)
+    figures = robustdiff.evaluate(run, {"eval.num_samples": 20, "sample.guidance_weight": 1.0})
+    assert figures["sample"]["guidance_weight"] == 1.0
+    assert run.metrics_file.exists()
+    verdict = robustdiff.audit(run)
+    assert len(verdict.given) == 1347
+    assert (run.path / "label_issues.csv").exists()
+    longer = robustdiff.resume(run, {"train.steps": 3})
+    assert longer.config().train.steps == 3
+    assert robustdiff.load_run(str(run.path)) == run
+    with pytest.raises(ValueError, match="is not a run"):
+        robustdiff.load_run("/nowhere")
+
+
+def test_the_examples_in_docstrings_are_true():
+    assert doctest.testmod(api).failed == 0
