@@ -76,6 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: Words of the command line, None for the process's own.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # names in any script must not end the work
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = _run(arguments)
     except Exception:

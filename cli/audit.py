@@ -30,14 +30,14 @@ def audit(
     """Report wrong labels: label_issues.csv and audit.html in the run's folder."""
     opened, config = open_with(run, place)
     from robustdiff.jobs.audit import audit_run
-    from robustdiff.reports.audit import CSV_NAME, PAGE_NAME
+    from robustdiff.reports.audit import CSV_NAME, PAGE_NAME, estimate_in_words
 
     with make_report() as report:
         findings, summary = audit_run(opened, config, report, by=by, use_cleanlab=cleanlab)
     print(f"judged by: {findings.source}")
     print(
         f"{summary['issues']} of {len(findings.given)} labels look wrong, "
-        f"estimated noise {summary['estimated_noise']:.1%}"
+        f"{estimate_in_words(findings.trust.noise)}"
     )
     if cleanlab:
         print(f"cleanlab finds {summary['cleanlab_issues']}")

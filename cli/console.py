@@ -1,7 +1,9 @@
 """Progress on stderr: a rich bar on a terminal, a plain line every few seconds otherwise."""
 
+import os
 import sys
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -39,7 +41,10 @@ class PlainReport(Report):
 
     def message(self, text: str) -> None:
         """Print the line."""
-        print(printable(text), file=sys.stderr, flush=True)
+        try:
+            print(printable(text), file=sys.stderr, flush=True)
+        except OSError:  # nobody reads on; the work is worth more than its lines
+            sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 open until the process ends
 
     def progress(self, task: str, done: int, total: int, note: str = "") -> None:
         """Print how far the task is, if the last line is old enough or the task is done."""

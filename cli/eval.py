@@ -67,8 +67,9 @@ def _print_table(result: dict[str, Any]) -> None:
     )
     table = Table("", "generated", "real, held out", title=title)
     for metric in METRICS:
-        figures = (f"{result[key]:.3f}" for key in (metric.key, metric.real))
-        table.add_row(f"{metric.title} ({metric.ideal})", *figures)
+        figures = (result[key] for key in (metric.key, metric.real))
+        cells = ("too few images" if value is None else f"{value:.3f}" for value in figures)
+        table.add_row(f"{metric.title} ({metric.ideal})", *cells)
     console = Console()
     console.print(table)
     found = result["detection"]

@@ -19,10 +19,12 @@ _LEAST_PROBABILITY = 1e-9
 # Images are shifted at random by up to this share of their size. Without it the features of a small
 # training set are tighter than those of unseen images, and real images fail the density test.
 _MAX_SHIFT = 1 / 8
+# Smaller images are enlarged by a whole factor.
+_LEAST_SIDE = 8
 
 
 class ImageClassifier(nn.Module):
-    """Classify images of any size from 8 x 8 on, and expose a small feature space.
+    """Classify images of any size, and expose a small feature space.
 
     The features are the batch-normalised inputs of the last hidden layer: over the training images
     each has mean 0 and variance 1, so that distances in this space have one scale for all datasets.
@@ -52,6 +54,8 @@ class ImageClassifier(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Map (B, C, H, W) float32 images in [-1, 1] to (B, D) features."""
+        if (side := min(images.shape[2:])) < _LEAST_SIDE:  # two poolings must leave something
+            images = F.interpolate(images, scale_factor=-(-_LEAST_SIDE // side), mode="nearest")
         cells = F.adaptive_avg_pool2d(self.stages(images), 2).flatten(1)
         features: Tensor = self.normalise(self.project(cells))
         return features

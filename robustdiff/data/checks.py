@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-MIN_SIZE = 8
 CHANNELS = (1, 3)
 
 
@@ -11,7 +10,7 @@ def check_images(images: Tensor, what: str) -> None:
     """Check a set of images.
 
     Args:
-        images: Expected to be (N, C, H, W) uint8 with N >= 1, C 1 or 3, H and W at least 8.
+        images: Expected to be (N, C, H, W) uint8 with N >= 1, C 1 or 3.
         what: How the error names the images.
 
     Raises:
@@ -22,11 +21,8 @@ def check_images(images: Tensor, what: str) -> None:
         raise ValueError(
             f"{what} must be uint8 of shape (N, C, H, W), got {images.dtype} of shape {shape}"
         )
-    if len(images) == 0 or shape[1] not in CHANNELS or min(shape[2:]) < MIN_SIZE:
-        raise ValueError(
-            f"{what} must be at least one image of 1 or 3 channels and at least "
-            f"{MIN_SIZE} x {MIN_SIZE} pixels, got shape {shape}"
-        )
+    if len(images) == 0 or shape[1] not in CHANNELS or min(shape[2:]) < 1:
+        raise ValueError(f"{what} must be at least one image of 1 or 3 channels, got shape {shape}")
 
 
 def check_labels(labels: Tensor, count: int, num_classes: int, what: str) -> None:

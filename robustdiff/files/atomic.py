@@ -89,8 +89,8 @@ def forget_temporaries(folder: Path, name: str) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically."""
-    write_atomic(path, lambda file: file.write(text.encode()))
+    """Write UTF-8 text atomically; names of files that are not UTF-8 get their own bytes."""
+    write_atomic(path, lambda file: file.write(text.encode(errors="surrogateescape")))
 
 
 def sha256(path: Path) -> str:

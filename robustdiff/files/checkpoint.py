@@ -6,6 +6,7 @@ is used.
 
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,22 @@ _KEPT = 2
 _FORMAT = "robustdiff-checkpoint-1"
 
 
-def save_checkpoint(folder: Path, state: dict[str, Any], step: int) -> None:
+def save_checkpoint(
+    folder: Path, state: dict[str, Any], step: int, *, kept_step: int | None = None
+) -> None:
     """Write a checkpoint, and delete all but the newest two up to this step.
 
     Args:
         folder: The run's checkpoint folder; made if missing.
         state: Nested dicts of tensors and plain numbers.
         step: Step of the state, names the file.
+        kept_step: A checkpoint that is kept besides these two.
 
     Raises:
         OSError: If it cannot be written; the earlier checkpoints are unchanged then.
     """
     folder.mkdir(exist_ok=True)
-    path = folder / f"step-{step:08d}.pt"
+    path = _file(folder, step)
 
     def record(temporary: Path) -> None:
         # Before the renaming: a process killed here leaves a digest without a file, not a file
@@ -49,19 +53,23 @@ def save_checkpoint(folder: Path, state: dict[str, Any], step: int) -> None:
         raise OSError(f"cannot write checkpoint {path}: {cause.strerror}{earlier}") from error
     # Those of later steps are damaged, or of steps that a resumed run makes anew.
     kept = [old for old in _files(folder) if old <= path][:_KEPT]
+    kept += [] if kept_step is None else [_file(folder, kept_step)]
     for old in folder.glob("step-*"):
         if old.with_suffix(".pt") not in kept:
             old.unlink()
 
 
-def load_checkpoint(folder: Path) -> dict[str, Any] | None:
+def load_checkpoint(
+    folder: Path, usable: Callable[[dict[str, Any]], bool] = lambda state: True
+) -> dict[str, Any] | None:
     """Load the newest checkpoint that is whole; damaged ones are skipped with a warning.
 
     Args:
         folder: The run's checkpoint folder.
+        usable: Whether a saved state will do; others are passed over.
 
     Returns:
-        The saved state, on the CPU; None if none has been written yet.
+        The saved state, on the CPU; None if there is none.
 
     Raises:
         DamagedError: If there are checkpoints, and none can be used.
@@ -72,6 +80,8 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
             state = _read(path)
         except DamagedError as error:
             problems.append(str(error))
+            continue
+        if not usable(state):
             continue
         for problem in problems:
             warnings.warn(f"{problem}; using {path.name} instead", stacklevel=2)
@@ -84,6 +94,10 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
 def _files(folder: Path) -> list[Path]:
     """Return the checkpoints, newest first."""
     return sorted(folder.glob("step-*.pt"), reverse=True)
+
+
+def _file(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:08d}.pt"
 
 
 def _digest_file(path: Path) -> Path:

@@ -3,14 +3,19 @@
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from corruptions import NoisyLabels, load_matrix
+from curricula import CURRICULA
 from robustdiff.config.sections import Config
 from robustdiff.data.arrays import Images, LabelledImages
 from robustdiff.data.registry import load_images
 from robustdiff.device import keep_freed_memory, pick_device, set_precision
+from robustdiff.jobs.evaluate import classes_to_make
 from robustdiff.labels.given import prepare_labels
+from robustdiff.metrics.catalogue import METRICS
+from robustdiff.metrics.report import out_of_reach
 from robustdiff.parallel import ALONE, Workers
 from robustdiff.progress import Report
 from robustdiff.runs.folder import Run
@@ -48,7 +53,38 @@ def assemble(config: Config, report: Report, workers: Workers, run: Run | None =
     labels = workers.from_leader(
         lambda: prepare_labels(config, images) if run is None else run.labels()
     )
+    check_material(config, images, labels)
+    if run is None:
+        _check_evaluation(config, images, report)
     return Material(images, labels, make_task(config, images, labels, report, workers))
+
+
+def check_material(config: Config, images: Images, labels: NoisyLabels) -> None:
+    """Check that the labels allow what the run will do with them.
+
+    Raises:
+        ValueError: If a class is never given, and the run needs labels of every class.
+    """
+    counts = np.bincount(labels.given, minlength=images.num_classes)
+    needs = f"curriculum {config.curriculum.name!r}"
+    if config.objective.name != "plain":
+        needs = f"objective {config.objective.name!r}"
+    elif CURRICULA[config.curriculum.name].source not in ("classes", "classifier"):
+        return
+    if not counts.all():
+        missing = [images.class_names[k] for k in np.flatnonzero(counts == 0)]
+        raise ValueError(
+            f"{needs} compares the classes and needs labels of each, but {len(missing)} of "
+            f"{len(counts)} are given to no image, the first is {missing[0]!r}"
+        )
+
+
+def _check_evaluation(config: Config, images: Images, report: Report) -> None:
+    """Refuse settings that `evaluate` could not use, and say which figures it will not have."""
+    counts = torch.bincount(classes_to_make(config, images), minlength=images.num_classes)
+    if keys := out_of_reach(counts.tolist()):
+        titles = [metric.title for metric in METRICS if metric.key in keys]
+        report.message(f"too few images are held out for {', '.join(titles)}")
 
 
 def make_task(

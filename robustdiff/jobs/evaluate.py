@@ -21,7 +21,7 @@ from robustdiff.metrics.evaluator import load_or_train
 from robustdiff.metrics.report import Reference, make_reference, measure
 from robustdiff.parallel import ALONE, Workers
 from robustdiff.progress import Report
-from robustdiff.reports.pictures import image_grid, write_png
+from robustdiff.reports.pictures import class_grid, write_png
 from robustdiff.runs.evaluations import save_evaluation
 from robustdiff.runs.folder import Run, open_run
 from robustdiff.runs.history import seconds_spent
@@ -29,24 +29,32 @@ from robustdiff.runs.scores import detect, load_scores
 
 # All runs on a dataset share one evaluator, so its seed is not the run's.
 _EVALUATOR_SEED = 0
-_MOST_SAMPLES = 1000
+_DEFAULT_SAMPLES = 1000
+# Seeds of torch's generators have 63 bits.
+_SEEDS = 2**63
 
 
 def classes_to_make(config: Config, images: Images) -> Tensor:
     """Return the classes of the images that an evaluation generates, (M,) int64.
 
+    By default 1,000, or two of each class if that is more, as far as there are real images to put
+    in their place: as many of each class, of those held out and of those trained on.
+
     Raises:
-        ValueError: If there are not as many held-out images to compare with.
+        ValueError: If more are asked for than there are real images, or fewer than classes.
     """
-    rarest = int(torch.bincount(images.test_labels).min())
-    count = config.eval.num_samples or min(_MOST_SAMPLES, rarest * images.num_classes)
-    if not 2 * images.num_classes <= count <= rarest * images.num_classes:
+    k = images.num_classes
+    parts = {"held-out": images.test_labels, "training": images.train_labels}
+    rarest = {what: int(torch.bincount(labels).min()) for what, labels in parts.items()}
+    part = min(rarest, key=lambda what: rarest[what])
+    most = rarest[part] * k
+    count = config.eval.num_samples or min(max(_DEFAULT_SAMPLES, 2 * k), most)
+    if not k <= count <= most:
         raise ValueError(
-            f"num_samples must be between {2 * images.num_classes} and "
-            f"{rarest * images.num_classes}: the floor takes as many held-out {images.name} images "
-            f"of each class, and the rarest has {rarest}; got {count}"
+            f"eval.num_samples must be between {k} and {most}: as many {part} {images.name} images "
+            f"of each class are needed beside them, and the rarest has {rarest[part]}; got {count}"
         )
-    return class_labels(count, images.num_classes)
+    return class_labels(count, k)
 
 
 def load_reference(
@@ -90,7 +98,7 @@ def load_reference(
         heldout_labels=images.test_labels,
         counts=torch.bincount(classes, minlength=images.num_classes).tolist(),
         evaluator=evaluator,
-        seed=seed,
+        seed=seed % _SEEDS,
         embed_images=_embedding(config, inception_weights),
     )
     return reference, digest
@@ -150,7 +158,8 @@ def evaluate_run(
         **{name: to_plain(config)[name] for name in ("sample", "eval")},
     }
     columns = images.num_classes
-    write_png(run.samples / "eval.png", image_grid(generated[: 10 * columns], columns))
+    rows = min(10, len(generated) // columns)
+    write_png(run.samples / "eval.png", class_grid(generated[: rows * columns], columns))
     save_evaluation(run, metrics)
     return metrics
 

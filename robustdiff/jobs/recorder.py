@@ -5,17 +5,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+import torch
 from torch import nn
 
 from robustdiff.config.sections import Config
-from robustdiff.diffusion.generate import class_labels, generate
+from robustdiff.diffusion.generate import generate
 from robustdiff.jobs.assemble import Material
 from robustdiff.jobs.audit import stored_findings
 from robustdiff.labels.given import known_noise
 from robustdiff.progress import Report
-from robustdiff.reports.audit import PAGE_NAME, write_audit
+from robustdiff.reports.audit import PAGE_NAME, estimate_in_words, write_audit
 from robustdiff.reports.card import time_spent, write_card
-from robustdiff.reports.pictures import image_grid, write_png
+from robustdiff.reports.pictures import image_grid, spread, write_png
 from robustdiff.reports.tensorboard import TensorBoard
 from robustdiff.runs.folder import Run
 from robustdiff.runs.history import append_entry
@@ -126,7 +127,7 @@ class RunRecorder(Recorder):
             entry["temperature"] = event.trust.temperature
         append_entry(self.run, entry)
         if detected:
-            noise = "" if estimated is None else f", estimated noise {estimated:.1%}"
+            noise = "" if estimated is None else f", {estimate_in_words(estimated)}"
             self.report.message(
                 f"step {event.step}: scores separate wrong labels with AUROC "
                 f"{detected['auroc']:.3f}{noise}"
@@ -135,15 +136,15 @@ class RunRecorder(Recorder):
     def sample_grid(self, step: int, network: nn.Module) -> None:
         """Generate a grid of images by the averaged network and record it."""
         with self._clock_stopped():
-            count = self.images.num_classes
+            classes = torch.tensor(spread(self.images.num_classes))
             generated = generate(
                 self.task.bind(network),
-                class_labels(_GRID_ROWS * count, count).to(self.task.data.images.device),
+                classes.repeat(_GRID_ROWS).to(self.task.data.images.device),
                 tuple(self.images.train.shape[1:]),
                 sample=self.config.sample,
                 seed=self.config.seed,
             )
-            grid = image_grid(generated, count)
+            grid = image_grid(generated, len(classes))
             write_png(self.run.samples / f"step-{step:08d}.png", grid)
             self.board.samples(step, grid)
 
@@ -166,7 +167,7 @@ class RunRecorder(Recorder):
                 "seed": config.seed,
                 "steps": self.step,
             },
-            {"result/auroc": detected["auroc"] if detected else float("nan")},
+            {"result/auroc": detected["auroc"]} if detected else {},
         )
         estimated = None if findings is None else findings.trust.noise
         write_card(run, config, labels, detected=detected, estimated=estimated, step=self.step)
@@ -174,8 +175,8 @@ class RunRecorder(Recorder):
         if findings is not None:
             summary = write_audit(run, self.images, labels, findings)
             self.report.message(
-                f"{summary['issues']} of {len(labels.given)} labels look wrong, estimated noise "
-                f"{estimated:.1%}: {run.path / PAGE_NAME}"
+                f"{summary['issues']} of {len(labels.given)} labels look wrong, "
+                f"{estimate_in_words(findings.trust.noise)}: {run.path / PAGE_NAME}"
             )
 
 

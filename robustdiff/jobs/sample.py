@@ -24,7 +24,7 @@ from robustdiff.files.atomic import write_atomic
 from robustdiff.files.weights import load_weights, save_weights
 from robustdiff.parallel import ALONE, Workers
 from robustdiff.progress import Report
-from robustdiff.reports.pictures import image_grid, write_png
+from robustdiff.reports.pictures import class_grid, image_grid, write_png
 from robustdiff.runs.folder import Run, open_run
 from robustdiff.training.task import build_network
 
@@ -233,7 +233,7 @@ def write_samples(
         generated = sample_run(run, config, images, labels, wanted.seed, report)
     folder.mkdir(parents=True, exist_ok=True)
     _write_npz(folder / "samples.npz", images=generated, labels=labels)
-    write_png(folder / "samples.png", image_grid(generated, len(classes)))
+    write_png(folder / "samples.png", class_grid(generated, len(classes)))
     write_image_folder(folder / "images", generated, labels, images.class_names)
     if path is not None:
         _write_trajectory(folder, path, labels, len(classes))

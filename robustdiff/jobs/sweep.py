@@ -125,7 +125,8 @@ def sweep(
             measured = measure(reference, generated, classes)
             calls = denoiser_calls(setting.sampler, setting.steps)
             row = key | {"denoiser_calls": str(calls)}
-            row |= {name: str(measured[name]) for name in _FIGURES}
+            figures = {name: measured[name] for name in _FIGURES}
+            row |= {name: "nan" if v is None else str(v) for name, v in figures.items()}
             # Read again: another sweep of the run may have written meanwhile.
             _write_table(table, [*read_table(table), row])
         rows.append(row)

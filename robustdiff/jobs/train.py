@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from robustdiff.config.layers import to_plain
+from robustdiff.config.layers import resolve, to_plain
 from robustdiff.config.roles import check_resumable
 from robustdiff.config.sections import Config, TrainConfig
 from robustdiff.errors import DamagedError, DivergedError, InterruptedRunError
@@ -104,7 +104,7 @@ def resume_run(run: Run, config: Config, report: Report, workers: Workers = ALON
     state, steps = new_state(material.task), total_steps(config, len(material.task.data))
     with _locked(run, workers):
         workers.from_leader(lambda: run.check_images(material.images.train))
-        saved = workers.from_leader(lambda: load_checkpoint(run.checkpoints))
+        saved = workers.from_leader(lambda: _newest_for(run, steps, len(material.labels.given)))
         if saved is not None:
             _check_saved(saved, config, steps)
             try:
@@ -119,6 +119,32 @@ def resume_run(run: Run, config: Config, report: Report, workers: Workers = ALON
             forget_after(run, step=state.step, rounds=state.rounds, prepared=prepared)
         report.message(f"resumed at step {state.step} of {steps}")
         _train_to_end(run, material, state, report)
+
+
+def _newest_for(run: Run, steps: int, num_samples: int) -> dict[str, Any] | None:
+    """Load the newest checkpoint that a run of so many steps passes through.
+
+    A learning rate that falls at the end of a run falls elsewhere in one of another length, so the
+    steps of the fall are made again; the checkpoint before them is kept for that.
+
+    Raises:
+        ValueError: If there are checkpoints, all from after the rate began to fall.
+    """
+    newest: list[int] = []
+
+    def passed(saved: dict[str, Any]) -> bool:
+        newest.append(saved["step"])
+        config = resolve(json.loads(saved["config"])) if "config" in saved else run.config()
+        length = total_steps(config, num_samples)
+        return steps == length or saved["step"] <= length - config.train.decay_steps
+
+    saved = load_checkpoint(run.checkpoints, passed)
+    if saved is None and newest:
+        raise ValueError(
+            f"run {run.path} has no checkpoint from before its learning rate fell, so a run of "
+            f"{steps} steps cannot go on from its step {newest[0]}; train a new one of that length"
+        )
+    return saved
 
 
 def _check_saved(saved: dict[str, Any], config: Config, steps: int) -> None:
@@ -150,12 +176,15 @@ def _train_to_end(run: Run, material: Material, state: TrainState, report: Repor
     with recording(run, material, report, start=state.step) as recorder, _stop_asked() as asked:
         for event in train(state, task):
             # All processes must agree, and their signals and clocks differ.
-            number, late = task.workers.largest(asked[0] if asked else 0, _late(config, saved_at))
+            number, minutes = task.workers.largest(
+                asked[0] if asked else 0, _late(config, saved_at)
+            )
             recorder.record(event)
             if _due(event, config.sample_every, steps):
                 state.losses.read()  # raises rather than generate from spoilt weights
                 recorder.sample_grid(state.step, state.averaged())
-            if number or _due(event, config.checkpoint_every, steps, late=bool(late)):
+            late = bool(minutes) or state.step == _fall(config, steps)
+            if number or _due(event, config.checkpoint_every, steps, late=late):
                 _checkpoint(run, task, state, recorder)
                 saved_at = time.monotonic()
             if number:
@@ -165,6 +194,11 @@ def _train_to_end(run: Run, material: Material, state: TrainState, report: Repor
                     number,
                 )
         task.workers.from_leader(recorder.finish)
+
+
+def _fall(config: TrainConfig, steps: int) -> int | None:
+    """Return the step after which the learning rate falls, None if it does not."""
+    return steps - config.decay_steps if 0 < config.decay_steps < steps else None
 
 
 def _due(event: Event, every: int, steps: int, *, late: bool = False) -> bool:
@@ -182,12 +216,18 @@ def _late(config: TrainConfig, saved_at: float) -> bool:
 
 @contextmanager
 def _stop_asked() -> Iterator[list[int]]:
-    """Put the first SIGINT or SIGTERM into the list that is yielded; the second one kills."""
+    """Put the first SIGINT, SIGTERM or SIGHUP into the list that is yielded; the second one kills.
+
+    SIGHUP tells that the terminal is gone; a process that ignores it, as under nohup, goes on.
+    """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield received  # only the main thread receives signals
         return
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    previous = {number: signal.getsignal(number) for number in numbers}
+    if previous[signal.SIGHUP] is signal.SIG_IGN:
+        del previous[signal.SIGHUP]
 
     def note(number: int, frame: object) -> None:
         received.append(number)
@@ -214,7 +254,8 @@ def _checkpoint(run: Run, task: Task, state: TrainState, recorder: Recorder) -> 
                 f"the weights are not finite at step {state.step}; "
                 f"lower train.lr, now {task.config.train.lr:g}"
             )
-        save_checkpoint(run.checkpoints, content, state.step)
+        before = _fall(task.config.train, total_steps(task.config, len(task.data)))
+        save_checkpoint(run.checkpoints, content, state.step, kept_step=before)
         run.save_weights(network)
 
     task.workers.from_leader(save)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from scipy.special import expit
+from scipy.stats import binom
 
 from corruptions import mixture_posterior
 from curricula import Curriculum, Trust
@@ -17,6 +18,8 @@ from robustdiff.labels.noise_model import fit_noise
 
 _DECONVOLUTION_STEPS = 20
 _TINY = 1e-12
+# How likely classifiers that know nothing are taken for some that do.
+_CHANCE = 1e-3
 # Classes with fewer labels are compared with the median of all scores, not with their own.
 _FEW = 50
 # Entries of (N, K) arrays that are computed on at a time.
@@ -105,8 +108,12 @@ def by_classes(image_classes: Floats, transition: Doubles, given: Ints) -> tuple
         given: (N,) int64.
 
     Returns:
-        (N,) float64, and the trust.
+        (N,) float64, and the trust. Where the probabilities predict the given labels no better than
+        chance, every label is right and the share of wrong ones NaN.
     """
+    if not _predicts(image_classes, transition, given):
+        scores, trust = _as_given(image_classes, transition, given)
+        return scores, trust._replace(noise=float("nan"))
     scores, right = np.empty(len(given)), np.empty(len(given))
     classes = np.empty(image_classes.shape, dtype=np.float32)
     for where in _pieces(*image_classes.shape):
@@ -117,6 +124,16 @@ def by_classes(image_classes: Floats, transition: Doubles, given: Ints) -> tuple
         classes[where] = found
     # A count, since small errors of T pull the mean of the probabilities towards the prior.
     return scores, Trust(right, float((scores < 0).mean()), classes, image_classes, transition)
+
+
+def _predicts(image_classes: Floats, transition: Doubles, given: Ints) -> bool:
+    """Return whether the labels are predicted more often than always by the commonest class."""
+    hits = 0
+    for where in _pieces(*image_classes.shape):
+        likeliest = (image_classes[where] @ transition).argmax(axis=1)
+        hits += int((likeliest == given[where]).sum())
+    commonest = int(np.bincount(given).max())
+    return bool(binom.sf(hits - 1, len(given), commonest / len(given)) < _CHANCE)
 
 
 def _pieces(rows: int, columns: int) -> Iterator[slice]:

@@ -5,11 +5,12 @@ from torch import Tensor
 
 from robustdiff.metrics.validation import check_feature_sets
 
+NEIGHBOURS = 5
 # Tree distances are compared squared, so the strict "<" needs room for one rounding.
 _STRICTLY_BELOW = 1 - 1e-12
 
 
-def density_coverage(real: Tensor, generated: Tensor, k: int = 5) -> tuple[float, float]:
+def density_coverage(real: Tensor, generated: Tensor, k: int = NEIGHBOURS) -> tuple[float, float]:
     """Compute density and coverage (Naeem et al., 2020).
 
     Around each real sample lies an open ball that reaches to its k-th nearest other real sample.

@@ -1,6 +1,6 @@
 """All metrics of a set of generated images, each next to what real images get."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from robustdiff.metrics.distribution import (
     inception_score,
     kid,
 )
-from robustdiff.metrics.neighbours import density_coverage
+from robustdiff.metrics.neighbours import NEIGHBOURS, density_coverage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,8 @@ class Reference:
         evaluator: See `make_reference`.
         embed_images: See `make_reference`.
         seed: See `make_reference`.
-        partners: What held-out real images get in the place of generated ones.
+        partners: What held-out real images get in the place of generated ones; None where that many
+            images are too few for a figure.
     """
 
     labels: Tensor
@@ -42,7 +43,7 @@ class Reference:
     evaluator: ImageClassifier
     embed_images: Callable[[Tensor], Tensor] | None
     seed: int
-    partners: dict[str, float]
+    partners: dict[str, float | None]
 
 
 def make_reference(  # noqa: PLR0913 - two labelled sets, and what to measure them with
@@ -63,7 +64,7 @@ def make_reference(  # noqa: PLR0913 - two labelled sets, and what to measure th
         real_labels: (N,) int64 clean labels in [0, K).
         heldout: (H, C, H, W) uint8 real images that it was not trained on.
         heldout_labels: (H,) int64 clean labels.
-        counts: K numbers of generated images, each at least 2.
+        counts: K numbers of generated images, each at least 1.
         evaluator: Classifier with K classes, trained on clean labels.
         seed: Seed of the choice of real images and of the subsets within metrics; the global
             generators stay untouched.
@@ -82,19 +83,23 @@ def make_reference(  # noqa: PLR0913 - two labelled sets, and what to measure th
     ):
         check_images(images, f"{what} images")
         check_labels(labels, len(images), num_classes, f"{what} labels")
+    if min(counts) < 1:
+        raise ValueError(f"images of every class are needed, got 0 of class {counts.index(0)}")
     generator = torch.Generator().manual_seed(seed)
     floor = _matching(heldout_labels, counts, "held-out", generator)
     centres = _matching(real_labels, counts, "real", generator)
     heldout, heldout_labels = heldout[floor], heldout_labels[floor]
     class_features, _ = embed(evaluator, real)
     floor_features, floor_logits = embed(evaluator, heldout)
-    class_fid_floor, _ = classwise_frechet(
-        class_features, real_labels, floor_features, heldout_labels, num_classes
-    )
+    class_fid_floor = None
+    if "class_fid" not in out_of_reach(counts):
+        class_fid_floor, _ = classwise_frechet(
+            class_features, real_labels, floor_features, heldout_labels, num_classes
+        )
     features = class_features
     if embed_images is not None:
         features, floor_features = map(embed_images, (real, heldout))
-    density_real, coverage_real = density_coverage(features[centres], floor_features)
+    density_real, coverage_real = _density_coverage(features[centres], floor_features)
     return Reference(
         labels=real_labels,
         class_features=class_features,
@@ -117,6 +122,18 @@ def make_reference(  # noqa: PLR0913 - two labelled sets, and what to measure th
     )
 
 
+def out_of_reach(counts: Sequence[int]) -> list[str]:
+    """Return the keys of the metrics that so many images of each class are too few for."""
+    keys = ["class_fid"] if min(counts) < 2 else []
+    return keys + (["density", "coverage"] if sum(counts) <= NEIGHBOURS else [])
+
+
+def _density_coverage(real: Tensor, generated: Tensor) -> tuple[float | None, float | None]:
+    if "density" in out_of_reach([len(generated)]):
+        return None, None
+    return density_coverage(real, generated, NEIGHBOURS)
+
+
 def measure(reference: Reference, generated: Tensor, labels: Tensor) -> dict[str, object]:
     """Measure generated images against a reference; see `evaluate`.
 
@@ -136,12 +153,14 @@ def measure(reference: Reference, generated: Tensor, labels: Tensor) -> dict[str
     if counts != reference.counts:
         raise ValueError(f"the reference is for {reference.counts} images a class, got {counts}")
     features, logits = embed(evaluator, generated)
-    class_fid, class_fid_per_class = classwise_frechet(
-        reference.class_features, reference.labels, features, labels, evaluator.num_classes
-    )
+    class_fid, class_fid_per_class = None, None
+    if "class_fid" not in out_of_reach(counts):
+        class_fid, class_fid_per_class = classwise_frechet(
+            reference.class_features, reference.labels, features, labels, evaluator.num_classes
+        )
     if reference.embed_images is not None:
         features = reference.embed_images(generated)
-    density, coverage = density_coverage(reference.features[reference.centres], features)
+    density, coverage = _density_coverage(reference.features[reference.centres], features)
     real = reference.partners
     return {
         "num_samples": len(generated),
@@ -197,14 +216,15 @@ def evaluate(  # noqa: PLR0913 - three labelled sets, and what to measure them w
         embed_images: Another feature space.
 
     Returns:
-        Numbers and lists of numbers that `json` can write: num_samples, fid, fid_floor, class_fid,
+        Numbers and lists of numbers that `json` can write, None where there are too few images:
+        num_samples, fid, fid_floor, class_fid,
         class_fid_floor, class_fid_per_class, kid, kid_floor, inception_score, inception_score_real,
         nll, nll_real, nll_per_class, label_accuracy, label_accuracy_real, density, density_real,
         coverage, coverage_real.
 
     Raises:
-        ValueError: If images or labels have a wrong type, shape or range, a class has fewer than 2
-            generated images, or more were generated of a class than there are real images.
+        ValueError: If images or labels have a wrong type, shape or range, or more were generated of
+            a class than there are real images.
     """
     check_labels(generated_labels, len(generated), evaluator.num_classes, "generated labels")
     reference = make_reference(

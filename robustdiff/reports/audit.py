@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
@@ -57,6 +58,13 @@ class Findings:
     def predicted(self) -> NDArray[np.int64] | None:
         """Likeliest class of each image, (N,) int64; None where the scores know no classes."""
         return None if self.trust.classes is None else self.trust.classes.argmax(axis=1)
+
+
+def estimate_in_words(noise: float) -> str:
+    """Say the estimated share of wrong labels; NaN is what scores without evidence give."""
+    if math.isnan(noise):
+        return "no evidence about the share of wrong labels"
+    return f"estimated noise {noise:.1%}"
 
 
 def cleanlab_issues(findings: Findings) -> NDArray[np.bool_]:
@@ -117,7 +125,9 @@ def write_audit(
     writer.writerow(columns)
     writer.writerows(zip(*(map(_plain, column) for column in columns.values()), strict=True))
     write_text(run.path / CSV_NAME, text.getvalue())
-    write_text(run.path / PAGE_NAME, audit_page(run, images, labels, findings))
+    # Bytes that are not UTF-8 are spelled out: a page has one encoding.
+    page = audit_page(run, images, labels, findings).encode(errors="backslashreplace").decode()
+    write_text(run.path / PAGE_NAME, page)
     issues = int(findings.issue.sum())
     summary: dict[str, Any] = {"estimated_noise": findings.trust.noise, "issues": issues}
     if use_cleanlab:
@@ -179,7 +189,7 @@ def audit_page(run: Run, images: Images, labels: NoisyLabels, findings: Findings
             source=findings.source,
             in_sample=findings.in_sample,
             temperature=findings.trust.temperature,
-            noise=findings.trust.noise,
+            noise=None if math.isnan(findings.trust.noise) else findings.trust.noise,
             true_noise=labels.realised_rate if known else None,
             detected=detect(findings.scores, labels),
             issues=int(findings.issue.sum()),

@@ -1,5 +1,6 @@
 """The card of a run, README.md: what was trained, on which labels, with which result."""
 
+import math
 import shlex
 from importlib.metadata import version
 
@@ -62,7 +63,11 @@ def _noise(config: Config, labels: NoisyLabels, estimated: float | None) -> str:
         text = "as they are, how many are wrong is not known"
     elif known:
         text = f"{known:.2%} wrong, {labels.noise_type} ({labels.convention})"
-    return text if estimated is None else f"{text}; estimated by the scores {estimated:.2%}"
+    if estimated is None:
+        return text
+    if math.isnan(estimated):
+        return f"{text}; the scores have no evidence about them"
+    return f"{text}; estimated by the scores {estimated:.2%}"
 
 
 def time_spent(run: Run, config: Config, num_samples: int) -> str:

@@ -144,7 +144,9 @@ def compare_runs(runs: Sequence[Run]) -> list[Row]:
         (one.noise, one.setup, seed): float(one.metrics["class_fid"])
         for group in groups.values()
         for seed, one in group.items()
-        if one.config.curriculum.name == "uniform" and one.config.objective.name == "plain"
+        if one.config.curriculum.name == "uniform"
+        and one.config.objective.name == "plain"
+        and one.metrics["class_fid"] is not None
     }
     firsts = [next(iter(group.values())) for group in groups.values()]
     headings, names = _headings(firsts), _method_names(firsts)
@@ -166,13 +168,15 @@ def _gap(evaluated: _Evaluated, plain: dict[tuple[str, str, int], float]) -> flo
     rest = (evaluated.setup, evaluated.config.seed)
     noisy = plain.get((evaluated.noise, *rest))
     clean = next((plain[key] for name in _AS_THEY_ARE if (key := (name, *rest)) in plain), None)
+    mine = evaluated.metrics["class_fid"]
     if evaluated.noise in _AS_THEY_ARE or noisy is None or clean is None or noisy == clean:
         return None
-    return (noisy - float(evaluated.metrics["class_fid"])) / (noisy - clean)
+    return None if mine is None else (noisy - float(mine)) / (noisy - clean)
 
 
 def _quality(row: Row) -> float:
-    return float(np.mean(row.values["class-wise FID"]))
+    # A handful of images has no class-wise distance.
+    return float(np.mean(row.values["class-wise FID"] or row.values["FID"]))
 
 
 def _evaluated(evaluation: Evaluation, config: Config) -> _Evaluated:

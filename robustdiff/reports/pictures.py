@@ -13,6 +13,31 @@ from robustdiff.files.atomic import write_atomic
 
 _BACKGROUND, _TEXT = 255, 0
 _CAPTION_HEIGHT = 14
+MOST_COLUMNS = 40
+
+
+def spread(count: int, most: int = MOST_COLUMNS) -> list[int]:
+    """Return all of `count` columns, or so many as a picture takes, evenly chosen."""
+    return (
+        [round(i * (count - 1) / (most - 1)) for i in range(most)]
+        if count > most
+        else [*range(count)]
+    )
+
+
+def class_grid(images: Tensor, columns: int) -> Tensor:
+    """Lay out rows of one image per class; of many classes 40 are shown.
+
+    Args:
+        images: (R * columns, C, H, W) uint8, C 1 or 3, row by row.
+        columns: Classes.
+
+    Returns:
+        (3, rows, columns) uint8.
+    """
+    chosen = spread(columns)
+    rows = images.reshape(-1, columns, *images.shape[1:])[:, chosen]
+    return image_grid(rows.flatten(0, 1), len(chosen))
 
 
 def image_grid(
