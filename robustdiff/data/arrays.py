@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +38,9 @@ class Images:
         class_names: K names.
         paths: File of each training image, relative to the dataset's folder; None where the dataset
             does not come as files.
+        test_paths: The same of the held-out images.
+        digests: Beginning of the SHA-256 of each training image's file, 16 hexadecimal digits; None
+            where the dataset does not come as files.
     """
 
     name: str
@@ -46,6 +50,8 @@ class Images:
     test_labels: Tensor
     class_names: tuple[str, ...]
     paths: tuple[str, ...] | None = None
+    test_paths: tuple[str, ...] | None = None
+    digests: tuple[str, ...] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -175,7 +181,7 @@ def _tensors(part: object) -> tuple[Tensor, Tensor]:
 
 def _folder(config: DataConfig, report: Report) -> Images:
     root = Path(config.data_dir)
-    folder = read_folder(root, config.image_size or DEFAULT_SIZE, report)
+    folder = read_folder(root, config.image_size or DEFAULT_SIZE, report, config.split)
     if folder.bad:
         path, reason = folder.bad[0]
         found = f"{len(folder.bad)} of the images in {root} cannot be read, the first is {path}"
@@ -195,6 +201,8 @@ def _folder(config: DataConfig, report: Report) -> Images:
         test_labels=labels[count:],
         class_names=folder.class_names,
         paths=tuple(entry.path for entry in folder.listed[:count]),
+        test_paths=tuple(entry.path for entry in folder.listed[count:]),
+        digests=folder.digests[:count],
     )
 
 
@@ -212,8 +220,8 @@ def load_images(config: DataConfig, report: Report) -> Images:
     """Load a dataset into memory.
 
     Args:
-        config: Which one, where, and whether to download what is missing.
-        report: Told about long work and about images that are left out.
+        config: Which one, where ("~" is the home folder), and whether to download what is missing.
+        report: Receives progress and what is to be known of a folder's images.
 
     Returns:
         Images with their published labels.
@@ -222,6 +230,7 @@ def load_images(config: DataConfig, report: Report) -> Images:
         ValueError: If the name is unknown, the dataset is not there, or a class has no images.
     """
     choose(config.dataset, DATASETS, "dataset")
+    config = replace(config, data_dir=os.path.expanduser(config.data_dir))
     images = DATASETS[config.dataset](config, report)
     if config.train_size is not None:
         images = _part(images, config.train_size)
@@ -247,12 +256,13 @@ def _part(images: Images, count: int) -> Images:
         np.arange(total), train_size=count, stratify=images.train_labels.numpy(), random_state=0
     )
     where = torch.from_numpy(np.sort(kept))
-    paths = images.paths
+    paths, digests = images.paths, images.digests
     return replace(
         images,
         train=images.train[where],
         train_labels=images.train_labels[where],
         paths=None if paths is None else tuple(paths[i] for i in where.tolist()),
+        digests=None if digests is None else tuple(digests[i] for i in where.tolist()),
     )
 
 
