@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from robustdiff.config.names import SplitName
 from robustdiff.data.listing import LeftOut, entries, image_files, summary
-from robustdiff.data.parts import Content, find_parts, part_names
+from robustdiff.data.parts import Content, find_parts, held_out_names, part_names
 
 _HELD_OUT = 0.2
 _LEAST = 5
@@ -107,6 +107,8 @@ def list_folder(root: Path, split: SplitName = "auto") -> Layout:
         for path in image_files(root, f"{base}{name}", left_out)
     ]
     nested = [entry.path for entry in listed if entry.path.count("/") > 1 + bool(parts)]
+    if split == "auto":
+        _check_nested(root, nested, 1 + bool(parts))
     if len(bases) > 1:
         return Layout(tuple(names), listed, bases[1], nested, left_out)
     divided = _hold_out(listed, names, left_out)
@@ -152,6 +154,17 @@ def _check_classes(
                 "parts of a split need the same class folders (--split none takes every "
                 "sub-folder as a class)"
             )
+
+
+def _check_nested(root: Path, nested: list[str], depth: int) -> None:
+    """Refuse folders called test within a class, whose images would be trained on."""
+    inner = {name: path for path in nested for name in path.split("/")[depth:-1]}
+    if held := held_out_names(sorted(inner)):
+        raise ValueError(
+            f"{root} has a folder {held[0]!r} within a class, as in {inner[held[0]]}: a split has "
+            "its parts above the class folders (train/ant, test/ant); --split none takes every "
+            "sub-folder of a class as part of that class"
+        )
 
 
 def _check_links(root: Path, folders: list[str]) -> None:

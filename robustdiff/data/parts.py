@@ -50,6 +50,11 @@ def part_names(names: list[str]) -> dict[str, str]:
     }
 
 
+def held_out_names(names: list[str]) -> list[str]:
+    """Return which names are those of held-out parts; see `part_names`."""
+    return [name for name, word in part_names(names).items() if word in _TEST]
+
+
 def find_parts(root: Path, contents: dict[str, Content]) -> list[str]:
     """Decide which sub-folders are parts, where only one reading is possible.
 
@@ -78,7 +83,10 @@ def find_parts(root: Path, contents: dict[str, Content]) -> list[str]:
             return train
         # A held-out part needs class folders; one of unlabelled images cannot serve.
         test = next((name for name in held if holding[name].groups), None)
-        if test and _is_split(groups, holding[test].groups, others):
+        # Alone, `train` and `test` would be the only classes; beside others, class folders of the
+        # same names in both show a split. Then `others` are left out: classes lie in the parts.
+        alike = test is not None and len(groups) > 1 and groups == holding[test].groups
+        if test and (alike or not others):
             return [train[0], test]
     # Without class folders in it, `train` cannot be a part. Beside folders that hold images
     # themselves it is a class like them: a vehicle, as in CIFAR-100. "test" has no such meaning:
@@ -86,19 +94,6 @@ def find_parts(root: Path, contents: dict[str, Content]) -> list[str]:
     elif len(train) == 1 and not held and others and all(c.has_images for c in others.values()):
         return []
     raise _uncertain(root, holding, [*train, *held, *others])
-
-
-def _is_split(train: frozenset[str], test: frozenset[str], others: dict[str, Content]) -> bool:
-    """Return whether a train-like and a test-like folder with sub-folders of images are parts.
-
-    Alone they are: as classes, `train` and `test` would be the only two. Beside other folders they
-    are if both have the same sub-folders, at least two, and no other folder has any of these:
-    otherwise all may be classes that are grouped alike, such as train/day, test/day and bus/day.
-    """
-    if not others:
-        return True
-    alike = any(train & content.groups for content in others.values())
-    return len(train) > 1 and train == test and not alike
 
 
 def _uncertain(root: Path, holding: dict[str, Content], names: list[str]) -> ValueError:

@@ -95,6 +95,14 @@ def test_of_two_held_out_parts_test_is_taken_and_none_is_trained_on(tmp_path):
     assert layout.describe("d")[1] == "left out: 6 images in val/ (first: val/ant/0.png)"
 
 
+def test_parts_within_the_classes_are_refused(tmp_path):
+    """They would be trained on: all that lies below a class belongs to it."""
+    classes(tmp_path, ("ant/train", "ant/Test", "bee/train", "bee/Test"))
+    with pytest.raises(ValueError, match=r"has a folder 'Test' within a class.*--split none"):
+        list_folder(tmp_path)
+    assert len(list_folder(tmp_path, "none").listed) == 20
+
+
 def test_parts_with_other_classes_are_refused_by_name(tmp_path):
     classes(tmp_path / "train")
     classes(tmp_path / "val", ("ant",))

@@ -77,6 +77,7 @@ def test_any_names_can_be_asked_about(names):
         ({"train": grouped(), "valid": grouped(), "test": FLAT}, ["train", "valid"]),
         ({"train": grouped(), "test": grouped(), "extra": FLAT}, ["train", "test"]),
         ({"train": grouped(), "test": grouped(), "extra": grouped("x")}, ["train", "test"]),
+        ({"train": grouped(), "test": grouped(), "all": grouped()}, ["train", "test"]),
         ({"ant": FLAT, "train": FLAT, "bus": FLAT}, []),
         ({"ant": FLAT, "train": FLAT, "bus": grouped("day", has_images=True)}, []),
     ],
@@ -101,8 +102,6 @@ def test_what_is_certain(contents, parts):
         {"train": FLAT, "test": FLAT, "ant": FLAT},
         {"train": grouped("ant", "bee"), "test": grouped("ant"), "extra": FLAT},
         {"train": grouped("day"), "test": grouped("day"), "bus": FLAT},
-        # Classes that are all grouped alike.
-        {"train": grouped(), "test": grouped(), "bus": grouped()},
         {"train": grouped(), "Training": grouped()},
         {"trainA": FLAT, "trainB": FLAT, "testA": FLAT, "testB": FLAT},
     ],
