@@ -18,6 +18,8 @@ from robustdiff.progress import Report
 T = TypeVar("T")
 
 DEFAULT_SIZE = 32
+# Numbers of errors that stay until the file changes: Pillow's errors about content have none.
+_LASTING = (None, errno.EACCES, errno.EPERM, errno.EINVAL)
 
 
 class Folder(NamedTuple):
@@ -112,8 +114,7 @@ def _decode(
     def note(path: str, error: Exception) -> None:
         nonlocal may_pass
         bad[path] = reason(error)
-        # Errors of the system have a number; Pillow's errors about damaged content have none.
-        may_pass |= isinstance(error, MemoryError) or getattr(error, "errno", None) is not None
+        may_pass |= isinstance(error, MemoryError) or getattr(error, "errno", None) not in _LASTING
 
     with ThreadPoolExecutor() as pool:
         channels = 1

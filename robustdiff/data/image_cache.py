@@ -55,11 +55,12 @@ def fingerprint(root: Path, size: int, states: dict[str, os.stat_result | str]) 
     """
     digest = hashlib.sha256(f"{_FORMAT} {size} {PIL.__version__}".encode())
     sizes = [state.st_size for state in states.values() if isinstance(state, os.stat_result)]
+    is_small = sum(sizes) <= _SMALL
     for path, state in states.items():
         digest.update(os.fsencode(path))
         said = state
         if isinstance(state, os.stat_result):
-            content = _digest(root / path) if sum(sizes) <= _SMALL else ""
+            content = _digest(root / path) if is_small else ""
             said = (
                 f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino} {content}"
             )

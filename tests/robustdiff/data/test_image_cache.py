@@ -253,19 +253,22 @@ def test_without_room_for_the_index_the_array_is_removed(root, cache, monkeypatc
     assert not list(cache.iterdir())
 
 
-def test_failures_that_may_pass_are_not_kept(root, cache, monkeypatch):
+@pytest.mark.parametrize(("number", "is_kept"), [(errno.EIO, False), (errno.EACCES, True)])
+def test_failures_that_may_pass_are_not_kept(root, cache, monkeypatch, number, is_kept):
     read_image = folder_module.read_image
 
     def fail(path, *rest):
         if path.name == "0.bmp":
-            raise OSError(errno.EIO, "Input/output error", str(path))
+            raise OSError(number, os.strerror(number), str(path))
         return read_image(path, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(folder_module, "read_image", fail)
         assert len(read_folder(root, 8, Silent()).bad) == 2
-    assert not cache.exists()
-    assert not read_folder(root, 8, Silent()).bad
+    assert cache.exists() == is_kept
+    assert bool(read_folder(root, 8, Silent()).bad) == is_kept
+    os.utime(root / "ant" / "0.bmp")  # as a change of permissions does, it changes st_ctime
+    assert len(read_folder(root, 8, Silent()).bad) == 0
 
 
 def test_names_of_any_bytes_are_kept(root, cache, monkeypatch):
