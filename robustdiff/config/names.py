@@ -4,6 +4,7 @@ from typing import Literal
 
 DatasetName = Literal["digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "folder"]
 BadImage = Literal["refuse", "skip"]
+SplitName = Literal["auto", "none"]
 CurriculumName = Literal[
     "uniform",
     "dynamics-cond",

@@ -33,6 +33,8 @@ class DataConfig:
         image_size: Side in pixels that images are resized to; None leaves them as they are, and
             means 32 for dataset "folder".
         on_bad_image: What to do about files of a folder that cannot be read.
+        split: How a folder's sub-folders are read: "auto" takes train/ and test/, under any usual
+            names, as parts where that is certain; "none" takes every sub-folder as a class.
         train_size: Training images to use, an equal share of every class; None for all.
     """
 
@@ -41,6 +43,7 @@ class DataConfig:
     download: bool = False
     image_size: Count | None = None
     on_bad_image: names.BadImage = "refuse"
+    split: names.SplitName = "auto"
     train_size: Count | None = None
 
     def __post_init__(self) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,9 @@ class Images:
         class_names: K names.
         paths: File of each training image, relative to the dataset's folder; None for datasets that
             are no folders of images.
+        test_paths: The same of the held-out images.
+        digests: Beginning of the SHA-256 of each training image's file, 16 hexadecimal digits; None
+            like `paths`.
     """
 
     name: str
@@ -35,11 +38,27 @@ class Images:
     test_labels: Tensor
     class_names: tuple[str, ...]
     paths: tuple[str, ...] | None = None
+    test_paths: tuple[str, ...] | None = None
+    digests: tuple[str, ...] | None = None
 
     @property
     def num_classes(self) -> int:
         """K."""
         return len(self.class_names)
+
+    def part(self, rows: Tensor) -> "Images":
+        """Return the dataset with some of its training images, (M,) int64, in that order."""
+
+        def chosen(values: tuple[str, ...] | None) -> tuple[str, ...] | None:
+            return None if values is None else tuple(values[i] for i in rows.tolist())
+
+        return replace(
+            self,
+            train=self.train[rows],
+            train_labels=self.train_labels[rows],
+            paths=chosen(self.paths),
+            digests=chosen(self.digests),
+        )
 
     def __post_init__(self) -> None:
         for part, labels in (("training", self.train_labels), ("test", self.test_labels)):

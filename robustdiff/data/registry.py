@@ -81,7 +81,7 @@ def _tensors(part: object) -> tuple[Tensor, Tensor]:
 
 def _folder(config: DataConfig, report: Report) -> Images:
     root = Path(config.data_dir)
-    folder = read_folder(root, config.image_size or DEFAULT_SIZE, report)
+    folder = read_folder(root, config.image_size or DEFAULT_SIZE, report, config.split)
     if folder.bad:
         path, reason = folder.bad[0]
         found = f"{len(folder.bad)} of the images in {root} cannot be read, the first is {path}"
@@ -101,6 +101,8 @@ def _folder(config: DataConfig, report: Report) -> Images:
         test_labels=labels[count:],
         class_names=folder.class_names,
         paths=tuple(entry.path for entry in folder.listed[:count]),
+        test_paths=tuple(entry.path for entry in folder.listed[count:]),
+        digests=folder.digests[:count],
     )
 
 
@@ -118,8 +120,8 @@ def load_images(config: DataConfig, report: Report) -> Images:
     """Load a dataset into memory.
 
     Args:
-        config: Which one, where, and whether to download what is missing.
-        report: Receives the progress of long work, and which images are left out.
+        config: Which one, where ("~" is the home folder), and whether to download what is missing.
+        report: Receives the progress of long work, and what was found in a folder of images.
 
     Returns:
         Images with their published labels.
@@ -128,6 +130,7 @@ def load_images(config: DataConfig, report: Report) -> Images:
         ValueError: If the name is unknown, the dataset is not there, or a class has no images.
     """
     choose(config.dataset, DATASETS, "dataset")
+    config = replace(config, data_dir=str(Path(config.data_dir).expanduser()))
     images = DATASETS[config.dataset](config, report)
     if config.train_size is not None:
         images = _part(images, config.train_size)
@@ -152,11 +155,4 @@ def _part(images: Images, count: int) -> Images:
     kept, _ = train_test_split(
         np.arange(total), train_size=count, stratify=images.train_labels.numpy(), random_state=0
     )
-    where = torch.from_numpy(np.sort(kept))
-    paths = images.paths
-    return replace(
-        images,
-        train=images.train[where],
-        train_labels=images.train_labels[where],
-        paths=None if paths is None else tuple(paths[i] for i in where.tolist()),
-    )
+    return images.part(torch.from_numpy(np.sort(kept)))

@@ -4,6 +4,7 @@ import errno
 import glob
 import hashlib
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +27,7 @@ def write_atomic(
     Raises:
         OSError: If it cannot be written, naming the file; the old content is unchanged then.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with named(path), temporary.open("wb") as file:
             write(file)

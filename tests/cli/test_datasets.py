@@ -186,3 +186,22 @@ def test_a_damaged_archive_is_not_opened(tmp_path, monkeypatch, capsys):
     assert call("train", "--dataset=cifar10", "--data-dir=data", "--out=run", *SHORT) == 2
     assert "no usable cifar10" in capsys.readouterr().err
     assert not Path("run").exists()
+
+
+def test_the_layout_of_a_folder_is_said_or_refused_before_the_work(tmp_path, capsys):
+    colour_folder(tmp_path / "data" / "Training")
+    colour_folder(tmp_path / "data" / "Validation")
+    (tmp_path / "data" / "notes.txt").touch()
+    words = ["train", "--dataset=folder", "--data-dir=data", "--dry-run", *TINY]
+    call(*words)
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == (
+        "data: 10 classes (kind 0, kind 1, kind 2, kind 3, kind 4, ...), 160 images to train on, "
+        "160 held out (Validation/)"
+    )
+    assert said[1] == "left out: 1 file of another kind (notes.txt)"
+    (tmp_path / "data" / "Validation").rename(tmp_path / "data" / "unlabelled")
+    assert call(*words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "Training/ (10 folders of images), unlabelled/" in line
+    assert "--split none" in line

@@ -128,12 +128,15 @@ def test_a_pickle_in_the_place_of_a_users_file_is_refused(form, suffix, capsys):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_pickles_in_caches_are_refused(form, tmp_path, monkeypatch):
-    from robustdiff.data.folder import _read_cache
+    from robustdiff.data.image_cache import read_cache
 
-    for suffix in (".json", ".npy"):
-        (tmp_path / "c.json").write_text('{"fingerprint": "f", "bad": []}')
-        form(tmp_path / f"c{suffix}")
-        assert _read_cache(tmp_path / "c", "f") is None
+    index = '{"fingerprint": "f", "digests": ["d"], "bad": [], "dim": []}'
+    for name in (None, "c.json", "c-f.npy"):
+        (tmp_path / "c.json").write_text(index)
+        np.save(tmp_path / "c-f.npy", np.zeros((1, 1, 8, 8), dtype=np.uint8))
+        if name is not None:
+            form(tmp_path / name)
+        assert (read_cache(tmp_path / "c", "f") is None) == (name is not None)
     assert not Path("executed").exists()
 
 

@@ -1,5 +1,7 @@
 """Folders of images made here: formats, sizes, damage, splits, the cache."""
 
+import hashlib
+import os
 import warnings
 
 import numpy as np
@@ -18,7 +20,7 @@ def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-class Recorder(Report):
+class Told(Report):
     """Remembers messages."""
 
     def __init__(self):
@@ -93,39 +95,6 @@ def test_formats_and_modes(tmp_path, mode):
     assert images.train.float().sub(100).abs().max() <= 3
 
 
-def pixel(path, channels=1):
-    return folder_module.read_image(path, 4, channels)[:, 0, 0].tolist()
-
-
-def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
-    Image.fromarray(np.full((6, 6), 257 * 100, dtype=np.uint16)).save(tmp_path / "a.png")
-    assert pixel(tmp_path / "a.png") == [100]
-    Image.fromarray(np.full((6, 6), 0.5, dtype=np.float32)).save(tmp_path / "a.tiff")
-    with pytest.raises(ValueError, match="no fixed range"):
-        pixel(tmp_path / "a.tiff")
-
-
-def test_transparency_lies_over_white(tmp_path):
-    for mode, colour in (("RGBA", (10, 20, 30, 0)), ("LA", (10, 0))):
-        Image.new(mode, (6, 6), colour).save(tmp_path / "a.png")
-        assert pixel(tmp_path / "a.png", 3) == [255, 255, 255]
-
-
-def test_cameras_orientation_is_followed(tmp_path):
-    upright = Image.fromarray(np.repeat(np.array([[0], [255]], dtype=np.uint8), 8, 1).repeat(4, 0))
-    exif = Image.Exif()
-    exif[0x0112] = 3  # stored upside down
-    upright.save(tmp_path / "a.png", exif=exif)
-    assert folder_module.read_image(tmp_path / "a.png", 8, 1)[0, 0, 0] == 255
-
-
-def test_oblong_images_keep_their_proportions(tmp_path):
-    pixels = np.zeros((10, 30), dtype=np.uint8)
-    pixels[:, 10:20] = 200
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    assert (folder_module.read_image(tmp_path / "a.png", 10, 1) == 200).all()
-
-
 def test_bad_images_are_refused_or_left_out_by_name(tmp_path):
     classes(tmp_path / "d")
     (tmp_path / "d" / "ant" / "zz.png").write_bytes(b"\x89PNG\r\n\x1a\nnonsense")
@@ -136,11 +105,16 @@ def test_bad_images_are_refused_or_left_out_by_name(tmp_path):
     for _ in range(2):  # decoded, then from the cache
         with pytest.raises(ValueError, match=r"2 of the images .* first is ant/zz.png .*skip"):
             load(tmp_path / "d")
-        report = Recorder()
-        images = load(tmp_path / "d", report, on_bad_image="skip")
+        told = Told()
+        images = load(tmp_path / "d", told, on_bad_image="skip")
         assert len(images.train) + len(images.test) == 20
         assert not {"ant/zz.png", "bee/cut.png"} & set(images.paths)
-        assert report.messages == ["left out 2 images that cannot be read: ant/zz.png, bee/cut.png"]
+        assert told.messages == [
+            "d: 2 classes (ant, bee), 18 images to train on, 4 held out "
+            "(a fifth of every class, by file name)",
+            "left out: 1 hidden folder (.hidden), 1 file of another kind (bee/notes.txt)",
+            "left out 2 images that cannot be read: ant/zz.png, bee/cut.png",
+        ]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -159,36 +133,6 @@ def test_damage_anywhere_is_told_never_raised(tmp_path, seed):
     assert len(images.train) >= 16
 
 
-def test_the_second_start_decodes_nothing(tmp_path, monkeypatch):
-    classes(tmp_path / "d")
-    first = load(tmp_path / "d")
-    with monkeypatch.context() as patch:
-        patch.setattr(folder_module, "read_image", None)
-        second = load(tmp_path / "d")
-        assert torch.equal(first.train, second.train)
-        assert first.paths == second.paths
-    write(tmp_path / "d" / "ant" / "000.png", value=250)
-    assert 250 in torch.cat([load(tmp_path / "d").train, load(tmp_path / "d").test])
-    files = sorted(path.suffix for path in (tmp_path / "cache" / "robustdiff").iterdir())
-    assert files == [".json", ".npy"]
-
-
-def test_a_damaged_cache_is_made_again(tmp_path):
-    classes(tmp_path / "d")
-    first = load(tmp_path / "d")
-    for suffix in ("json", "npy"):
-        for path in (tmp_path / "cache" / "robustdiff").glob(f"*.{suffix}"):
-            path.write_bytes(path.read_bytes()[:20])
-        assert torch.equal(load(tmp_path / "d").train, first.train)
-
-
-def test_training_does_not_write_into_the_cache(tmp_path):
-    classes(tmp_path / "d")
-    images = load(tmp_path / "d")
-    images.train.zero_()
-    assert load(tmp_path / "d").train.max() > 0
-
-
 @pytest.mark.parametrize(
     ("make", "says"),
     [
@@ -202,3 +146,141 @@ def test_unusable_folders_are_named(tmp_path, make, says):
     make(tmp_path / "d")
     with pytest.raises(ValueError, match=says):
         load(tmp_path / "d")
+
+
+def test_parts_of_a_dataset_keep_the_shares_of_the_classes():
+    whole = load_images(DataConfig(), Report())
+    part = load_images(DataConfig(train_size=400), Report())
+    assert len(part.train) == len(part.train_labels) == 400
+    share = torch.bincount(part.train_labels) / 400
+    expected = torch.bincount(whole.train_labels) / len(whole.train_labels)
+    assert (share - expected).abs().max() < 0.004
+    assert torch.equal(part.test, whole.test)
+    with pytest.raises(ValueError, match="between 10 and 1337, or all 1347"):
+        load_images(DataConfig(train_size=1340), Report())
+
+
+def test_whole_factors_are_average_pooled():
+    whole = load_images(DataConfig(), Report()).train.float()
+    pooled = load_images(DataConfig(image_size=4), Report()).train
+    assert torch.equal(pooled.float(), torch.nn.functional.avg_pool2d(whole, 2).round())
+
+
+def test_every_kind_of_bad_file_is_refused_by_name_or_skipped(tmp_path, monkeypatch):
+    root = tmp_path / "d"
+    classes(root)
+    (root / "ant" / "dead.png").symlink_to("gone.png")
+    (root / "ant" / "itself.png").symlink_to("itself.png")
+    (root / "ant" / "empty.png").touch()
+    (root / "ant" / "folder.png").mkdir()
+    os.mkfifo(root / "bee" / "pipe.png")
+    (root / "bee" / "text.jpg").write_text("no image")
+    write(root / "bee" / "locked.png")
+    write(root / "bee" / "vanishes.png")
+    read_image = folder_module.read_image
+
+    def read(path, *rest):
+        if path.name == "locked.png":
+            raise PermissionError(13, "Permission denied", str(path))
+        if path.name == "vanishes.png":
+            path.unlink()
+        return read_image(path, *rest)
+
+    monkeypatch.setattr(folder_module, "read_image", read)
+    bad = ["ant/dead.png", "ant/empty.png", "ant/folder.png", "ant/itself.png"]
+    bad += ["bee/locked.png", "bee/pipe.png", "bee/text.jpg", "bee/vanishes.png"]
+    found = folder_module.read_folder(root, 8, Report())
+    assert sorted(path for path, _ in found.bad) == bad
+    assert all(reason and str(tmp_path) not in reason for _, reason in found.bad)
+    write(root / "bee" / "vanishes.png")
+    with pytest.raises(
+        ValueError, match=r"8 of the images in .*, the first is ant/\w+.png \(.*skip"
+    ):
+        load(root)
+    write(root / "bee" / "vanishes.png")
+    images = load(root, on_bad_image="skip")
+    used = [*images.paths, *images.test_paths]
+    assert len(used) == len(images.train) + len(images.test) == 20
+    assert not set(used) & set(bad)
+
+
+def test_a_file_that_is_gone_before_it_is_looked_at_is_bad(tmp_path, monkeypatch):
+    classes(tmp_path / "d")
+    list_folder = folder_module.list_folder
+
+    def list_and_lose(*given):
+        layout = list_folder(*given)
+        (tmp_path / "d" / "ant" / "000.png").unlink()
+        return layout
+
+    monkeypatch.setattr(folder_module, "list_folder", list_and_lose)
+    found = folder_module.read_folder(tmp_path / "d", 8, Report())
+    assert found.bad == [("ant/000.png", "No such file or directory")]
+
+
+def test_paths_and_digests_stand_beside_the_images(tmp_path):
+    classes(tmp_path / "d")
+    (tmp_path / "d" / "ant" / "0.png").write_bytes(b"no image")
+    for _ in range(2):  # decoded, then from the cache
+        images = load(tmp_path / "d", on_bad_image="skip")
+        assert len(images.test_paths) == len(images.test) == 4
+        assert not set(images.paths) & set(images.test_paths)
+        for path, digest in zip(images.paths, images.digests, strict=True):
+            content = (tmp_path / "d" / path).read_bytes()
+            assert hashlib.sha256(content).hexdigest()[:16] == digest
+    part = load(tmp_path / "d", on_bad_image="skip", train_size=8)
+    assert dict(zip(part.paths, part.digests, strict=True)).items() <= (
+        dict(zip(images.paths, images.digests, strict=True)).items()
+    )
+    assert part.test_paths == images.test_paths
+    digits = load_images(DataConfig(), Report())
+    assert digits.paths is digits.test_paths is digits.digests is None
+
+
+def test_a_camera_s_twelve_bits_in_sixteen_are_said_to_come_out_dark(tmp_path):
+    classes(tmp_path / "d")
+    pixels = np.full((10, 12), 4000, dtype=np.uint16)
+    for i in range(2):
+        Image.fromarray(pixels).save(tmp_path / "d" / "ant" / f"camera{i}.tif")
+    for _ in range(2):  # decoded, then from the cache
+        told = Told()
+        load(tmp_path / "d", told)
+        assert told.messages[1:] == [
+            "images that come out dark: 2 (first: ant/camera0.tif); their 16-bit values are all "
+            "below 4096, so they may be of 12 bits and not say so"
+        ]
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(tmp_path, monkeypatch):
+    classes(tmp_path / "home" / "photos")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    images = load_images(DataConfig(dataset="folder", data_dir="~/photos"), Report())
+    assert len(images.train) == 16
+    with pytest.raises(ValueError, match=r"no usable mnist under .*home/sets"):
+        load_images(DataConfig(dataset="mnist", data_dir="~/sets"), Report())
+    with pytest.raises(ValueError, match="no folder ~nobody-here/photos"):
+        load_images(DataConfig(dataset="folder", data_dir="~nobody-here/photos"), Report())
+
+
+def test_split_none_reaches_the_folder(tmp_path):
+    classes(tmp_path / "d" / "train")
+    classes(tmp_path / "d" / "test")
+    assert load(tmp_path / "d").class_names == ("ant", "bee")
+    assert load(tmp_path / "d", split="none").class_names == ("test", "train")
+
+
+@pytest.mark.parametrize(
+    ("is_split", "pixels"), [(False, "6eb577bf0a77613d"), (True, "4e7f4e5024046721")]
+)
+def test_images_and_their_order_are_what_they_always_were(tmp_path, is_split, pixels):
+    """Recorded before reading was rewritten: the same pixels in the same order."""
+    rng = np.random.default_rng(0)
+    for part in ("train", "val") if is_split else ("",):
+        for name, count in (("ant", 13), ("bee wing", 7), ("Cat", 5)):
+            for i in range(count):
+                path = tmp_path / "d" / part / name / ("" if i % 4 else "more") / f"IMG_{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                colours = rng.integers(0, 256, (8, 8, 4), dtype=np.uint8)
+                Image.fromarray(colours if i % 2 else colours[..., :3]).save(path)
+    images = folder_module.read_folder(tmp_path / "d", 8, Report()).images
+    assert hashlib.sha256(images.tobytes()).hexdigest()[:16] == pixels

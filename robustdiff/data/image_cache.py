@@ -1,0 +1,158 @@
+"""Decoded images kept on disk, so that the next start maps them into memory.
+
+The cache of a folder is an array, named by the fingerprint of the files that it was made of, and an
+index that is written after it and makes it valid. Processes that write at once each replace whole
+files, so a reader finds a pair of one fingerprint or makes it anew; a process that has an older
+array mapped keeps it after the file is removed.
+"""
+
+import hashlib
+import json
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import PIL
+
+from robustdiff.data.decode import Pixels, reason
+from robustdiff.files.atomic import sha256, write_atomic, write_text
+
+_FORMAT = 2
+_SMALL = 64 * 2**20
+_ABANDONED_SECONDS = 3600
+
+
+class Contents(NamedTuple):
+    """What some image files hold.
+
+    Attributes:
+        images: (N, C, size, size) uint8 of those that can be read, in their order.
+        digests: N beginnings of SHA-256 of the files, 16 hexadecimal digits each.
+        bad: Path and reason of each file that cannot be read.
+        dim: Paths of images whose 16-bit values would all fit in 12.
+    """
+
+    images: Pixels
+    digests: list[str]
+    bad: list[tuple[str, str]]
+    dim: list[str]
+
+
+def fingerprint(root: Path, size: int, states: dict[str, os.stat_result | str]) -> str:
+    """Return a digest that changes when an image may have changed.
+
+    It holds the size, the times of change of content and of status, and the inode of every file; of
+    at most 64 MiB of files the content, too, because a change within one tick of the clock shows
+    in nothing else.
+
+    Args:
+        root: The folder of images.
+        size: Side in pixels of the decoded images.
+        states: State of each file, see `robustdiff.data.decode.file_state`, in their order.
+    """
+    digest = hashlib.sha256(f"{_FORMAT} {size} {PIL.__version__}".encode())
+    sizes = [state.st_size for state in states.values() if isinstance(state, os.stat_result)]
+    is_small = sum(sizes) <= _SMALL
+    for path, state in states.items():
+        digest.update(os.fsencode(path))
+        said = state
+        if isinstance(state, os.stat_result):
+            content = _digest(root / path) if is_small else ""
+            said = (
+                f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino} {content}"
+            )
+        digest.update(f"\0{said}\0".encode())
+    return digest.hexdigest()
+
+
+def _digest(path: Path) -> str:
+    try:
+        return sha256(path)
+    except OSError as error:
+        return reason(error)
+
+
+def cache_stem(root: Path, size: int) -> Path | None:
+    """Return where the files of a folder's cache begin; None if this user has no home folder."""
+    key = hashlib.sha256(os.fsencode(root.resolve()) + f"\0{size}".encode()).hexdigest()[:16]
+    home = os.environ.get("XDG_CACHE_HOME")
+    try:
+        base = Path(home) if home else Path.home() / ".cache"
+    except RuntimeError:
+        return None
+    return base / "robustdiff" / f"folder-{key}"
+
+
+def _array_file(stem: Path, mark: str) -> Path:
+    return stem.with_name(f"{stem.name}-{mark[:16]}.npy")
+
+
+def read_cache(stem: Path, mark: str) -> Contents | None:
+    """Map a folder's cache into memory; None if there is none of this fingerprint."""
+    try:
+        index = json.loads(stem.with_suffix(".json").read_text())
+        if index["fingerprint"] != mark:
+            return None
+        images = _mapped(_array_file(stem, mark))
+        digests, dim = [str(text) for text in index["digests"]], [str(p) for p in index["dim"]]
+        bad = [(str(path), str(reason)) for path, reason in index["bad"]]
+    except Exception:  # noqa: BLE001 of damaged files, which fail in many ways; they are made anew
+        return None
+    return Contents(images, digests, bad, dim) if len(images) == len(digests) else None
+
+
+def write_cache(stem: Path, mark: str, contents: Contents) -> Contents:
+    """Write a folder's cache, and remove older ones of the same folder.
+
+    Returns:
+        The same contents, the images mapped from the cache.
+
+    Raises:
+        OSError: If it cannot be written; then nothing of it is left.
+    """
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    file, mapped = _array_file(stem, mark), [contents.images]
+    # Mapped before it has its name: from then on another process may replace or remove it.
+    write_atomic(
+        file,
+        lambda out: _save(out, contents.images),
+        written=lambda temporary: mapped.append(_mapped(temporary)),
+    )
+    index = contents._asdict() | {"images": file.name, "fingerprint": mark}
+    try:
+        # JSON in ASCII: names of any bytes are escaped.
+        write_text(stem.with_suffix(".json"), json.dumps(index))
+    except OSError:
+        file.unlink(missing_ok=True)
+        raise
+    _remove_older(stem, file)
+    return contents._replace(images=mapped[-1])
+
+
+def _mapped(path: Path) -> Pixels:
+    # Copy on write: torch wants writable memory, and the file must not change.
+    images = np.load(path, mmap_mode="c", allow_pickle=False)
+    if not isinstance(images, np.ndarray):
+        raise ValueError(f"{path} is an archive, not an array")
+    return images
+
+
+def _save(out: BinaryIO, images: Pixels) -> None:
+    """Write what `numpy.save` writes, whose errors do not say that a disk is full."""
+    np.lib.format.write_array_header_1_0(out, np.lib.format.header_data_from_array_1_0(images))
+    out.write(images.data)
+
+
+def _remove_older(stem: Path, file: Path) -> None:
+    """Remove arrays of other fingerprints, and what killed writers have left long ago."""
+    older = [path for path in stem.parent.glob(f"{stem.name}*.npy") if path != file]
+    long_ago = time.time() - _ABANDONED_SECONDS
+    with suppress(OSError):  # another process removes them, too
+        for path in stem.parent.glob(f".{stem.name}*.tmp"):
+            if path.stat().st_mtime < long_ago:
+                older.append(path)
+        for path in older:
+            path.unlink(missing_ok=True)
