@@ -1,5 +1,6 @@
 """The datasets that a configuration may name, and their loaders."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -130,7 +131,7 @@ def load_images(config: DataConfig, report: Report) -> Images:
         ValueError: If the name is unknown, the dataset is not there, or a class has no images.
     """
     choose(config.dataset, DATASETS, "dataset")
-    config = replace(config, data_dir=str(Path(config.data_dir).expanduser()))
+    config = replace(config, data_dir=os.path.expanduser(config.data_dir))
     images = DATASETS[config.dataset](config, report)
     if config.train_size is not None:
         images = _part(images, config.train_size)
