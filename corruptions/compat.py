@@ -8,14 +8,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from corruptions.class_maps import CLASS_MAPS
 from corruptions.draws import draw_labels
-from corruptions.transitions import Floats, from_class_map, pairflip, symmetric_inclusive
+from corruptions.transitions import from_class_map, pairflip, symmetric_inclusive
 from corruptions.transitions import symmetric as symmetric_matrix
-
-Ints = NDArray[np.int64]
+from corruptions.types import Doubles, Ints
 
 _BLOCK = 5
 
@@ -30,7 +28,7 @@ class Outcome(NamedTuple):
     """
 
     given: Ints
-    matrix: Floats
+    matrix: Doubles
     convention: str
 
 

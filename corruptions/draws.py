@@ -3,14 +3,12 @@
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+from corruptions.types import Doubles, Ints
 
 
 def draw_labels(
-    clean: Ints, probabilities: Floats, rows: Ints, mode: str, rng: np.random.Generator
+    clean: Ints, probabilities: Doubles, rows: Ints, mode: str, rng: np.random.Generator
 ) -> Ints:
     """Draw given labels.
 
@@ -41,27 +39,27 @@ def draw_labels(
     return given
 
 
-def _bernoulli(change: Floats, clean: Ints, rng: np.random.Generator) -> Ints:
+def _bernoulli(change: Doubles, clean: Ints, rng: np.random.Generator) -> Ints:
     return np.flatnonzero(rng.random(len(change)) < change)
 
 
-def _exact(change: Floats, clean: Ints, rng: np.random.Generator) -> Ints:
+def _exact(change: Doubles, clean: Ints, rng: np.random.Generator) -> Ints:
     shuffled = rng.permutation(len(change))
     return _systematic(change, shuffled[np.argsort(clean[shuffled], kind="stable")], rng)
 
 
-def _exact_overall(change: Floats, clean: Ints, rng: np.random.Generator) -> Ints:
+def _exact_overall(change: Doubles, clean: Ints, rng: np.random.Generator) -> Ints:
     return _systematic(change, rng.permutation(len(change)), rng)
 
 
-def _exact_per_class(change: Floats, clean: Ints, rng: np.random.Generator) -> Ints:
+def _exact_per_class(change: Doubles, clean: Ints, rng: np.random.Generator) -> Ints:
     shuffled = rng.permutation(len(change))
     parts = [shuffled[clean[shuffled] == number] for number in np.unique(clean)]
     picked = [_systematic(change, part, rng) for part in parts]
     return np.concatenate(picked) if picked else np.empty(0, dtype=np.int64)
 
 
-def _systematic(change: Floats, order: Ints, rng: np.random.Generator) -> Ints:
+def _systematic(change: Doubles, order: Ints, rng: np.random.Generator) -> Ints:
     """Pick the rounded expected number of samples, each with probability `change`.
 
     The samples are laid end to end on a line, each as long as its probability; points at distance
@@ -80,7 +78,7 @@ def _systematic(change: Floats, order: Ints, rng: np.random.Generator) -> Ints:
     return np.asarray(order[np.searchsorted(line, points, side="right")])
 
 
-MODES: dict[str, Callable[[Floats, Ints, np.random.Generator], Ints]] = {
+MODES: dict[str, Callable[[Doubles, Ints, np.random.Generator], Ints]] = {
     # The expected number overall, and in every class to within one.
     "exact": _exact,
     # The expected number overall; how many in each class is left to chance.

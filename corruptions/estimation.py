@@ -3,11 +3,8 @@
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from corruptions.transitions import Floats
-
-Ints = NDArray[np.int64]
+from corruptions.types import Doubles, Floats, Ints
 
 # Scores that a mixture is fitted to; of more, so many at random.
 _MOST_FITTED = 1_000_000
@@ -23,11 +20,11 @@ class Estimate(NamedTuple):
     """
 
     rate: float
-    transition: Floats
-    wrong: NDArray[np.floating]
+    transition: Doubles
+    wrong: Floats
 
 
-def confident_joint(given: Ints, probabilities: NDArray[np.floating]) -> Estimate:
+def confident_joint(given: Ints, probabilities: Floats) -> Estimate:
     """Count confidently predicted classes among given labels (Northcutt et al. 2021, eq. 1 to 3).
 
     A sample counts for class k if its probability of k is at least the mean probability of k among
@@ -61,7 +58,7 @@ def confident_joint(given: Ints, probabilities: NDArray[np.floating]) -> Estimat
 
 
 def score_mixture(
-    given: Ints, scores: Floats, predicted: Ints, num_classes: int, *, zero: float | None = None
+    given: Ints, scores: Doubles, predicted: Ints, num_classes: int, *, zero: float | None = None
 ) -> Estimate:
     """Fit two Gaussians to a score; the lower one holds the wrong labels.
 
@@ -83,7 +80,7 @@ def score_mixture(
     return _estimate(joint, wrong)
 
 
-def mixture_posterior(scores: NDArray[np.floating], *, zero: float | None = None) -> Floats:
+def mixture_posterior(scores: Floats, *, zero: float | None = None) -> Doubles:
     """Return the probability that each score belongs to the lower of two Gaussians.
 
     It is 0 for all where one Gaussian describes the scores better (Schwarz 1978). Of more than a
@@ -128,7 +125,7 @@ def mixture_posterior(scores: NDArray[np.floating], *, zero: float | None = None
     return found
 
 
-def _class_counts(given: Ints, probabilities: NDArray[np.floating]) -> Ints:
+def _class_counts(given: Ints, probabilities: Floats) -> Ints:
     if probabilities.ndim != 2 or len(probabilities) != len(given):
         raise ValueError(
             f"probabilities must have shape ({len(given)}, K), got {probabilities.shape}"
@@ -139,7 +136,7 @@ def _class_counts(given: Ints, probabilities: NDArray[np.floating]) -> Ints:
     return counts
 
 
-def _estimate(joint: Floats, wrong: NDArray[np.floating]) -> Estimate:
+def _estimate(joint: Doubles, wrong: Floats) -> Estimate:
     """Turn a joint count [clean, given] into an estimate."""
     rows = joint.sum(axis=1, keepdims=True)
     transition = np.where(rows > 0, joint / np.where(rows > 0, rows, 1), np.eye(len(joint)))

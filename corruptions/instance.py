@@ -3,16 +3,14 @@
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+from corruptions.types import Doubles, Ints
 
 # Standard deviation of the samples' flip rates, as published.
 _SPREAD = 0.1
 
 
-def _unit(features: Floats) -> Floats:
+def _unit(features: Doubles) -> Doubles:
     centred = features - features.mean(axis=0)
     norms = np.linalg.norm(centred, axis=1, keepdims=True)
     return np.asarray(centred / np.where(norms > 0, norms, 1))
@@ -20,7 +18,7 @@ def _unit(features: Floats) -> Floats:
 
 # The scale of the features is part of the noise: softmax of larger numbers is sharper. With raw
 # pixels every image of a class has nearly one wrong class, so the noise is nearly class-dependent.
-SCALINGS: dict[str, tuple[str, Callable[[Floats], Floats]]] = {
+SCALINGS: dict[str, tuple[str, Callable[[Doubles], Doubles]]] = {
     "raw": ("pixels in [0, 255]", lambda pixels: pixels),
     "01": ("pixels in [0, 1]", lambda pixels: pixels / 255),
     "11": ("pixels in [-1, 1]", lambda pixels: pixels / 127.5 - 1),
@@ -29,8 +27,8 @@ SCALINGS: dict[str, tuple[str, Callable[[Floats], Floats]]] = {
 
 
 def instance_probabilities(
-    clean: Ints, features: Floats, num_classes: int, rate: float, rng: np.random.Generator
-) -> Floats:
+    clean: Ints, features: Doubles, num_classes: int, rate: float, rng: np.random.Generator
+) -> Doubles:
     """Return every sample's label probabilities.
 
     Sample i errs with probability q_i ~ Normal(rate, 0.1^2) truncated to [0, 1], towards class
@@ -63,7 +61,7 @@ def instance_probabilities(
     return probabilities
 
 
-def _truncated_normal(rate: float, count: int, rng: np.random.Generator) -> Floats:
+def _truncated_normal(rate: float, count: int, rng: np.random.Generator) -> Doubles:
     if rate == 0:
         return np.zeros(count)
     q = rng.normal(rate, _SPREAD, count)

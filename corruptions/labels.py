@@ -10,8 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+from corruptions.types import Doubles, Ints
 
 _FORMAT = "robustdiff-labels-1"
 
@@ -33,7 +32,7 @@ class NoisyLabels:
 
     clean: Ints
     given: Ints
-    nominal: Floats
+    nominal: Doubles
     noise_type: str
     rate: float
     seed: int | None
@@ -56,7 +55,7 @@ class NoisyLabels:
         return float(self.flipped.mean()) if len(self.clean) else 0.0
 
     @property
-    def realised(self) -> Floats:
+    def realised(self) -> Doubles:
         """Shares that came out, (K, K); see `transition_of`."""
         return transition_of(self.clean, self.given, len(self.nominal))
 
@@ -125,7 +124,7 @@ class NoisyLabels:
         return labels
 
 
-def transition_of(clean: Ints, given: Ints, num_classes: int) -> Floats:
+def transition_of(clean: Ints, given: Ints, num_classes: int) -> Doubles:
     """Count how clean labels became given ones.
 
     Args:

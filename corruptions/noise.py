@@ -12,15 +12,13 @@ from corruptions.draws import MODES, draw_labels
 from corruptions.instance import SCALINGS, instance_probabilities
 from corruptions.labels import NoisyLabels, check_labels
 from corruptions.transitions import (
-    Floats,
     check_matrix,
     from_class_map,
     pairflip,
     symmetric_inclusive,
 )
 from corruptions.transitions import symmetric as symmetric_matrix
-
-Ints = NDArray[np.int64]
+from corruptions.types import Doubles, Ints
 
 # Label noise has its own stream: changing the model never changes which labels are flipped.
 _STREAM = 301
@@ -62,7 +60,7 @@ class Flips(NamedTuple):
         convention: What the name means, in words.
     """
 
-    probabilities: Floats
+    probabilities: Doubles
     rows: Ints
     convention: str
 
@@ -208,7 +206,7 @@ def _check(noise_type: str, mode: str, rate: float, seed: int | np.random.Genera
         raise ValueError(f"noise seed must be at least 0, got {seed}")
 
 
-def _class_means(flips: Flips, clean: Ints, num_classes: int) -> Floats:
+def _class_means(flips: Flips, clean: Ints, num_classes: int) -> Doubles:
     if flips.rows is clean:
         return flips.probabilities
     counts = np.bincount(clean, minlength=num_classes)

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from corruptions.arrays import load_array
 from corruptions.labels import NoisyLabels, check_labels, transition_of
-
-Ints = NDArray[np.int64]
+from corruptions.types import Ints
 
 
 class LabelFile(NamedTuple):

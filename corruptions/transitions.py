@@ -5,14 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from corruptions.arrays import load_array
+from corruptions.types import Doubles
 
-Floats = NDArray[np.float64]
 
-
-def symmetric(num_classes: int, rate: float) -> Floats:
+def symmetric(num_classes: int, rate: float) -> Doubles:
     """Move a label to each other class with equal probability, `rate` in total.
 
     Args:
@@ -27,7 +25,7 @@ def symmetric(num_classes: int, rate: float) -> Floats:
     return matrix
 
 
-def symmetric_inclusive(num_classes: int, rate: float) -> Floats:
+def symmetric_inclusive(num_classes: int, rate: float) -> Doubles:
     """Redraw a label over all classes with probability `rate`, the true class included.
 
     Args:
@@ -40,7 +38,7 @@ def symmetric_inclusive(num_classes: int, rate: float) -> Floats:
     return symmetric(num_classes, rate * (num_classes - 1) / num_classes)
 
 
-def from_class_map(num_classes: int, rate: float, class_map: Mapping[int, int]) -> Floats:
+def from_class_map(num_classes: int, rate: float, class_map: Mapping[int, int]) -> Doubles:
     """Move the labels of some classes to one other class each.
 
     Args:
@@ -59,7 +57,7 @@ def from_class_map(num_classes: int, rate: float, class_map: Mapping[int, int]) 
     return matrix
 
 
-def pairflip(num_classes: int, rate: float) -> Floats:
+def pairflip(num_classes: int, rate: float) -> Doubles:
     """Move every label to the next class, the last one to the first, with probability `rate`.
 
     Args:
@@ -72,7 +70,7 @@ def pairflip(num_classes: int, rate: float) -> Floats:
     return from_class_map(num_classes, rate, {c: (c + 1) % num_classes for c in range(num_classes)})
 
 
-def check_matrix(matrix: object, num_classes: int) -> Floats:
+def check_matrix(matrix: object, num_classes: int) -> Doubles:
     """Return a transition matrix of the right shape.
 
     Raises:
@@ -97,7 +95,7 @@ def check_matrix(matrix: object, num_classes: int) -> Floats:
     return checked
 
 
-def load_matrix(path: Path) -> Floats:
+def load_matrix(path: Path) -> Doubles:
     """Read a matrix from .npy, or from text with commas between the entries of a row.
 
     Raises:
