@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from corruptions import NoisyLabels
+from corruptions import NoisyLabels, Samples
 from robustdiff.config.layers import choose
 from robustdiff.config.sections import DataConfig
 from robustdiff.data.folder import DEFAULT_SIZE, read_folder
@@ -61,6 +61,18 @@ class Images:
                     f"every class needs images, but the {part} part of {self.name} "
                     f"has none of class {empty!r}"
                 )
+
+
+def samples_of(images: Images) -> Samples:
+    """Return the training images as what label files are joined to."""
+    return Samples(
+        clean=images.train_labels.numpy(),
+        num_classes=images.num_classes,
+        class_names=images.class_names,
+        paths=images.paths,
+        digests=getattr(images, "digests", None),
+        held_out=getattr(images, "test_paths", None) or (),
+    )
 
 
 def known_noise(config: DataConfig, labels: NoisyLabels) -> float | None:

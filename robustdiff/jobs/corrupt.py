@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from corruptions import NoisyLabels, corrupt, load_matrix, read_labels
+from corruptions import NoisyLabels, Samples, corrupt, load_matrix, read_labels, samples_from
 from corruptions.arrays import load_array
+from robustdiff.config.names import LabelsAsName
 from robustdiff.config.sections import DataConfig, NoiseConfig
-from robustdiff.data.arrays import load_images
+from robustdiff.data.arrays import load_images, samples_of
 from robustdiff.files.atomic import write_text
 from robustdiff.progress import Report
 from robustdiff.reports.figures import matrix_figure, write_figure
@@ -22,16 +23,17 @@ class LabelSource:
     """Labels that are to be made wrong.
 
     Attributes:
-        labels: (N,) int64.
-        class_names: K names.
-        paths: File of each sample, for a folder of images.
+        samples: Whose labels they are; their clean labels are those of the file or folder.
         features: (N, ...) images in [0, 255], where there are any.
     """
 
-    labels: NDArray[np.int64]
-    class_names: tuple[str, ...]
-    paths: tuple[str, ...] | None = None
+    samples: Samples
     features: NDArray[np.generic] | None = None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """K names, of bare numbers the numbers."""
+        return self.samples.class_names or tuple(map(str, range(self.samples.num_classes)))
 
 
 def open_source(
@@ -42,6 +44,7 @@ def open_source(
     features: Path | None,
     folder: DataConfig,
     report: Report,
+    labels_as: LabelsAsName = "auto",
 ) -> LabelSource:
     """Read labels from a label file or from a folder of images.
 
@@ -49,31 +52,28 @@ def open_source(
         path: See `corruptions.read_labels`; or a folder, whose training part is taken as
             `--dataset folder` takes it.
         key: Which labels, in a file with several.
-        num_classes: K; None for the largest label plus one.
+        num_classes: K; None for what the file or folder has.
         features: .npy file with the images of a label file, (N, ...) in [0, 255].
         folder: How a folder is read; its place is `path`.
-        report: Told about progress.
+        report: Told about progress, and about what is guessed.
+        labels_as: See `corruptions.samples_from`.
 
     Raises:
         ValueError: If nothing usable is there.
     """
     if path.is_dir():
         images = load_images(replace(folder, dataset="folder", data_dir=str(path)), report)
-        return LabelSource(
-            labels=images.train_labels.numpy(),
-            class_names=images.class_names,
-            paths=images.paths,
-            features=images.train.numpy(),
-        )
-    file = read_labels(path, key)
-    if len(file.given) == 0:
-        raise ValueError(f"{path} holds no labels")
-    count = max(2, int(file.given.max()) + 1) if num_classes is None else num_classes
-    names = file.class_names or tuple(str(number) for number in range(count))
+        if num_classes not in (None, images.num_classes):
+            raise ValueError(
+                f"{path} has {images.num_classes} classes, one a folder, got --classes "
+                f"{num_classes}"
+            )
+        return LabelSource(samples=samples_of(images), features=images.train.numpy())
+    samples, notes = samples_from(read_labels(path, key), num_classes, labels_as)
+    for note in notes:
+        report.message(note)
     return LabelSource(
-        labels=file.given,
-        class_names=names,
-        features=None if features is None else _load_features(features),
+        samples=samples, features=None if features is None else _load_features(features)
     )
 
 
@@ -85,10 +85,11 @@ def _load_features(path: Path) -> NDArray[np.generic]:
 
 
 def corrupt_source(source: LabelSource, noise: NoiseConfig, *, seed: int) -> NoisyLabels:
-    """Make the labels of a source wrong; see `corruptions.corrupt`."""
-    return corrupt(
-        source.labels,
-        num_classes=len(source.class_names),
+    """Make the labels of a source wrong; the record says whose labels they are."""
+    samples = source.samples
+    labels = corrupt(
+        samples.clean,
+        num_classes=samples.num_classes,
         noise_type=noise.type,
         rate=noise.rate,
         seed=seed,
@@ -97,6 +98,12 @@ def corrupt_source(source: LabelSource, noise: NoiseConfig, *, seed: int) -> Noi
         class_names=source.class_names,
         matrix=None if noise.matrix is None else load_matrix(Path(noise.matrix)),
         features=source.features,
+    )
+    return replace(
+        labels,
+        class_names=samples.class_names,
+        paths=samples.paths,
+        digests=samples.digests,
     )
 
 
@@ -125,7 +132,7 @@ def write_labels(folder: Path, source: LabelSource, labels: NoisyLabels) -> None
 def _as_csv(source: LabelSource, labels: NoisyLabels) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    paths = source.paths
+    paths = source.samples.paths
     writer.writerow(["index", *(["path"] if paths else []), "given_label", "true_label", "flipped"])
     names = source.class_names
     for index, (given, clean) in enumerate(zip(labels.given, labels.clean, strict=True)):

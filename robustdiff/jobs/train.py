@@ -13,17 +13,17 @@ import numpy as np
 import torch
 
 from corruptions import NoisyLabels, corrupt, labels_from, load_matrix, read_labels
-from robustdiff.config.layers import to_plain
+from robustdiff.config.layers import resolve, to_plain
 from robustdiff.config.roles import check_resumable
 from robustdiff.config.sections import Config
-from robustdiff.data.arrays import Images, LabelledImages, known_noise, load_images
+from robustdiff.data.arrays import Images, LabelledImages, known_noise, load_images, samples_of
 from robustdiff.device import keep_freed_memory, pick_device, set_precision
 from robustdiff.diffusion.generate import class_labels, generate
 from robustdiff.errors import DamagedError, DivergedError, InterruptedRunError
 from robustdiff.files.atomic import append_line, write_text
 from robustdiff.files.checkpoint import load_checkpoint, save_checkpoint
 from robustdiff.parallel import ALONE, Workers
-from robustdiff.progress import Report
+from robustdiff.progress import Report, Silent
 from robustdiff.reports.audit import PAGE_NAME, stored_findings, write_audit
 from robustdiff.reports.card import time_spent, write_card
 from robustdiff.reports.pictures import image_grid, write_png
@@ -35,6 +35,7 @@ from robustdiff.training.state import TrainState, new_state
 from robustdiff.training.task import Task, total_steps
 
 _GRID_ROWS = 8
+_SILENT = Silent()
 
 
 @dataclass
@@ -65,12 +66,13 @@ class _Loop:
         return total_steps(self.config, len(self.task.data))
 
 
-def prepare_labels(config: Config, images: Images) -> NoisyLabels:
+def prepare_labels(config: Config, images: Images, report: Report = _SILENT) -> NoisyLabels:
     """Make the given labels of a run.
 
     Args:
         config: Its configuration.
         images: Its dataset.
+        report: Told what is guessed about a label file.
 
     Returns:
         Labels of the training images.
@@ -82,7 +84,10 @@ def prepare_labels(config: Config, images: Images) -> NoisyLabels:
     clean = images.train_labels.numpy()
     if noise.labels is not None:
         file = read_labels(Path(noise.labels), noise.labels_key)
-        return labels_from(file, clean, images.num_classes)
+        joined = labels_from(file, samples_of(images), noise.labels_as)
+        for note in joined.notes:
+            report.message(note)
+        return joined.labels
     matrix = None if noise.matrix is None else load_matrix(Path(noise.matrix))
     return corrupt(
         clean,
@@ -158,7 +163,7 @@ def start_run(config: Config, path: Path | None, report: Report, workers: Worker
         InterruptedRunError: If a signal asked to stop.
     """
     images = workers.leader_first(lambda: load_images(config.data, report))
-    labels = workers.from_leader(lambda: prepare_labels(config, images))
+    labels = workers.from_leader(lambda: prepare_labels(config, images, report))
     task = make_task(config, images, labels, report, workers)
     state = new_state(task)
     run = workers.from_leader(lambda: create_run(path, config, labels))
@@ -186,7 +191,7 @@ def dry_run(config: Config, report: Report, workers: Workers = ALONE) -> None:
     # Every step tells its loss, so the first does.
     config = replace(config, train=replace(config.train, log_every=1))
     images = workers.leader_first(lambda: load_images(config.data, report))
-    labels = workers.from_leader(lambda: prepare_labels(config, images))
+    labels = workers.from_leader(lambda: prepare_labels(config, images, report))
     task = make_task(config, images, labels, report, workers)
     state = new_state(task)
     steps = total_steps(config, len(task.data))
@@ -241,7 +246,9 @@ def resume_run(run: Run, config: Config, report: Report, workers: Workers = ALON
 def _check_saved(saved: dict[str, Any], config: Config, steps: int) -> None:
     """Refuse a configuration that the checkpoint was not made with, such as an edited file's."""
     if "config" in saved:
-        check_resumable(json.loads(saved["config"]), to_plain(config))
+        # Settings that are newer than the checkpoint have their defaults.
+        stored = to_plain(resolve(json.loads(saved["config"])))
+        check_resumable(stored, to_plain(config))
     if steps < saved["step"]:
         raise ValueError(
             f"a resumed run may become longer, not shorter than the {saved['step']} steps that "

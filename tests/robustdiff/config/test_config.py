@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corruptions import MODES
+from corruptions.words import READINGS
 from curricula import CURRICULA, TREATMENTS
 from robustdiff.config import names, roles
 from robustdiff.config.bounds import Within
@@ -141,6 +142,7 @@ REGISTRIES = {
     "CurriculumName": CURRICULA,
     "TreatmentName": TREATMENTS,
     "NoiseMode": MODES,
+    "LabelsAsName": {"auto", *READINGS},
     "ScheduleName": schedules.SCHEDULES,
     "SpacingName": schedules.SPACINGS,
     "PredictionName": PREDICTIONS,
