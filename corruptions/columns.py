@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from corruptions.tables import Table, is_missing, whole
@@ -23,6 +23,8 @@ _LABELS = (
     "label", "labels", "class", "classes", "class_name", "target", "targets", "category",
     "noisy_label", "noisy_labels", "y",
 )  # fmt: skip
+_SHOWN = 20
+_LONGEST = 40
 
 
 class Columns(NamedTuple):
@@ -114,9 +116,9 @@ def _label_column(table: Table, names: list[str], key: str | None) -> tuple[int,
         found = found or [n for n, name in enumerate(names) if name in _LABELS]
     if len(found) == 1:
         return found[0], None
-    have = ", ".join(header)
+    have = _listed(header)
     if found:
-        alike = ", ".join(header[n] for n in found)
+        alike = _listed([header[n] for n in found])
         raise ValueError(
             f"{table.path} has several columns of labels, {alike}; name the one to read with "
             f"--labels-key, once in the header; it has {have}"
@@ -129,6 +131,12 @@ def _label_column(table: Table, names: list[str], key: str | None) -> tuple[int,
         f"{table.path} needs a column {wanted!r}; it has {have}; "
         f"name the one to read with --labels-key"
     )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Name columns on one line."""
+    short = [" ".join(name.split())[:_LONGEST] or "''" for name in names[:_SHOWN]]
+    return ", ".join([*short, "..."] if len(names) > _SHOWN else short)
 
 
 def _named(usual: tuple[str, ...], names: list[str], among: range | list[int]) -> tuple[int, ...]:

@@ -79,6 +79,8 @@ def _of_table(
     if columns is None:
         table, notes = name_single_column(table, lambda word: may_be_label(word, samples))
         columns = Columns(label=0)
+    if not table.rows:
+        raise ValueError(f"{table.path} holds no labels")
     claims = claims_of(table, columns, samples)
     guess = [] if columns.guess is None else [columns.guess]
     given, *truths = (

@@ -9,6 +9,7 @@ import numpy as np
 
 from corruptions.types import Ints
 
+_Parts = tuple[str, ...]
 _SEVERAL = -1
 _NONE = -2
 
@@ -46,22 +47,12 @@ def match_paths(words: Sequence[str], paths: Sequence[str], held_out: Sequence[s
         held_out: Paths of the images held out.
     """
     known = [*paths, *held_out]
-    known_parts = [_parts(path) for path in known]
-    row_parts = [_parts(word) for word in words]
     exact = {path: number for number, path in enumerate(known)}
-    found = _below_one_folder(row_parts, known_parts, len(paths))
-    if found is None:
-        for keys, key in _WAYS:
-            table = _unique((k, n) for n, parts in enumerate(known_parts) for k in keys(parts))
-            found = np.array([table.get(key(parts), _NONE) for parts in row_parts], dtype=np.int64)
-            if (found != _NONE).any():
-                found = _one_path_each(found, row_parts)
-                break
-    assert found is not None
-    # Two files whose names differ in their Unicode only are told apart by the exact name.
-    for row, word in enumerate(words):
-        if found[row] == _SEVERAL and word in exact:
-            found[row] = exact[word]
+    found = np.array([exact.get(word, _NONE) for word in words], dtype=np.int64)
+    if (found == _NONE).any():
+        loose = _match_loosely([_parts(word) for word in words], known, len(paths))
+        # Two files whose names differ in their Unicode only are told apart by the exact name.
+        found = np.where((loose == _SEVERAL) & (found != _NONE), found, loose)
     rows = np.arange(len(words))
     training = (found >= 0) & (found < len(paths))
     return Match(
@@ -82,9 +73,22 @@ def _stem(name: str) -> str:
     return name[: name.rindex(".")] if "." in name[1:] else name
 
 
-def _parts(path: str) -> tuple[str, ...]:
+def _parts(path: str) -> _Parts:
     clean = posixpath.normpath(path.strip().replace("\\", "/"))
     return tuple(unicodedata.normalize("NFC", clean).split("/"))
+
+
+def _match_loosely(rows: list[_Parts], known: Sequence[str], count: int) -> Ints:
+    known_parts = [_parts(path) for path in known]
+    found = _below_one_folder(rows, known_parts, count)
+    if found is not None:
+        return found
+    for keys, key in _WAYS:
+        table = _unique((k, n) for n, parts in enumerate(known_parts) for k in keys(parts))
+        found = np.array([table.get(key(parts), _NONE) for parts in rows], dtype=np.int64)
+        if (found != _NONE).any():
+            return _one_path_each(found, rows)
+    return np.full(len(rows), _NONE)
 
 
 def _unique(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
@@ -94,9 +98,7 @@ def _unique(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
     return table
 
 
-def _below_one_folder(
-    rows: list[tuple[str, ...]], known: list[tuple[str, ...]], count: int
-) -> Ints | None:
+def _below_one_folder(rows: list[_Parts], known: list[_Parts], count: int) -> Ints | None:
     """Match rows that end with the path of an image; None if there are none.
 
     If the rows below one folder cover the training images, all rows count, and may contradict each
@@ -104,7 +106,7 @@ def _below_one_folder(
     """
     table = _unique(("/".join(parts), number) for number, parts in enumerate(known))
     found = np.full(len(rows), _NONE, dtype=np.int64)
-    folders: dict[tuple[str, ...], list[int]] = {}
+    folders: dict[_Parts, list[int]] = {}
     for row, parts in enumerate(rows):
         for start in range(len(parts)):
             number = table.get("/".join(parts[start:]))
@@ -116,7 +118,7 @@ def _below_one_folder(
         return None
 
     def covered(members: list[int]) -> int:
-        return len({int(found[row]) for row in members if found[row] < count})
+        return len({int(found[row]) for row in members if 0 <= found[row] < count})
 
     most = max(folders.values(), key=covered)
     if covered(most) < count:
@@ -125,20 +127,19 @@ def _below_one_folder(
     return found
 
 
-def _one_path_each(found: Ints, rows: list[tuple[str, ...]]) -> Ints:
+def _one_path_each(found: Ints, rows: list[_Parts]) -> Ints:
     """Take back images that rows of different paths fit."""
-    paths: dict[int, set[tuple[str, ...]]] = {}
+    paths: dict[int, set[_Parts]] = {}
     for number, parts in zip(found.tolist(), rows, strict=True):
         paths.setdefault(number, set()).add(parts)
     several = [number for number, fitting in paths.items() if number >= 0 and len(fitting) > 1]
     return np.where(np.isin(found, several), _SEVERAL, found)
 
 
-def _ends(parts: tuple[str, ...]) -> list[str]:
+def _ends(parts: _Parts) -> list[str]:
     return ["/".join(parts[start:]) for start in range(1, len(parts))]
 
 
-_Parts = tuple[str, ...]
 # The keys by which an image is known, and the key that a written path asks for.
 _WAYS: list[tuple[Callable[[_Parts], list[str]], Callable[[_Parts], str]]] = [
     (_ends, "/".join),

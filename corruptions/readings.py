@@ -178,7 +178,8 @@ def _why_unreadable(given: Words, samples: Samples, labels_as: str) -> str:
         )
     unknown = (numbers if labels_as == "numbers" else names) < 0
     words = [word for word, is_unknown in zip(given.distinct, unknown, strict=True) if is_unknown]
-    allowed = samples.class_names or tuple(map(str, range(k)))
+    names_too = samples.class_names if labels_as != "numbers" else None
+    allowed = names_too or tuple(map(str, range(k)))
     near = difflib.get_close_matches(words[0], allowed, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     bytes_too = any("\udc80" <= letter <= "\udcff" for word in words for letter in word)

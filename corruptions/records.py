@@ -112,10 +112,10 @@ def _by_content(rows: Ints, digests: Sequence[str], samples: Samples) -> tuple[I
     found[others] = -1
     changed = [image for image in changed if rows[image] not in taken]
     notes = []
-    for images, what in ((moved, "were found elsewhere, by their content"), (changed, "changed")):
+    for images, what in ((moved, "moved, and were found by their content"), (changed, "changed")):
         if images:
             named = first_few(samples.shown(image) for image in images)
-            notes.append(f"{len(images)} images {what} since their labels were recorded: {named}")
+            notes.append(f"since the labels were recorded {len(images)} images {what}: {named}")
     return found, notes
 
 

@@ -94,9 +94,10 @@ def left_out(match: Match, words: Sequence[str], whose: str) -> list[str]:
     notes = []
     if match.held_out.size:
         notes.append(f"{match.held_out.size} rows of {whose} are of held-out images; left out")
-    rest = np.sort(np.concatenate([match.several, match.unknown])).tolist()
+    numbers = np.sort(np.concatenate([match.several, match.unknown])).tolist()
+    rest = [words[row] for row in numbers if words[row].strip()]
     if rest:
-        named = first_few(words[row] for row in rest)
+        named = first_few(rest)
         notes.append(f"{len(rest)} rows of {whose} name no image of the dataset: {named}; left out")
     return notes
 
@@ -178,12 +179,14 @@ def _by_other(table: Table, others: tuple[int, ...], samples: Samples) -> Claims
     for column in others:
         note = f"{_where(table, column)} was taken for"
         words = table.column(column)
-        match = match_paths(words, samples.paths or (), samples.held_out)
-        if match.rows.size:
-            claims = _of_match(table, column, match, samples)
-            return claims._replace(notes=(f"{note} the images' files", *claims.notes))
         if {whole(word) for word in words} == set(range(total)):
+            _refuse_file_numbers(table, column, samples)
             return _by_index(table, column, samples, [f"{note} the images' index"])
+        if any(whole(word) is None for word in words):
+            match = match_paths(words, samples.paths or (), samples.held_out)
+            if match.rows.size:
+                claims = _of_match(table, column, match, samples)
+                return claims._replace(notes=(f"{note} the images' files", *claims.notes))
     if others:
         raise ValueError(
             f"{_where(table, others[0])} may name the images, but fits neither their files nor "
