@@ -14,9 +14,11 @@ from robustdiff.config.names import (
     CurriculumName,
     DatasetName,
     GuidanceName,
+    LabelsAsName,
     NoiseMode,
     ObjectiveName,
     SamplerName,
+    SplitName,
     TreatmentName,
 )
 
@@ -48,6 +50,11 @@ _data = partial(_option, rich_help_panel="Data")
 FOLDER: Group = {
     "data.image_size": _data(
         int, "--image-size", help="Side in pixels that images are resized to."
+    ),
+    "data.split": _data(
+        SplitName,
+        "--split",
+        help="auto finds train and test folders; none takes every folder for a class.",
     ),
     "data.on_bad_image": _data(
         BadImage, "--on-bad-image", help="What to do about files of a folder that cannot be read."
@@ -88,6 +95,11 @@ NOISE: Group = {
     ),
     "noise.labels_key": _noise(
         str, "--labels-key", help="Which labels, of a file with several, such as worse_label."
+    ),
+    "noise.labels_as": _noise(
+        LabelsAsName,
+        "--labels-as",
+        help="Whether words of the label file are names or numbers of classes.",
     ),
     "curriculum.name": _noise(
         CurriculumName, "--curriculum", help="Score by which samples are preferred."

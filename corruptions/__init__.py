@@ -8,9 +8,12 @@ from corruptions.class_maps import CIFAR100_SUPERCLASSES, CLASS_MAPS
 from corruptions.compat import COMPAT
 from corruptions.draws import MODES
 from corruptions.estimation import Estimate, confident_joint, mixture_posterior, score_mixture
+from corruptions.joining import Joined, labels_from
 from corruptions.labels import NoisyLabels, transition_of
 from corruptions.noise import NOISE_TYPES, corrupt
-from corruptions.readers import LabelFile, labels_from, read_labels
+from corruptions.readers import LabelFile, read_labels
+from corruptions.samples import Samples
+from corruptions.sources import samples_from
 from corruptions.transitions import load_matrix, pairflip, symmetric, symmetric_inclusive
 
 __all__ = [
@@ -20,8 +23,10 @@ __all__ = [
     "MODES",
     "NOISE_TYPES",
     "Estimate",
+    "Joined",
     "LabelFile",
     "NoisyLabels",
+    "Samples",
     "confident_joint",
     "corrupt",
     "labels_from",
@@ -29,6 +34,7 @@ __all__ = [
     "mixture_posterior",
     "pairflip",
     "read_labels",
+    "samples_from",
     "score_mixture",
     "symmetric",
     "symmetric_inclusive",

@@ -110,7 +110,7 @@ def find_class_map(wanted: ClassMap | str | None, dataset: str | None) -> Mappin
 
 def _read_class_map(path: Path) -> Mapping[Any, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"cannot read a class map from {path}: {error}") from error
     if not isinstance(content, dict):

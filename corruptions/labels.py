@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from corruptions.types import Doubles, Ints
 
-_FORMAT = "robustdiff-labels-1"
+# Of records by order alone, and of records that name their classes or their samples.
+_FORMATS = ("robustdiff-labels-1", "robustdiff-labels-2")
+_IDENTITY = ("class_names", "paths", "digests")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,9 @@ class NoisyLabels:
         seed: Seed of the draw; None if the labels came from elsewhere.
         mode: How many labels flip, see `corruptions.MODES`.
         convention: What the name means, in words.
+        class_names: K names; None if the classes have numbers only.
+        paths: N files of the samples, relative to the dataset's folder; None if there are none.
+        digests: N digests of these files.
     """
 
     clean: Ints
@@ -38,6 +43,9 @@ class NoisyLabels:
     seed: int | None
     mode: str
     convention: str
+    class_names: tuple[str, ...] | None = None
+    paths: tuple[str, ...] | None = None
+    digests: tuple[str, ...] | None = None
 
     @property
     def flipped(self) -> NDArray[np.bool_]:
@@ -63,17 +71,27 @@ class NoisyLabels:
         names = ("noise_type", "rate", "seed", "mode", "convention")
         return {name: getattr(self, name) for name in names}
 
+    def _identity(self) -> bytes:
+        """Return whose labels these are as JSON; nothing where only the order says so."""
+        lists = {name: getattr(self, name) for name in _IDENTITY}
+        known = {name: entries for name, entries in lists.items() if entries is not None}
+        return json.dumps(known, sort_keys=True).encode() if known else b""
+
     @property
     def sha256(self) -> str:
         """Digest of all attributes, the same on every machine."""
         digest = hashlib.sha256(json.dumps(self._described(), sort_keys=True).encode())
         for array in (self.clean, self.given, self.nominal):
             digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
+        digest.update(self._identity())
         return digest.hexdigest()
 
     def save(self, path: Path) -> None:
         """Write the record as .npz, atomically; arrays and JSON only, nothing pickled."""
-        described = {"format": _FORMAT, "sha256": self.sha256, **self._described()}
+        identity = self._identity()
+        kind = _FORMATS[bool(identity)]
+        described = {"format": kind, "sha256": self.sha256, **self._described()}
+        whose: dict[str, Any] = {"identity": np.frombuffer(identity, np.uint8)} if identity else {}
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
             with temporary.open("wb") as file:
@@ -87,6 +105,7 @@ class NoisyLabels:
                     seed=-1 if self.seed is None else self.seed,
                     realised_rate=self.realised_rate,
                     description=json.dumps(described),
+                    **whose,
                 )
                 file.flush()
                 os.fsync(file.fileno())
@@ -105,6 +124,7 @@ class NoisyLabels:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
                 described = json.loads(str(content["description"]))
                 clean, given, nominal = (content[name] for name in ("clean", "given", "matrix"))
+                identity = content["identity"].tobytes() if "identity" in content else b""
             digest, kind = described.pop("sha256"), described.pop("format")
             num_classes = len(nominal)
             labels = cls(
@@ -112,6 +132,7 @@ class NoisyLabels:
                 given=check_labels(given, num_classes),
                 nominal=nominal.astype(np.float64).reshape(num_classes, num_classes),
                 **described,
+                **_read_identity(identity, num_classes, len(clean)),
             )
             if len(clean) != len(given):
                 raise ValueError(f"there are {len(clean)} clean and {len(given)} given labels")
@@ -119,9 +140,20 @@ class NoisyLabels:
             raise ValueError(f"there is no label file {path}") from error
         except Exception as error:  # damaged archives fail in many ways
             raise ValueError(f"{path} is damaged or not a label file of robustdiff") from error
-        if kind != _FORMAT or labels.sha256 != digest:
+        if kind != _FORMATS[bool(identity)] or labels.sha256 != digest:
             raise ValueError(f"{path} is damaged: its SHA-256 is not the recorded one")
         return labels
+
+
+def _read_identity(content: bytes, num_classes: int, count: int) -> dict[str, Any]:
+    lists = json.loads(content) if content else {}
+    for name, entries in lists.items():
+        wanted = num_classes if name == "class_names" else count
+        if name not in _IDENTITY or len(entries) != wanted:
+            raise ValueError(f"{name} must hold {wanted} entries, got {len(entries)}")
+        if not all(isinstance(entry, str) for entry in entries):
+            raise ValueError(f"{name} must hold words")
+    return {name: tuple(entries) for name, entries in lists.items()}
 
 
 def transition_of(clean: Ints, given: Ints, num_classes: int) -> Doubles:

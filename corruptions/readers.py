@@ -1,6 +1,5 @@
-"""Label files of any origin: records of ours, plain .npy and .csv, human labels of CIFAR-N."""
+"""Label files of any origin: records of ours, arrays, text tables, human labels of CIFAR-N."""
 
-import csv
 import io
 import pickle
 import zipfile
@@ -12,141 +11,73 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corruptions.arrays import load_array
-from corruptions.labels import NoisyLabels, check_labels, transition_of
+from corruptions.columns import Columns, pick_columns
+from corruptions.labels import NoisyLabels
+from corruptions.tables import Table, read_table
 from corruptions.types import Ints
 
 
 class LabelFile(NamedTuple):
-    """What a label file says.
+    """What a label file says: an array, a record, or a table.
 
     Attributes:
-        given: (N,) int64.
-        clean: (N,) int64 clean labels, where the file knows them.
-        class_names: Names, where the file has names in place of numbers.
+        path: The file.
         origin: What the labels are, in words.
+        given: (N,) int64, of an array or a record.
+        clean: (N,) int64 clean labels, where an array comes with them, or a record.
         record: The whole record, where the file is one.
+        table: The cells of a text file.
+        columns: What its columns are for; None for one column, whose header depends on the dataset.
     """
 
-    given: Ints
-    clean: Ints | None
-    class_names: tuple[str, ...] | None
+    path: Path
     origin: str
+    given: Ints | None = None
+    clean: Ints | None = None
     record: NoisyLabels | None = None
+    table: Table | None = None
+    columns: Columns | None = None
 
 
 def read_labels(path: Path, key: str | None = None) -> LabelFile:
     """Read a label file.
 
     Args:
-        path: .npz (a saved `NoisyLabels`), .npy (integers), .csv (one column, or one with a
-            header), or the .pt and .npy files of CIFAR-10N and CIFAR-100N.
+        path: .npz (a saved `NoisyLabels`), .npy (integers), .csv or .tsv (see
+            `corruptions.tables.read_table`), or the .pt and .npy files of CIFAR-10N and CIFAR-100N.
         key: Which labels, in a file with several: a column, or a key such as "worse_label".
 
     Returns:
-        The labels. Nothing in the file is executed: a pickle in it may hold plain data only.
+        What the file says; `corruptions.labels_from` joins it to a dataset. Nothing in the file is
+        executed: a pickle in it may hold plain data only.
 
     Raises:
         ValueError: If the file is missing, damaged, or holds something else.
     """
-    if path.suffix not in _READERS:
+    suffix = path.suffix.lower()
+    if suffix not in _READERS:
         raise ValueError(f"label files are {', '.join(_READERS)}, got {path}")
     if not path.is_file():
         raise ValueError(f"there is no label file {path}")
     try:
-        return _READERS[path.suffix](path, key)
+        return _READERS[suffix](path, key)
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def labels_from(file: LabelFile, clean: NDArray[np.integer], num_classes: int) -> NoisyLabels:
-    """Make a record of labels from a file.
-
-    Args:
-        file: What the file says.
-        clean: (N,) labels of the dataset, taken as the truth.
-        num_classes: K.
-
-    Returns:
-        The file's own record, or a new one whose nominal matrix is the realised one.
-
-    Raises:
-        ValueError: If the file is of other samples, another order, or other classes.
-    """
-    truth = check_labels(clean, num_classes)
-    if len(file.given) != len(truth):
-        raise ValueError(
-            f"the label file has {len(file.given)} labels, but there are {len(truth)} samples"
-        )
-    if file.clean is not None and (differ := np.count_nonzero(file.clean != truth)):
-        raise ValueError(
-            f"the label file's own clean labels differ from the dataset's in {differ} of "
-            f"{len(truth)} places: it is of other data or of another order"
-        )
-    given = check_labels(file.given, num_classes)
-    if file.record is not None:
-        if len(file.record.nominal) != num_classes:
-            raise ValueError(
-                f"the label file has {len(file.record.nominal)} classes, the dataset {num_classes}"
-            )
-        return file.record
-    matrix = transition_of(truth, given, num_classes)
-    return NoisyLabels(
-        clean=truth,
-        given=given,
-        nominal=matrix,
-        noise_type="file",
-        rate=float((given != truth).mean()),
-        seed=None,
-        mode="as given",
-        convention=file.origin,
-    )
-
-
 def _read_record(path: Path, key: str | None) -> LabelFile:
     record = NoisyLabels.load(path)
-    return LabelFile(record.given, record.clean, None, record.convention, record)
+    return LabelFile(path, record.convention, record.given, record.clean, record)
 
 
-def _read_csv(path: Path, key: str | None) -> LabelFile:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if row]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is not a text file of comma-separated values") from error
-    if not rows:
-        raise ValueError(f"{path} is empty")
-    header = rows[0]
-    if len(header) == 1 and key is None:
-        column, body = 0, rows if _is_number(header[0]) else rows[1:]
-    else:
-        wanted = key or "given_label"
-        if wanted not in header:
-            raise ValueError(
-                f"{path} needs a column {wanted!r}; it has {', '.join(header)}; "
-                f"name the one to read with a key"
-            )
-        column, body = header.index(wanted), rows[1:]
-    short = [number for number, row in enumerate(body, start=1) if len(row) <= column]
-    if short:
-        raise ValueError(f"{path} has too few columns in data row {short[0]}")
-    return _from_words([row[column].strip() for row in body], f"column of {path.name}")
-
-
-def _is_number(word: str) -> bool:
-    return word.strip().removeprefix("-").isdecimal()
-
-
-def _from_words(words: list[str], origin: str) -> LabelFile:
-    if all(_is_number(word) for word in words):
-        try:
-            return LabelFile(np.array(words, dtype=np.int64), None, None, origin)
-        except (OverflowError, ValueError):
-            longest = max(words, key=len)
-            raise ValueError(f"labels must be below 2**63, got {longest:.30} in {origin}") from None
-    names = tuple(sorted(set(words)))
-    numbers = {name: number for number, name in enumerate(names)}
-    given = np.array([numbers[word] for word in words], dtype=np.int64)
-    return LabelFile(given, None, names, origin)
+def _read_text(path: Path, key: str | None) -> LabelFile:
+    table = read_table(path)
+    if table.header is None and key is None:
+        return LabelFile(path, f"column of {path.name}", table=table)
+    if table.header is None:
+        table = Table(path, tuple(table.rows[0]), table.rows[1:])
+    columns = pick_columns(table, key)
+    return LabelFile(path, f"column of {path.name}", table=table, columns=columns)
 
 
 def _read_npy(path: Path, key: str | None) -> LabelFile:
@@ -170,7 +101,7 @@ def _read_npy(path: Path, key: str | None) -> LabelFile:
             f"{path} must hold a one-dimensional array of integers, "
             f"got shape {array.shape} of {array.dtype}"
         )
-    return LabelFile(array.astype(np.int64), None, None, f"array of {path.name}")
+    return LabelFile(path, f"array of {path.name}", array.astype(np.int64))
 
 
 def _read_pt(path: Path, key: str | None) -> LabelFile:
@@ -205,7 +136,7 @@ def _pick(content: object, path: Path, key: str | None) -> LabelFile:
             f"give one of them as the key, got {key!r}"
         )
     origin = f"{wanted} of {path.name}"
-    return LabelFile(arrays[wanted], arrays.get("clean_label"), None, origin)
+    return LabelFile(path, origin, arrays[wanted], arrays.get("clean_label"))
 
 
 def _new_array(*_: object) -> NDArray[np.generic]:
@@ -267,6 +198,7 @@ def _unpickle(content: bytes, path: Path) -> object:
 _READERS: dict[str, Callable[[Path, str | None], LabelFile]] = {
     ".npz": _read_record,
     ".npy": _read_npy,
-    ".csv": _read_csv,
+    ".csv": _read_text,
+    ".tsv": _read_text,
     ".pt": _read_pt,
 }

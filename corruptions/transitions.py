@@ -106,6 +106,6 @@ def load_matrix(path: Path) -> Doubles:
             return load_array(path).astype(np.float64)
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # of files without any number
-            return np.loadtxt(path, delimiter=",", ndmin=2, dtype=np.float64)
+            return np.loadtxt(path, delimiter=",", ndmin=2, dtype=np.float64, encoding="utf-8-sig")
     except (OSError, ValueError, TypeError, UserWarning) as error:
         raise ValueError(f"cannot read a noise matrix from {path}: {error}") from error

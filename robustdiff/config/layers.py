@@ -41,7 +41,7 @@ def read_layer(path: Path) -> Layer:
         ValueError: If the file cannot be read or parsed.
     """
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8-sig")
         layer = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise ValueError(f"cannot read config file {path}: {error.strerror}") from error

@@ -22,6 +22,7 @@ CurriculumName = Literal[
 ]
 TreatmentName = Literal["none", "select", "reweight", "null", "relabel", "soft"]
 NoiseMode = Literal["exact", "exact-overall", "exact-per-class", "bernoulli"]
+LabelsAsName = Literal["auto", "names", "numbers"]
 ScheduleName = Literal["cosine", "cosine-paper", "linear"]
 PredictionName = Literal["eps", "x0", "v"]
 TimeSamplingName = Literal["uniform", "cosine", "log-snr-uniform", "log-snr-normal"]

@@ -63,6 +63,8 @@ class NoiseConfig:
             None is the dataset's default.
         labels: Path of a file with the given labels, in place of drawn noise.
         labels_key: Which labels, in a file with several.
+        labels_as: Whether the words of a label file are names or numbers of classes; "auto" decides
+            by what all words are, see `corruptions.labels_from`.
     """
 
     rate: Share = 0.0
@@ -72,6 +74,7 @@ class NoiseConfig:
     class_map: str | None = None
     labels: str | None = None
     labels_key: str | None = None
+    labels_as: names.LabelsAsName = "auto"
 
     def __post_init__(self) -> None:
         check_bounds(self, "noise")
@@ -91,6 +94,10 @@ class NoiseConfig:
         _require(
             self.labels_key is None or self.labels is not None,
             f"noise.labels_key goes with noise.labels, got {self.labels_key!r} alone",
+        )
+        _require(
+            self.labels_as == "auto" or self.labels is not None,
+            f"noise.labels_as goes with noise.labels, got {self.labels_as!r} alone",
         )
 
 

@@ -51,7 +51,7 @@ def assemble(config: Config, report: Report, workers: Workers, run: Run | None =
     """
     images = workers.leader_first(lambda: load_images(config.data, report))
     labels = workers.from_leader(
-        lambda: prepare_labels(config, images) if run is None else run.labels()
+        lambda: prepare_labels(config, images, report) if run is None else run.labels()
     )
     check_material(config, images, labels)
     if run is None:

@@ -1,4 +1,4 @@
-"""`robustdiff corrupt`: add noise to the labels of a file or a folder, and record it."""
+"""`robustdiff corrupt`: make the labels of a file or a folder wrong, and write down how."""
 
 import csv
 import io
@@ -8,31 +8,33 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from corruptions import NoisyLabels, read_labels
+from corruptions import NoisyLabels, Samples, read_labels, samples_from
 from corruptions.arrays import load_array
+from robustdiff.config.names import LabelsAsName
 from robustdiff.config.sections import DataConfig, NoiseConfig
 from robustdiff.data.registry import load_images
 from robustdiff.files.atomic import write_text
-from robustdiff.labels.given import add_noise
+from robustdiff.labels.given import add_noise, samples_of
 from robustdiff.progress import Report
 from robustdiff.reports.figures import matrix_figure, write_figure
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSource:
-    """Labels that noise is to be added to.
+    """Labels that are to be made wrong.
 
     Attributes:
-        labels: (N,) int64.
-        class_names: K names.
-        paths: File of each sample of a folder of images, else None.
-        features: (N, ...) images in [0, 255], or None.
+        samples: Whose labels they are; their clean labels are those of the file or folder.
+        features: (N, ...) images in [0, 255], where there are any.
     """
 
-    labels: NDArray[np.int64]
-    class_names: tuple[str, ...]
-    paths: tuple[str, ...] | None = None
+    samples: Samples
     features: NDArray[np.generic] | None = None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """K names, of bare numbers the numbers."""
+        return self.samples.class_names or tuple(map(str, range(self.samples.num_classes)))
 
 
 def open_source(
@@ -43,41 +45,36 @@ def open_source(
     features: Path | None,
     folder: DataConfig,
     report: Report,
+    labels_as: LabelsAsName = "auto",
 ) -> LabelSource:
     """Read labels from a label file or from a folder of images.
 
     Args:
         path: See `corruptions.read_labels`; or a folder, whose training part is taken as
             `--dataset folder` takes it.
-        key: Name of the labels in a file with several.
-        num_classes: K; None for the largest label plus one.
+        key: Which labels, in a file with several.
+        num_classes: K; None for what the file or folder has.
         features: .npy file with the images of a label file, (N, ...) in [0, 255].
-        folder: Configuration that a folder is read with, but for its place, which is `path`.
-        report: Receives progress and messages.
-
-    Returns:
-        The labels with what belongs to them.
+        folder: How a folder is read; its place is `path`.
+        report: Receives progress, and what is guessed.
+        labels_as: See `corruptions.samples_from`.
 
     Raises:
-        ValueError: If there are no labels, or a file cannot be read.
+        ValueError: If nothing usable is there.
     """
     if path.is_dir():
         images = load_images(replace(folder, dataset="folder", data_dir=str(path)), report)
-        return LabelSource(
-            labels=images.train_labels.numpy(),
-            class_names=images.class_names,
-            paths=images.paths,
-            features=images.train.numpy(),
-        )
-    file = read_labels(path, key)
-    if len(file.given) == 0:
-        raise ValueError(f"{path} holds no labels")
-    count = max(2, int(file.given.max()) + 1) if num_classes is None else num_classes
-    names = file.class_names or tuple(str(number) for number in range(count))
+        if num_classes not in (None, images.num_classes):
+            raise ValueError(
+                f"{path} has {images.num_classes} classes, one a folder, got --classes "
+                f"{num_classes}"
+            )
+        return LabelSource(samples=samples_of(images), features=images.train.numpy())
+    samples, notes = samples_from(read_labels(path, key), num_classes, labels_as)
+    for note in notes:
+        report.message(note)
     return LabelSource(
-        labels=file.given,
-        class_names=names,
-        features=None if features is None else _load_features(features),
+        samples=samples, features=None if features is None else _load_features(features)
     )
 
 
@@ -90,13 +87,7 @@ def _load_features(path: Path) -> NDArray[np.generic]:
 
 def corrupt_source(source: LabelSource, noise: NoiseConfig, *, seed: int) -> NoisyLabels:
     """Make the labels of a source wrong; see `robustdiff.labels.given.add_noise`."""
-    return add_noise(
-        noise,
-        source.labels,
-        class_names=source.class_names,
-        features=source.features,
-        seed=seed,
-    )
+    return add_noise(noise, source.samples, features=source.features, seed=seed)
 
 
 def write_labels(folder: Path, source: LabelSource, labels: NoisyLabels) -> None:
@@ -104,8 +95,8 @@ def write_labels(folder: Path, source: LabelSource, labels: NoisyLabels) -> None
 
     Args:
         folder: Made if missing.
-        source: The labels before the noise.
-        labels: The labels after it.
+        source: Where the labels came from.
+        labels: What became of them.
 
     Raises:
         ValueError: If the folder already holds labels.
@@ -124,7 +115,7 @@ def write_labels(folder: Path, source: LabelSource, labels: NoisyLabels) -> None
 def _as_csv(source: LabelSource, labels: NoisyLabels) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    paths = source.paths
+    paths = source.samples.paths
     writer.writerow(["index", *(["path"] if paths else []), "given_label", "true_label", "flipped"])
     names = source.class_names
     for index, (given, clean) in enumerate(zip(labels.given, labels.clean, strict=True)):

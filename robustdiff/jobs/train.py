@@ -150,7 +150,9 @@ def _newest_for(run: Run, steps: int, num_samples: int) -> dict[str, Any] | None
 def _check_saved(saved: dict[str, Any], config: Config, steps: int) -> None:
     """Refuse a configuration that the checkpoint was not made with, such as an edited file's."""
     if "config" in saved:
-        check_resumable(json.loads(saved["config"]), to_plain(config))
+        # Settings that are newer than the checkpoint have their defaults.
+        stored = to_plain(resolve(json.loads(saved["config"])))
+        check_resumable(stored, to_plain(config))
     if steps < saved["step"]:
         raise ValueError(
             f"a resumed run may become longer, not shorter than the {saved['step']} steps that "

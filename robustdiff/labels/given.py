@@ -1,66 +1,96 @@
 """The given labels of a dataset: read from a file, or the published ones with noise added."""
 
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from corruptions import NoisyLabels, corrupt, labels_from, load_matrix, read_labels
+from corruptions import NoisyLabels, Samples, corrupt, labels_from, load_matrix, read_labels
 from robustdiff.config.sections import Config, DataConfig, NoiseConfig
 from robustdiff.data.arrays import Images
+from robustdiff.progress import Report
+
+
+def samples_of(images: Images) -> Samples:
+    """Return the training images as what label files are joined to."""
+    return Samples(
+        clean=images.train_labels.numpy(),
+        num_classes=images.num_classes,
+        class_names=images.class_names,
+        paths=images.paths,
+        digests=images.digests,
+        held_out=images.test_paths or (),
+    )
 
 
 def add_noise(
     noise: NoiseConfig,
-    clean: NDArray[np.integer],
+    samples: Samples,
     *,
-    class_names: Sequence[str],
     features: NDArray[np.generic] | None,
     seed: int,
     dataset: str | None = None,
 ) -> NoisyLabels:
-    """Add the configured noise to (N,) labels; see `corruptions.corrupt` for the arguments.
+    """Add the configured noise to labels; the record says whose labels they are.
+
+    Args:
+        noise: Which noise.
+        samples: Whose labels, and their clean labels.
+        features: (N, ...) images in [0, 255], for instance-dependent noise.
+        seed: See `corruptions.corrupt`.
+        dataset: Picks the default class map of asymmetric noise.
 
     Raises:
         ValueError: If the noise type is unknown, or a file that it needs cannot be used.
     """
-    return corrupt(
-        clean,
-        num_classes=len(class_names),
+    labels = corrupt(
+        samples.clean,
+        num_classes=samples.num_classes,
         noise_type=noise.type,
         rate=noise.rate,
         seed=seed,
         mode=noise.mode,
         dataset=dataset,
         class_map=noise.class_map,
-        class_names=class_names,
+        class_names=samples.class_names or tuple(map(str, range(samples.num_classes))),
         matrix=None if noise.matrix is None else load_matrix(Path(noise.matrix)),
         features=features,
     )
+    return replace(
+        labels, class_names=samples.class_names, paths=samples.paths, digests=samples.digests
+    )
 
 
-def prepare_labels(config: Config, images: Images) -> NoisyLabels:
+def prepare_labels(config: Config, images: Images, report: Report) -> NoisyLabels:
     """Make the given labels of a run.
 
     Args:
         config: Its configuration.
         images: Its dataset.
+        report: Receives what is guessed about a label file.
 
     Returns:
-        Labels of the training images.
+        Labels of the training images; they name the classes, and the files where there are any.
 
     Raises:
         ValueError: If the noise type is unknown, or a file that it needs cannot be used.
     """
-    noise, clean = config.noise, images.train_labels.numpy()
+    noise, samples = config.noise, samples_of(images)
     if noise.labels is not None:
-        file = read_labels(Path(noise.labels), noise.labels_key)
-        return labels_from(file, clean, images.num_classes)
+        file = read_labels(Path(noise.labels).expanduser(), noise.labels_key)
+        joined = labels_from(file, samples, noise.labels_as)
+        for note in joined.notes:
+            report.message(note)
+        return replace(
+            joined.labels,
+            class_names=samples.class_names,
+            paths=samples.paths,
+            digests=samples.digests,
+        )
     return add_noise(
         noise,
-        clean,
-        class_names=images.class_names,
+        samples,
         features=images.train.numpy(),
         seed=config.seed,
         dataset=images.name,

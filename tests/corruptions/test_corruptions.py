@@ -15,6 +15,7 @@ from corruptions import (
     load_matrix,
     symmetric_inclusive,
 )
+from corruptions.class_maps import check_class_map, find_class_map
 from corruptions.draws import draw_labels
 from corruptions.transitions import check_matrix, from_class_map, pairflip, symmetric
 
@@ -159,6 +160,9 @@ def test_class_maps_may_use_names(tmp_path):
             class_names=names,
         )
         assert labels.given.tolist() == [1] * 20 + [0] * 10
+    (tmp_path / "bom.json").write_text('{"cat": "dog", "2": 0}', encoding="utf-8-sig")
+    found = find_class_map(str(tmp_path / "bom.json"), None)
+    assert check_class_map(found, 3, names) == {0: 1, 2: 0}
     for text in ("[1]", "{", ""):
         (tmp_path / "map.json").write_text(text)
         with pytest.raises(ValueError, match=r"map\.json"):
@@ -222,6 +226,8 @@ def test_matrix_files(tmp_path):
     np.save(tmp_path / "m.npy", np.eye(2))
     np.testing.assert_array_equal(load_matrix(tmp_path / "m.npy"), np.eye(2))
     (tmp_path / "m.csv").write_text("0.9,0.1\n0,1\n")
+    np.testing.assert_array_equal(load_matrix(tmp_path / "m.csv"), [[0.9, 0.1], [0, 1]])
+    (tmp_path / "m.csv").write_text("0.9,0.1\n0,1\n", encoding="utf-8-sig")
     np.testing.assert_array_equal(load_matrix(tmp_path / "m.csv"), [[0.9, 0.1], [0, 1]])
     with pytest.raises(ValueError, match=r"none\.csv"):
         load_matrix(tmp_path / "none.csv")

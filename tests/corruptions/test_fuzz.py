@@ -1,5 +1,6 @@
 """Files of any content: labels, or a refusal that names the file; never another error."""
 
+import contextlib
 import functools
 import io
 import json
@@ -11,10 +12,16 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from corruptions import corrupt, load_matrix, read_labels
+from corruptions import Samples, corrupt, labels_from, load_matrix, read_labels, samples_from
 from corruptions.class_maps import check_class_map, find_class_map
 
 LABELS = np.array([0, 1, 2, 1])
+SAMPLES = Samples(
+    clean=np.array([0, 1, 2]),
+    num_classes=3,
+    class_names=("eel", "1", "x"),
+    paths=("eel/0.png", "1/1.png", "x/2.png"),
+)
 
 
 def written(write):
@@ -37,7 +44,8 @@ def valid(folder):
         "y.npz": (folder / "whole.npz").read_bytes(),
         "y.npy": written(lambda file: np.save(file, LABELS)),
         "objects.npy": written(lambda file: np.save(file, objects)),
-        "y.csv": b"index,given_label\n0,1\n1,0\n2,eel\n",
+        "y.csv": b"index,given_label\n0,1\n1,1\n2,eel\n",
+        "y.tsv": b"path\ttrue_label\tlabel\neel/0.png\teel\tx\n1/1.png\t1\tx\nx/2.png\tx\tx\n",
         "y.pt": written(archive),
         "map.json": json.dumps({"7": 1, "2": 0}).encode(),
         "matrix.npy": written(lambda file: np.save(file, np.eye(3))),
@@ -48,7 +56,14 @@ def valid(folder):
 def read(path):
     if path.name.startswith("map"):
         return check_class_map(find_class_map(str(path), None), 10)
-    return load_matrix(path) if path.name.startswith("matrix") else read_labels(path)
+    if path.name.startswith("matrix"):
+        return load_matrix(path)
+    file = read_labels(path)
+    with contextlib.suppress(ValueError):
+        labels_from(file, SAMPLES)
+    with contextlib.suppress(ValueError):
+        samples_from(file)
+    return file
 
 
 def refusal(path):
@@ -68,7 +83,8 @@ def reads_or_refuses(folder, name, content):
 
 
 NAMES = [
-    "y.npz", "y.npy", "objects.npy", "y.csv", "y.pt", "map.json", "matrix.npy", "matrix.csv",
+    "y.npz", "y.npy", "objects.npy", "y.csv", "y.tsv", "y.pt", "map.json", "matrix.npy",
+    "matrix.csv",
 ]  # fmt: skip
 HEADER = b"\x93NUMPY\x01\x00"
 

@@ -9,9 +9,14 @@ import zipfile
 import numpy as np
 import pytest
 
-from corruptions import corrupt, labels_from, read_labels
+from corruptions import Samples, corrupt, labels_from, read_labels, samples_from
 
 LABELS = np.array([0, 1, 2, 1])
+
+
+def joined(file, clean, num_classes):
+    """The labels of samples that are known by their order."""
+    return labels_from(file, Samples(clean=clean, num_classes=num_classes)).labels
 
 
 class Hostile:
@@ -40,7 +45,7 @@ def test_human_labels(tmp_path, protocol):
         assert file.given.tolist() == [1, 2, 1, 0]
         assert (file.clean == LABELS).all()
         assert read_labels(tmp_path / name, "clean_label").given.tolist() == LABELS.tolist()
-        labels = labels_from(file, LABELS, 3)
+        labels = joined(file, LABELS, 3)
         assert labels.realised_rate == 1.0
         assert labels.convention.startswith("worse_label of")
         with pytest.raises(ValueError, match="clean_label, worse_label; give one"):
@@ -81,23 +86,23 @@ def test_files_of_other_data_are_refused(tmp_path):
     write_pt(tmp_path / "h.pt", {"clean_label": LABELS, "worse_label": LABELS})
     file = read_labels(tmp_path / "h.pt")
     with pytest.raises(ValueError, match="differ from the dataset's in 2 of 4"):
-        labels_from(file, np.array([1, 0, 2, 1]), 3)
+        joined(file, np.array([1, 0, 2, 1]), 3)
     with pytest.raises(ValueError, match="4 labels, but there are 5"):
-        labels_from(file, np.zeros(5, dtype=int), 3)
+        joined(file, np.zeros(5, dtype=int), 3)
     np.save(tmp_path / "y.npy", LABELS)
     with pytest.raises(ValueError, match=r"\[0, 2\), got 2"):
-        labels_from(read_labels(tmp_path / "y.npy"), LABELS % 2, 2)
+        joined(read_labels(tmp_path / "y.npy"), LABELS % 2, 2)
 
 
 def test_records_come_back_whole(tmp_path):
     labels = corrupt(np.arange(100) % 10, num_classes=10, rate=0.3, seed=5)
     labels.save(tmp_path / "labels.npz")
     file = read_labels(tmp_path / "labels.npz")
-    again = labels_from(file, np.arange(100) % 10, 10)
+    again = joined(file, np.arange(100) % 10, 10)
     assert again.sha256 == labels.sha256
     assert again.seed == 5
     with pytest.raises(ValueError, match="10 classes, the dataset 11"):
-        labels_from(file, np.arange(100) % 10, 11)
+        joined(file, np.arange(100) % 10, 11)
 
 
 def test_plain_files(tmp_path):
@@ -107,13 +112,15 @@ def test_plain_files(tmp_path):
     (tmp_path / "wide.csv").write_text("index,given_label\n0,0\n1,1\n2,2\n3,1\n")
     for name in ("y.npy", "bare.csv", "head.csv", "wide.csv"):
         file = read_labels(tmp_path / name)
-        assert file.given.tolist() == LABELS.tolist(), name
+        assert joined(file, LABELS, 3).given.tolist() == LABELS.tolist(), name
+        assert samples_from(file)[0].clean.tolist() == LABELS.tolist(), name
         assert file.clean is None
     (tmp_path / "words.csv").write_text("name,kind\na,eel\nb,cat\nc,eel\n")
-    file = read_labels(tmp_path / "words.csv", "kind")
-    assert file.given.tolist() == [1, 0, 1]
-    assert file.class_names == ("cat", "eel")
-    labels = labels_from(read_labels(tmp_path / "y.npy"), np.array([0, 1, 2, 2]), 3)
+    samples, notes = samples_from(read_labels(tmp_path / "words.csv", "kind"))
+    assert samples.clean.tolist() == [1, 0, 1]
+    assert samples.class_names == ("cat", "eel")
+    assert notes == ()
+    labels = joined(read_labels(tmp_path / "y.npy"), np.array([0, 1, 2, 2]), 3)
     assert labels.noise_type == "file"
     assert labels.rate == labels.realised_rate == labels.expected_rate == 0.25
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corruptions import MODES
+from corruptions.words import READINGS
 from curricula import CURRICULA, TREATMENTS
 from robustdiff.config import names, roles
 from robustdiff.config.bounds import Within
@@ -136,11 +137,20 @@ def test_deep_nesting_is_refused(tmp_path):
         read_layer(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "text"), [("c.toml", "[noise]\nrate = 0.5\n"), ("c.json", '{"noise": {"rate": 0.5}}')]
+)
+def test_a_byte_order_mark_is_no_text(tmp_path, name, text):
+    (tmp_path / name).write_text(text, encoding="utf-8-sig")
+    assert read_layer(tmp_path / name) == {"noise": {"rate": 0.5}}
+
+
 REGISTRIES = {
     "DatasetName": registry.DATASETS,
     "CurriculumName": CURRICULA,
     "TreatmentName": TREATMENTS,
     "NoiseMode": MODES,
+    "LabelsAsName": {"auto", *READINGS},
     "ScheduleName": schedules.SCHEDULES,
     "SpacingName": schedules.SPACINGS,
     "PredictionName": PREDICTIONS,
