@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robustdiff.config.layers import Layer, resolve
+from robustdiff.config.names import LabelsAsName
 
 from .console import make_report, plain, printable
 from .flags import with_options
@@ -34,6 +35,10 @@ def corrupt(
     key: Annotated[
         str | None, typer.Option(help="Column of a .csv, or labels of a file with several.")
     ] = None,
+    labels_as: Annotated[
+        LabelsAsName,
+        typer.Option(help="Whether words of the file are names or numbers of classes."),
+    ] = "auto",
     classes: Annotated[int | None, typer.Option(help="Number of classes.")] = None,
     features: Annotated[
         Path | None,
@@ -54,6 +59,7 @@ def corrupt(
             features=features,
             folder=config.data,
             report=report,
+            labels_as=labels_as,
         )
         noisy = corrupt_source(source, config.noise, seed=seed)
         write_labels(out, source, noisy)

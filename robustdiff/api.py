@@ -23,8 +23,8 @@ from torch import Tensor
 from robustdiff.config.layers import Layer, nested, resolve, to_plain
 from robustdiff.config.presets import preset
 from robustdiff.config.sections import Config
-from robustdiff.data.registry import load_images
 from robustdiff.jobs.audit import audit_run
+from robustdiff.jobs.dataset import load_run_data
 from robustdiff.jobs.evaluate import evaluate_run
 from robustdiff.jobs.sample import classes_wanted, sample_run
 from robustdiff.jobs.train import resume_run, start_run
@@ -147,7 +147,7 @@ def sample(
     """
     opened, report = load_run(run), report or Report()
     config = _config(opened, settings)
-    images = load_images(config.data, report)
+    images = load_run_data(opened, config, report).images
     labels = torch.tensor(classes_wanted(classes, images)).repeat(per_class)
     generated = sample_run(opened, config, images, labels, seed, report)
     return Samples(generated, labels, images.class_names)

@@ -12,6 +12,7 @@ from robustdiff.config.sections import Config
 from robustdiff.data.arrays import Images, LabelledImages
 from robustdiff.data.registry import load_images
 from robustdiff.device import keep_freed_memory, pick_device, set_precision
+from robustdiff.jobs.dataset import load_run_data
 from robustdiff.jobs.evaluate import classes_to_make
 from robustdiff.labels.given import prepare_labels
 from robustdiff.metrics.catalogue import METRICS
@@ -49,13 +50,15 @@ def assemble(config: Config, report: Report, workers: Workers, run: Run | None =
         ValueError: If the configuration cannot be used.
         DamagedError: If the run's labels are missing or damaged.
     """
-    images = workers.leader_first(lambda: load_images(config.data, report))
-    labels = workers.from_leader(
-        lambda: prepare_labels(config, images, report) if run is None else run.labels()
-    )
-    check_material(config, images, labels)
     if run is None:
+        images = workers.leader_first(lambda: load_images(config.data, report))
+        labels = workers.from_leader(lambda: prepare_labels(config, images, report))
         _check_evaluation(config, images, report)
+    else:
+        images, labels, _ = workers.leader_first(
+            lambda: load_run_data(run, config, report, whole=True)
+        )
+    check_material(config, images, labels)
     return Material(images, labels, make_task(config, images, labels, report, workers))
 
 

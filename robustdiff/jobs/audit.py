@@ -11,7 +11,7 @@ from curricula import CURRICULA, TREATMENTS, Trust
 from curricula.scores import treatment_of
 from robustdiff.config.sections import Config
 from robustdiff.data.arrays import Images
-from robustdiff.data.registry import load_images
+from robustdiff.jobs.dataset import load_run_data
 from robustdiff.labels.crossfit import crossfit
 from robustdiff.labels.judge import by_classes
 from robustdiff.progress import Report
@@ -46,25 +46,48 @@ def audit_run(
             for and cannot be used.
         DamagedError: If the run's labels or scores are damaged.
     """
-    images, labels = load_images(config.data, report), run.labels()
-    findings = stored_findings(run, config, labels) if by == "run" else None
+    images, labels, rows = load_run_data(run, config, report)
+    findings = stored_findings(run, config, labels, rows) if by == "run" else None
     if findings is None:
         findings = crossfit_findings(images, labels, config, report)
     return findings, write_audit(run, images, labels, findings, use_cleanlab=use_cleanlab)
 
 
-def stored_findings(run: Run, config: Config, labels: NoisyLabels) -> Findings | None:
-    """Return what training found; None if its curriculum judges no labels."""
+def stored_findings(
+    run: Run, config: Config, labels: NoisyLabels, rows: NDArray[np.int64] | None = None
+) -> Findings | None:
+    """Return what training found; None if its curriculum judges no labels.
+
+    Args:
+        run: The run.
+        config: Its configuration.
+        labels: Its labels, or some of them.
+        rows: (M,) which samples of the run those are; None for all.
+    """
     curriculum, stored = CURRICULA[config.curriculum.name], load_scores(run)
     if stored is None or curriculum.source in ("none", "random"):
         return None
+    scores, trust = stored.scores, stored.trust
+    if rows is not None and len(rows) < len(scores):
+        scores, trust = scores[rows], _some(trust, rows)
     return Findings(
         labels.given,
-        stored.scores,
-        stored.trust,
+        scores,
+        trust,
         f"curriculum {config.curriculum.name}, last scoring round",
-        _weights(config, stored.trust, labels.given),
+        _weights(config, trust, labels.given),
         in_sample=curriculum.source in ("predictions", "classes"),
+    )
+
+
+def _some(trust: Trust, rows: NDArray[np.int64]) -> Trust:
+    def chosen(values: NDArray[np.floating] | None) -> NDArray[np.floating] | None:
+        return None if values is None else values[rows]
+
+    return trust._replace(
+        right=trust.right[rows],
+        classes=chosen(trust.classes),
+        image_classes=chosen(trust.image_classes),
     )
 
 

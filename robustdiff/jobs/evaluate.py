@@ -12,9 +12,9 @@ from corruptions import NoisyLabels
 from robustdiff.config.layers import to_plain
 from robustdiff.config.sections import Config
 from robustdiff.data.arrays import Images
-from robustdiff.data.registry import load_images
 from robustdiff.diffusion.generate import class_labels
 from robustdiff.files.atomic import sha256
+from robustdiff.jobs.dataset import load_run_data
 from robustdiff.jobs.sample import sample_run
 from robustdiff.labels.given import known_noise
 from robustdiff.metrics.evaluator import load_or_train
@@ -131,8 +131,7 @@ def evaluate_run(
     Raises:
         ValueError: If the run, its dataset or the Inception weights cannot be used.
     """
-    labels = run.labels()
-    images = load_images(config.data, report)
+    images, labels, _ = load_run_data(run, config, report)
     classes = classes_to_make(config, images)
     generated = sample_run(run, config, images, classes, seed, report, workers)
     if not workers.leader:

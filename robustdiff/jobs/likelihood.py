@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from robustdiff.config.sections import Config
-from robustdiff.data.registry import load_images
 from robustdiff.device import pick_device
 from robustdiff.diffusion.likelihood import LOG_SNR_RANGE, Bound, bounds, draw_given, level_shares
 from robustdiff.diffusion.noise_levels import log_snr_bounds
 from robustdiff.files.atomic import sha256, write_text
+from robustdiff.jobs.dataset import load_run_data
 from robustdiff.jobs.sample import load_model
 from robustdiff.labels.given import known_noise
 from robustdiff.progress import Report
@@ -45,7 +45,7 @@ def likelihood_run(
     Raises:
         ValueError: If there are not as many held-out images, or the run cannot be used.
     """
-    images, labels = load_images(config.data, report), run.labels()
+    images, labels, _ = load_run_data(run, config, report)
     available = len(images.test)
     count = min(500, available) if num_images is None else num_images
     if not 2 <= count <= available or num_levels < 1:

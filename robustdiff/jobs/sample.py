@@ -13,7 +13,6 @@ from torch import Tensor
 from robustdiff.classifiers.noisy_image import TimeClassifier, train_time_classifier
 from robustdiff.config.sections import Config
 from robustdiff.data.arrays import Images, LabelledImages, to_uint8
-from robustdiff.data.registry import load_images
 from robustdiff.device import check_compiler, keep_freed_memory, pick_device, set_precision
 from robustdiff.diffusion.generate import Trajectory, generate, generate_trajectory
 from robustdiff.diffusion.guidance import Guide, autoguidance, classifier_free, classifier_guidance
@@ -22,6 +21,7 @@ from robustdiff.diffusion.schedules import SCHEDULES
 from robustdiff.errors import DamagedError
 from robustdiff.files.atomic import write_atomic
 from robustdiff.files.weights import load_weights, save_weights
+from robustdiff.jobs.dataset import load_run_data
 from robustdiff.parallel import ALONE, Workers
 from robustdiff.progress import Report
 from robustdiff.reports.pictures import class_grid, image_grid, write_png
@@ -214,7 +214,7 @@ def write_samples(
     Raises:
         ValueError: If a class does not exist or the run's weights cannot be used.
     """
-    images = load_images(config.data, report)
+    images = load_run_data(run, config, report).images
     classes = classes_wanted(wanted.classes, images)
     labels = torch.tensor(classes).repeat(wanted.per_class)
     path = None

@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 
 from robustdiff.config.roles import keys_of
 from robustdiff.config.sections import Config, SampleConfig
-from robustdiff.data.registry import load_images
 from robustdiff.diffusion.samplers import denoiser_calls
 from robustdiff.errors import DamagedError
 from robustdiff.files.atomic import sha256, write_text
+from robustdiff.jobs.dataset import load_run_data
 from robustdiff.jobs.evaluate import classes_to_make, load_reference
 from robustdiff.jobs.sample import sample_run
 from robustdiff.metrics.catalogue import METRICS
@@ -109,7 +109,7 @@ def sweep(
     """
     table = run.path / f"sweep-{over}.csv"
     read_table(table)  # better now than after the first point
-    images = load_images(config.data, report)
+    images = load_run_data(run, config, report).images
     classes = classes_to_make(config, images)
     reference, digest = load_reference(
         run, config, images, report, seed=seed, inception_weights=inception_weights

@@ -132,18 +132,20 @@ class Run:
             forget_temporaries(self.checkpoints, "step-*")
             yield
 
-    def check_images(self, images: Tensor) -> None:
+    def check_images(self, images: Tensor, *, remember: bool = True) -> None:
         """Refuse other training images than those of the start; at the start, record them.
 
         Args:
             images: (N, C, H, W) uint8.
+            remember: Whether to record them if the run has no record.
 
         Raises:
             ValueError: If they differ from those that the run was trained on so far.
         """
         found = images_digest(images)
         if not self.images_file.exists():
-            write_text(self.images_file, f"{found}\n")
+            if remember:
+                write_text(self.images_file, f"{found}\n")
         elif self.images_file.read_text(errors="replace").strip() != found:
             raise ValueError(
                 f"the training images are not those that run {self.path} began with; give it "

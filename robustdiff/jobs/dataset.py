@@ -1,0 +1,156 @@
+"""The dataset of a run, loaded again: checked against what it was trained on, and joined to it.
+
+A run's labels name their classes and, for a folder, the file and digest of each image. A folder
+may have grown, shrunk or changed since; a dataset without files must be the same.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from corruptions import NoisyLabels
+from robustdiff.config.sections import Config
+from robustdiff.data.arrays import Images
+from robustdiff.data.registry import load_images
+from robustdiff.progress import Report
+from robustdiff.runs.folder import Run
+
+_SHOWN = 3
+
+
+class RunData(NamedTuple):
+    """The dataset of a run.
+
+    Attributes:
+        images: Its images; the training part is what the run was trained on, as far as it is there.
+        labels: The labels of that part.
+        rows: (N,) int64, which of the run's samples these are; all of them, as a rule.
+    """
+
+    images: Images
+    labels: NoisyLabels
+    rows: NDArray[np.int64]
+
+
+def load_run_data(run: Run, config: Config, report: Report, *, whole: bool = False) -> RunData:
+    """Load the dataset of a run and join it to the run's labels.
+
+    Args:
+        run: The run.
+        config: Its configuration; the data section may differ from the stored one.
+        report: Receives progress, and what differs.
+        whole: Whether every image of the run is needed, as for training.
+
+    Returns:
+        The dataset. Images that were added to a folder are left out.
+
+    Raises:
+        ValueError: If it is another dataset, its classes are others, or images are missing or have
+            changed that are needed.
+        DamagedError: If the run's labels are missing or damaged.
+    """
+    images, labels = load_images(config.data, report), run.labels()
+    _check_classes(run, config, images, labels)
+    if labels.paths is not None and images.paths is not None:
+        return _joined(run, config, images, labels, report, whole=whole)
+    if len(labels.given) != len(images.train):
+        raise ValueError(
+            f"run {run.path} was trained on {len(labels.given)} images, but {config.data.dataset} "
+            f"in {config.data.data_dir} has {len(images.train)}; give it those by --data-dir"
+        )
+    if not whole:  # training checks and remembers them under its lock
+        run.check_images(images.train, remember=False)
+    return RunData(images, labels, np.arange(len(labels.given)))
+
+
+def _check_classes(run: Run, config: Config, images: Images, labels: NoisyLabels) -> None:
+    trained, count = labels.class_names, len(labels.nominal)
+    if count == images.num_classes and trained in (None, images.class_names):
+        return
+    gone = [name for name in trained or () if name not in images.class_names]
+    new = [name for name in images.class_names if name not in (trained or ())]
+    raise ValueError(
+        f"the classes are not those of run {run.path}: it has {count}, "
+        f"{config.data.data_dir} has {images.num_classes}; gone: {_listed(gone)}; "
+        f"new: {_listed(new)}; give it its own dataset by --data-dir"
+    )
+
+
+def _joined(
+    run: Run, config: Config, images: Images, labels: NoisyLabels, report: Report, *, whole: bool
+) -> RunData:
+    """Join a folder's images, wherever its split puts them now, to a run's by file and digest."""
+    assert labels.paths is not None
+    assert images.paths is not None
+    assert images.digests is not None
+    held = images.test_paths or ()
+    place = {path: i for i, path in enumerate((*images.paths, *held))}
+    digest = dict(zip(images.paths, images.digests, strict=True))
+    digests = labels.digests or (None,) * len(labels.paths)
+    known = dict(zip(labels.paths, digests, strict=True))
+    missing = [path for path in labels.paths if path not in place]
+    changed = [p for p, d in known.items() if d is not None and digest.get(p, d) != d]
+    added = [path for path in images.paths if path not in known]
+    for what, paths, needed in (
+        ("are gone", missing, whole),
+        ("have changed", changed, whole),
+        ("were added since, and are left out", added, False),
+    ):
+        if paths:
+            said = f"{len(paths)} images of {config.data.data_dir} {what}: {_listed(paths)}"
+            if needed:
+                raise ValueError(f"{said}; run {run.path} cannot go on without them as they were")
+            report.message(said)
+    lost = {*missing, *changed}
+    rows = np.array([i for i, path in enumerate(labels.paths) if path not in lost], dtype=np.int64)
+    if len(rows) == 0:
+        raise ValueError(
+            f"{config.data.data_dir} holds no image that run {run.path} was trained on"
+        )
+    return RunData(
+        _taken(images, [place[labels.paths[i]] for i in rows], known), _some(labels, rows), rows
+    )
+
+
+def _taken(images: Images, places: Sequence[int], known: dict[str, str | None]) -> Images:
+    """Return images whose training part is given by places in both parts together."""
+    assert images.paths is not None
+    held = images.test_paths or ()
+    where = torch.tensor(places)
+    if len(places) == len(images.paths) and torch.equal(where, torch.arange(len(places))):
+        return images
+    kept = torch.tensor([i for i, path in enumerate(held) if path not in known], dtype=torch.int64)
+    paths = (*images.paths, *held)
+    digests = (*(images.digests or ()), *("" for _ in held))
+    return replace(
+        images,
+        train=torch.cat([images.train, images.test])[where],
+        train_labels=torch.cat([images.train_labels, images.test_labels])[where],
+        test=images.test[kept],
+        test_labels=images.test_labels[kept],
+        paths=tuple(paths[i] for i in places),
+        digests=tuple(digests[i] for i in places),
+        test_paths=tuple(held[i] for i in kept.tolist()),
+    )
+
+
+def _some(labels: NoisyLabels, rows: NDArray[np.int64]) -> NoisyLabels:
+    def chosen(values: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if values is None else tuple(values[i] for i in rows)
+
+    return replace(
+        labels,
+        clean=labels.clean[rows],
+        given=labels.given[rows],
+        paths=chosen(labels.paths),
+        digests=chosen(labels.digests),
+    )
+
+
+def _listed(names: Sequence[str | None]) -> str:
+    shown = ", ".join(str(name) for name in names[:_SHOWN])
+    return (shown or "none") + (", ..." if len(names) > _SHOWN else "")

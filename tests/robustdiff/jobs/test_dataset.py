@@ -1,0 +1,141 @@
+"""The dataset is the run's: renamed classes, grown, shrunk and changed folders, other arrays."""
+
+import csv
+import dataclasses
+
+import numpy as np
+import pytest
+from commands import TINY, call
+from PIL import Image
+
+from robustdiff.config.layers import resolve
+from robustdiff.jobs.audit import audit_run
+from robustdiff.jobs.dataset import load_run_data
+from robustdiff.jobs.train import start_run
+from robustdiff.progress import Report
+from robustdiff.runs.folder import Run
+
+WORDS = ("--dataset=folder", "--data-dir=photos", "--image-size=8", "--steps=4")
+
+
+class Heard(Report):
+    def __init__(self):
+        self.lines = []
+
+    def message(self, text):
+        self.lines.append(text)
+
+
+@pytest.fixture(autouse=True)
+def _inside(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def issues(run):
+    with (run.path / "label_issues.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def photo(path, seed):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (9, 9, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    for label, name in enumerate(("cat", "dog")):
+        for i in range(15):
+            photo(tmp_path / "photos" / name / f"{i:02d}.png", 100 * label + i)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def run(photos):
+    assert call("train", *WORDS, "--curriculum=pmi", "--out=run", *TINY) == 0
+    return Run(photos.parent / "run")
+
+
+@pytest.mark.parametrize(
+    "command", ["sample", "eval", "audit", "likelihood", "sweep", "train --resume"]
+)
+def test_a_renamed_class_is_refused_by_every_command(command, run, photos, capsys):
+    (photos / "cat").rename(photos / "zcat")
+    before = sorted(run.path.rglob("*"))
+    if command == "train --resume":
+        assert call("train", "--resume=run", "--steps=6") == 2
+    else:
+        assert call(command, "run") == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "gone: cat; new: zcat" in said
+    assert sorted(run.path.rglob("*")) == before
+
+
+def test_a_grown_folder_is_audited_without_what_was_added(run, photos, capsys):
+    first = issues(run)
+    for i in range(3):
+        photo(photos / "cat" / f"a{i}.png", 900 + i)
+    assert call("audit", "run") == 0
+    said = capsys.readouterr().err
+    assert "were added since, and are left out: cat/a" in said
+    again = issues(run)
+    assert again == first
+    assert call("train", "--resume=run", "--steps=6") == 0
+
+
+def test_a_shrunk_or_changed_folder_is_audited_as_far_as_it_goes_and_not_trained_on(
+    run, photos, capsys
+):
+    labels = run.labels()
+    gone, changed = labels.paths[0], labels.paths[-1]
+    (photos / gone).unlink()
+    photo(photos / changed, 999)
+    assert call("audit", "run") == 0
+    said = capsys.readouterr().err
+    assert f"1 images of photos are gone: {gone}" in said
+    assert f"1 images of photos have changed: {changed}" in said
+    rows = issues(run)
+    assert [row["file"] for row in rows] == list(labels.paths[1:-1])
+    assert [int(row["given_label"]) for row in rows] == labels.given[1:-1].tolist()
+    assert call("train", "--resume=run", "--steps=6") == 2
+    assert "cannot go on without them as they were" in capsys.readouterr().err
+
+
+def test_a_folder_with_other_files_is_refused(run, photos):
+    for path in list(photos.glob("*/*.png")):
+        path.rename(path.with_name(f"x{path.name}"))
+    with pytest.raises(ValueError, match="holds no image that run"):
+        load_run_data(run, run.config(), Report())
+
+
+def test_every_image_keeps_its_label_whatever_is_added(run, photos):
+    config, before = run.config(), load_run_data(run, run.config(), Report())
+    for i in range(20):
+        photo(photos / "dog" / f"{i:02d}-more.png", 500 + i)
+    after = load_run_data(run, config, Report(), whole=True)
+    assert after.images.paths == before.images.paths
+    assert (after.images.train == before.images.train).all()
+    assert (after.images.train_labels == before.images.train_labels).all()
+    assert not set(after.images.test_paths) & set(before.images.paths)
+
+
+def test_other_arrays_are_refused(tmp_path):
+    config = resolve({"train": {"steps": 2}, "model": {"channels": [8], "time_size": 8}})
+    run = start_run(config, tmp_path / "digits", Report())
+    for change in ({"train_size": 500}, {"image_size": 4}):
+        other = resolve({"data": change}, {"train": {"steps": 2}, "model": {"channels": [8]}})
+        with pytest.raises(ValueError, match=r"was trained on 1347 images|are not those that run"):
+            audit_run(run, other, Report())
+
+
+def test_a_run_from_before_names_were_kept_is_read_by_order(run, photos):
+    labels = run.labels()
+    assert labels.class_names == ("cat", "dog")
+    old = dataclasses.replace(labels, class_names=None, paths=None, digests=None)
+    old.save(run.labels_file)
+    data = load_run_data(run, run.config(), Report())
+    assert (data.labels.given == labels.given).all()
+    photo(photos / "cat" / "more.png", 1)
+    with pytest.raises(ValueError, match=r"was trained on 24 images|are not those that run"):
+        load_run_data(run, run.config(), Report())
