@@ -18,10 +18,6 @@ from robustdiff.runs.folder import Run
 WORDS = ("--dataset=folder", "--data-dir=photos", "--image-size=8", "--steps=4")
 
 
-class Heard(Report):
-    def __init__(self):
-        self.lines = []
-
     def message(self, text):
         self.lines.append(text)
 
