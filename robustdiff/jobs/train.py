@@ -21,7 +21,7 @@ from robustdiff.jobs.recorder import Event, Recorder, recording
 from robustdiff.labels.given import known_noise
 from robustdiff.parallel import ALONE, Workers, started_by_torchrun
 from robustdiff.progress import Report
-from robustdiff.runs.folder import Run, create_run
+from robustdiff.runs.folder import Run, check_name, create_run
 from robustdiff.runs.history import forget_after
 from robustdiff.training.loop import StepDone, train
 from robustdiff.training.state import TrainState, new_state
@@ -45,6 +45,7 @@ def start_run(config: Config, path: Path | None, report: Report, workers: Worker
         DivergedError: If the loss is not finite.
         InterruptedRunError: If a signal asked to stop.
     """
+    check_name(path)
     material = assemble(config, report, workers)
     state = new_state(material.task)
     run = workers.from_leader(lambda: create_run(path, config, material.labels))

@@ -59,12 +59,11 @@ def matrix_figure(
 
 
 def _short(name: str) -> str:
-    """Return a name that leaves room for the picture beside it."""
-    return (
-        name
-        if len(name) <= _LONGEST_TICK
-        else f"{name[: _LONGEST_TICK - 1]}\N{HORIZONTAL ELLIPSIS}"
-    )
+    """Return a name that leaves room for the picture beside it; bytes are spelled out."""
+    shown = name.encode(errors="backslashreplace").decode()
+    if len(shown) <= _LONGEST_TICK:
+        return shown
+    return f"{shown[: _LONGEST_TICK - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def score_figure(

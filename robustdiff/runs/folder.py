@@ -182,6 +182,19 @@ def default_path(config: Config) -> Path:
     return DEFAULT_ROOT / "-".join(parts)
 
 
+def check_name(path: Path | None) -> None:
+    """Refuse a folder whose name TensorBoard and safetensors could not write to.
+
+    Raises:
+        ValueError: If the name is not UTF-8.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = str(path).encode(errors="backslashreplace").decode()
+        raise ValueError(f"the folder of a run must have a UTF-8 name, got {shown}") from None
+
+
 def create_run(path: Path | None, config: Config, labels: NoisyLabels) -> Run:
     """Make a run's folder with its configuration and labels.
 

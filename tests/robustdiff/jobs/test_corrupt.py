@@ -14,13 +14,14 @@ from robustdiff.config.layers import resolve, to_plain
 from robustdiff.config.sections import DataConfig, NoiseConfig
 from robustdiff.data.registry import load_images
 from robustdiff.jobs.corrupt import corrupt_source, open_source, write_labels
-from robustdiff.jobs.train import _check_saved, prepare_labels
-from robustdiff.progress import Silent
+from robustdiff.jobs.train import _check_saved
+from robustdiff.labels.given import prepare_labels
+from robustdiff.progress import Report
 
 TWELVE = [str(number) for number in range(12)]
 
 
-class Heard(Silent):
+class Heard(Report):
     """Keeps what it is told."""
 
     def __init__(self):
@@ -46,7 +47,7 @@ def photos(names, root="photos", count=6):
 
 
 def opened(path, **more):
-    settings = {"key": None, "num_classes": None, "features": None, "report": Silent()} | more
+    settings = {"key": None, "num_classes": None, "features": None, "report": Report()} | more
     return open_source(Path(path), folder=DataConfig(image_size=4), **settings)
 
 
@@ -62,7 +63,7 @@ def trained_on(labels, **noise):
     data = {"dataset": "folder", "data_dir": "photos", "image_size": 4}
     config = resolve({"data": data, "noise": {"labels": str(labels), **noise}})
     heard = Heard()
-    return prepare_labels(config, load_images(config.data, Silent()), heard), heard.lines
+    return prepare_labels(config, load_images(config.data, Report()), heard), heard.lines
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,6 @@ from robustdiff.runs.folder import Run
 WORDS = ("--dataset=folder", "--data-dir=photos", "--image-size=8", "--steps=4")
 
 
-    def message(self, text):
-        self.lines.append(text)
-
-
 @pytest.fixture(autouse=True)
 def _inside(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
