@@ -17,7 +17,10 @@ _PATHS = (
 _INDICES = ("index", "idx", "row", "row_index", "image_index", "sample_index")
 # Numbers of rows if all are whole numbers, else names of files; pandas leaves its index unnamed.
 _EITHER = ("id", "image_id", "img_id", "sample_id", "row_id", "", "unnamed:_0")
-_TRUTHS = ("true_label", "true_labels", "clean_label", "clean_labels", "truth", "ground_truth")
+_TRUTHS = (
+    "true_label", "true_labels", "true_class", "clean_label", "clean_labels", "truth",
+    "ground_truth", "gt_label", "gt",
+)  # fmt: skip
 _GIVEN = ("given_label", "given_labels")
 _LABELS = (
     "label", "labels", "class", "classes", "class_name", "target", "targets", "category",

@@ -91,7 +91,8 @@ def test_the_order_counts_where_nothing_else_is_there(tmp_path):
     given, notes = join(tmp_path, table({"label": GIVEN}))
     assert given == NUMBERS
     assert notes == [
-        f"nothing in {tmp_path / 'y.csv'} names the images: its rows were taken in their order"
+        f"nothing in {tmp_path / 'y.csv'} names the images: its labels were taken in their order, "
+        "and 2 of 4 agree with the dataset's"
     ]
     true = ["ant", "ant", "bee", "cat"]
     assert (
@@ -389,7 +390,19 @@ def test_arrays_of_numbers(tmp_path):
     np.save(tmp_path / "y.npy", np.arange(12))
     joined = labels_from(read_labels(tmp_path / "y.npy"), TWELVE)
     assert joined.labels.given.tolist() == list(range(12))
-    assert "read as numbers 12 of 12 agree" in joined.notes[1]
+    assert "read as numbers 12 of 12 agree" in joined.notes[0]
+
+
+def test_numbers_that_count_in_another_order_are_said(tmp_path):
+    for words, notes in (("1102", 1), ("0002", 0), ("0112", 0)):
+        said = join(tmp_path, table({"path": PATHS, "label": words}))[1]
+        assert len(said) == notes
+    given, notes = join(tmp_path, table({"path": PATHS, "label": "1102"}))
+    assert given == [1, 1, 0, 2]
+    assert notes == [
+        "1 of 4 numbers in column 'label' of y.csv are the dataset's labels; if they count the "
+        "classes otherwise than it does, write names: 0 'ant', 1 'bee', 2 'cat'"
+    ]
 
 
 def test_the_record_of_a_joined_file_says_whose_labels_it_holds(tmp_path):

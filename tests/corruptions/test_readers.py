@@ -148,6 +148,14 @@ def test_bad_files_are_named(tmp_path, name, content, says):
         read_labels(tmp_path / name)
 
 
+def test_a_key_picks_among_several_labels_only(tmp_path):
+    np.save(tmp_path / "y.npy", LABELS)
+    corrupt(LABELS, num_classes=3).save(tmp_path / "y.npz")
+    for name in ("y.npy", "y.npz"):
+        with pytest.raises(ValueError, match=r"holds labels of no name.* got the key 'worse'"):
+            read_labels(tmp_path / name, "worse")
+
+
 @pytest.mark.parametrize("shape", [(2, 2), (4,)])
 def test_arrays_must_be_labels(tmp_path, shape):
     np.save(tmp_path / "y.npy", np.zeros(shape))
