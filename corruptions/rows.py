@@ -181,17 +181,17 @@ def _by_other(table: Table, others: tuple[int, ...], samples: Samples) -> Claims
     for column in others:
         note = f"{_where(table, column)} was taken for"
         words = table.column(column)
-        if {whole(word) for word in words} == set(range(total)):
+        numbers = {whole(word) for word in words}
+        if numbers == set(range(total)):
             _refuse_file_numbers(table, column, samples)
             return _by_index(table, column, samples, [f"{note} the images' index"])
-        if any(whole(word) is None for word in words):
-            match = match_paths(words, samples.paths or (), samples.held_out)
-            if match.rows.size:
-                claims = _of_match(table, column, match, samples)
-                return claims._replace(notes=(f"{note} the images' files", *claims.notes))
-    if others:
-        raise ValueError(
-            f"{_where(table, others[0])} may name the images, but fits neither their files nor "
-            f"their index; {_RENAME}; take it out if it does neither"
-        )
+        match = match_paths(words, samples.paths or (), samples.held_out)
+        if match.rows.size and None in numbers:
+            claims = _of_match(table, column, match, samples)
+            return claims._replace(notes=(f"{note} the images' files", *claims.notes))
+        if match.unknown.size < len(words) or 2 * len(set(words)) > len(words):
+            raise ValueError(
+                f"{_where(table, column)} may name the images, but fits neither all of their files "
+                f"nor their index; {_RENAME}; take it out if it does neither"
+            )
     return by_order(len(table.rows), samples, "the label file")

@@ -95,9 +95,9 @@ def test_the_order_counts_where_nothing_else_is_there(tmp_path):
         "and 2 of 4 agree with the dataset's"
     ]
     true = ["ant", "ant", "bee", "cat"]
-    assert (
-        join(tmp_path, table({"label": GIVEN, "true_label": true, "split": "aabb"}))[0] == NUMBERS
-    )
+    for others in ({"split": "aabb"}, {"score": [".1", ".2", ".3", ".4"]}, {"note": "xxxx"}):
+        columns = {"label": GIVEN, "true_label": true, **others}
+        assert join(tmp_path, table(columns)) == (NUMBERS, [])
     with pytest.raises(ValueError, match=r"differ from the dataset's in 2 of 4 .*data row 2, 3\)"):
         join(tmp_path, table({"label": GIVEN, "clean_label": ["ant", "bee", "ant", "cat"]}))
 
@@ -162,6 +162,8 @@ def test_rows_of_one_image(tmp_path):
             "'handle' of .* may name the images, but fits neither",
         ),
         ({"label": GIVEN, "number": "1234"}, "'number' of .* may name the images"),
+        ({"label": GIVEN, "number": "1122"}, "'number' of .* may name the images"),
+        ({"label": GIVEN, "handle": ["1", "1", "2", "x"]}, "no row for 3 of 4 images"),
     ],
 )
 def test_rows_that_do_not_join_are_named(tmp_path, columns, says):
