@@ -2,7 +2,6 @@
 
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -17,7 +16,10 @@ _PATHS = (
 _INDICES = ("index", "idx", "row", "row_index", "image_index", "sample_index")
 # Numbers of rows if all are whole numbers, else names of files; pandas leaves its index unnamed.
 _EITHER = ("id", "image_id", "img_id", "sample_id", "row_id", "", "unnamed:_0")
-_TRUTHS = ("true_label", "true_labels", "clean_label", "clean_labels", "truth", "ground_truth")
+_TRUTHS = (
+    "true_label", "true_labels", "true_class", "clean_label", "clean_labels", "truth",
+    "ground_truth", "gt_label", "gt",
+)  # fmt: skip
 _GIVEN = ("given_label", "given_labels")
 _LABELS = (
     "label", "labels", "class", "classes", "class_name", "target", "targets", "category",
@@ -36,7 +38,7 @@ class Columns(NamedTuple):
         paths: Those that name files, the best first.
         indices: Those that number the samples, the best first.
         either: Those of `indices` that may name files by numbers.
-        others: The remaining ones in which more than half of the words differ.
+        others: The remaining ones that tell rows from rows, other than by fractions.
         guess: How the labels' column was found, if it has no usual name.
     """
 
@@ -102,7 +104,7 @@ def pick_columns(table: Table, key: str | None) -> Columns:
         paths = tuple(n for n in either if n not in numbered)
     truths = _named(_TRUTHS, names, range(len(names)))
     known = {label, *truths, *paths, *indices, *either}
-    others = tuple(n for n in free if n not in known and _may_be_key(table, n))
+    others = tuple(n for n in free if n not in known and _tells_apart(table, n))
     return Columns(label, truths, paths, indices + numbered, numbered, others, guess)
 
 
@@ -148,12 +150,9 @@ def _all_whole(table: Table, number: int) -> bool:
     return all(whole(word) is not None for word in table.column(number) if word.strip())
 
 
-def _may_be_key(table: Table, number: int) -> bool:
-    """Return whether a column may name the images: its words differ and are no fractions."""
-    counts = Counter(word for word in table.column(number) if not is_missing(word))
-    if 2 * len(counts) <= len(table.rows):
-        return False
-    return any(whole(word) is not None or not _is_number(word) for word in counts)
+def _tells_apart(table: Table, number: int) -> bool:
+    words = {word for word in table.column(number) if not is_missing(word)}
+    return len(words) > 1 and any(whole(w) is not None or not _is_number(w) for w in words)
 
 
 def _is_number(word: str) -> bool:

@@ -59,17 +59,23 @@ def labels_from(file: LabelFile, samples: Samples, labels_as: str = "auto") -> J
         claims, given, truths = _of_array(file, samples)
     classes = read_classes(given, truths, claims.images, samples, labels_as)
     labels, doubled = _one_each(classes.labels, claims, given, samples)
-    return Joined(_new_record(labels, samples, given.where), claims.notes + classes.notes + doubled)
+    notes = [*claims.notes, *classes.notes, *doubled]
+    if claims.by_order and not truths:
+        agree = np.count_nonzero(labels == samples.clean)
+        notes.append(
+            f"nothing in {file.path} names the images: its labels were taken in their order, and "
+            f"{agree} of {len(labels)} agree with the dataset's"
+        )
+    return Joined(_new_record(labels, samples, given.where), tuple(notes))
 
 
 def _of_array(file: LabelFile, samples: Samples) -> tuple[Claims, Words, list[Words]]:
     assert file.given is not None
     claims = by_order(len(file.given), samples, "the label file")
+    given = integers_of(file.origin, file.given)
     if file.clean is None:
-        note = f"nothing in {file.path} names the images: its labels were taken in their order"
-        return claims._replace(notes=(note,)), integers_of(file.origin, file.given), []
-    clean = integers_of(f"the clean labels of {file.path.name}", file.clean)
-    return claims, integers_of(file.origin, file.given), [clean]
+        return claims, given, []
+    return claims, given, [integers_of(f"the clean labels of {file.path.name}", file.clean)]
 
 
 def _of_table(

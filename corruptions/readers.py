@@ -67,7 +67,13 @@ def read_labels(path: Path, key: str | None = None) -> LabelFile:
 
 def _read_record(path: Path, key: str | None) -> LabelFile:
     record = NoisyLabels.load(path)
+    _refuse_key(path, key)
     return LabelFile(path, record.convention, record.given, record.clean, record)
+
+
+def _refuse_key(path: Path, key: str | None) -> None:
+    if key is not None:
+        raise ValueError(f"{path} holds labels of no name, one for each image, got the key {key!r}")
 
 
 def _read_text(path: Path, key: str | None) -> LabelFile:
@@ -96,6 +102,7 @@ def _read_npy(path: Path, key: str | None) -> LabelFile:
                 content = content.item()
             return _pick(content, path, key)
     array = load_array(path)
+    _refuse_key(path, key)
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
         raise ValueError(
             f"{path} must hold a one-dimensional array of integers, "

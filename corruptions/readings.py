@@ -51,11 +51,12 @@ def read_classes(
     known = samples.clean[images]
     fits = _best(fits, given, truths, known, samples)
     kind = fits[0]
+    notes = []
     if labels_as == "auto" and not truths:
         _check_elsewhere(given, kind, samples)
         if kind == "numbers":
             _check_numbers(given, read, known)
-    notes = []
+            notes += _other_numbers(given, read[kind], known, samples)
     if len(fits) > 1 and (read["names"] != read["numbers"]).any():
         notes.append(_two_readings(given, read, known, kind))
     if kind == "names":
@@ -138,6 +139,21 @@ def _check_numbers(given: Words, read: dict[str, Ints], known: Ints) -> None:
         )
 
 
+def _other_numbers(given: Words, numbers: Ints, known: Ints, samples: Samples) -> list[str]:
+    """Say if numbers seem to count the classes in another order than the dataset does."""
+    k = samples.num_classes
+    counts = np.bincount(known * k + numbers, minlength=k * k).reshape(k, k)
+    agree = int(np.trace(counts))
+    if 2 * agree >= numbers.size or 2 * int(counts.max(axis=1).sum()) <= numbers.size:
+        return []
+    order = ", ".join(f"{n} {name!r}" for n, name in enumerate(samples.names[:_SHOWN_NAMES]))
+    return [
+        f"{agree} of {numbers.size} numbers in {given.where} are the dataset's labels; if they "
+        f"count the classes otherwise than it does, write names: {order}"
+        f"{', ...' if k > _SHOWN_NAMES else ''}"
+    ]
+
+
 def _two_readings(given: Words, read: dict[str, Ints], known: Ints, kind: str) -> str:
     other = "numbers" if kind == "names" else "names"
     agree = {k: np.count_nonzero(read[k] == known) for k in READINGS}
@@ -178,8 +194,7 @@ def _why_unreadable(given: Words, samples: Samples, labels_as: str) -> str:
         )
     unknown = (numbers if labels_as == "numbers" else names) < 0
     words = [word for word, is_unknown in zip(given.distinct, unknown, strict=True) if is_unknown]
-    names_too = samples.class_names if labels_as != "numbers" else None
-    allowed = names_too or tuple(map(str, range(k)))
+    allowed = samples.names if labels_as != "numbers" else tuple(map(str, range(k)))
     near = difflib.get_close_matches(words[0], allowed, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     bytes_too = any("\udc80" <= letter <= "\udcff" for word in words for letter in word)

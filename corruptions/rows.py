@@ -21,11 +21,13 @@ class Claims(NamedTuple):
         rows: (C,) int64 in [0, R).
         images: (C,) int64 in [0, N), the sample that each is about.
         notes: What was guessed or left out, one line each.
+        by_order: Whether nothing but their order joins rows and samples.
     """
 
     rows: Ints
     images: Ints
     notes: tuple[str, ...] = ()
+    by_order: bool = False
 
 
 def claims_of(table: Table, columns: Columns, samples: Samples) -> Claims:
@@ -60,7 +62,7 @@ def by_order(count: int, samples: Samples, whose: str) -> Claims:
     total = len(samples.clean)
     if count != total:
         raise ValueError(f"{whose} has {count} labels, but there are {total} samples")
-    return Claims(np.arange(count), np.arange(count))
+    return Claims(np.arange(count), np.arange(count), by_order=True)
 
 
 def check_covered(match: Match, samples: Samples, words: Sequence[str], whose: str) -> None:
@@ -179,18 +181,17 @@ def _by_other(table: Table, others: tuple[int, ...], samples: Samples) -> Claims
     for column in others:
         note = f"{_where(table, column)} was taken for"
         words = table.column(column)
-        if {whole(word) for word in words} == set(range(total)):
+        numbers = {whole(word) for word in words}
+        if numbers == set(range(total)):
             _refuse_file_numbers(table, column, samples)
             return _by_index(table, column, samples, [f"{note} the images' index"])
-        if any(whole(word) is None for word in words):
-            match = match_paths(words, samples.paths or (), samples.held_out)
-            if match.rows.size:
-                claims = _of_match(table, column, match, samples)
-                return claims._replace(notes=(f"{note} the images' files", *claims.notes))
-    if others:
-        raise ValueError(
-            f"{_where(table, others[0])} may name the images, but fits neither their files nor "
-            f"their index; {_RENAME}; take it out if it does neither"
-        )
-    note = f"nothing in {table.path} names the images: its rows were taken in their order"
-    return by_order(len(table.rows), samples, "the label file")._replace(notes=(note,))
+        match = match_paths(words, samples.paths or (), samples.held_out)
+        if match.rows.size and None in numbers:
+            claims = _of_match(table, column, match, samples)
+            return claims._replace(notes=(f"{note} the images' files", *claims.notes))
+        if match.unknown.size < len(words) or 2 * len(set(words)) > len(words):
+            raise ValueError(
+                f"{_where(table, column)} may name the images, but fits neither all of their files "
+                f"nor their index; {_RENAME}; take it out if it does neither"
+            )
+    return by_order(len(table.rows), samples, "the label file")

@@ -25,6 +25,11 @@ class Samples:
     digests: tuple[str, ...] | None = None
     held_out: tuple[str, ...] = ()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """K names, of bare numbers the numbers."""
+        return self.class_names or tuple(str(number) for number in range(self.num_classes))
+
     def shown(self, number: int) -> str:
         """Name a sample: its file, or its number."""
         return str(number) if self.paths is None else self.paths[number]

@@ -59,6 +59,11 @@ def _of_table(
         notes = [columns.guess]
     if not table.rows:
         raise ValueError(f"{table.path} holds no labels")
+    if columns.others and not (columns.paths or columns.indices):
+        notes.append(
+            f"no column of {table.path} is called path or index: its rows are numbered in their "
+            f"order"
+        )
     rows = _order(table, columns)
     paths = _paths(table, columns.paths[0], rows) if columns.paths else None
     given = column_words(table, columns.label, rows)

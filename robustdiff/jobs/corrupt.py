@@ -34,7 +34,7 @@ class LabelSource:
     @property
     def class_names(self) -> tuple[str, ...]:
         """K names, of bare numbers the numbers."""
-        return self.samples.class_names or tuple(map(str, range(self.samples.num_classes)))
+        return self.samples.names
 
 
 def open_source(

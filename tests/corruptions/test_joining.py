@@ -91,12 +91,13 @@ def test_the_order_counts_where_nothing_else_is_there(tmp_path):
     given, notes = join(tmp_path, table({"label": GIVEN}))
     assert given == NUMBERS
     assert notes == [
-        f"nothing in {tmp_path / 'y.csv'} names the images: its rows were taken in their order"
+        f"nothing in {tmp_path / 'y.csv'} names the images: its labels were taken in their order, "
+        "and 2 of 4 agree with the dataset's"
     ]
     true = ["ant", "ant", "bee", "cat"]
-    assert (
-        join(tmp_path, table({"label": GIVEN, "true_label": true, "split": "aabb"}))[0] == NUMBERS
-    )
+    for others in ({"split": "aabb"}, {"score": [".1", ".2", ".3", ".4"]}, {"note": "xxxx"}):
+        columns = {"label": GIVEN, "true_label": true, **others}
+        assert join(tmp_path, table(columns)) == (NUMBERS, [])
     with pytest.raises(ValueError, match=r"differ from the dataset's in 2 of 4 .*data row 2, 3\)"):
         join(tmp_path, table({"label": GIVEN, "clean_label": ["ant", "bee", "ant", "cat"]}))
 
@@ -161,6 +162,8 @@ def test_rows_of_one_image(tmp_path):
             "'handle' of .* may name the images, but fits neither",
         ),
         ({"label": GIVEN, "number": "1234"}, "'number' of .* may name the images"),
+        ({"label": GIVEN, "number": "1122"}, "'number' of .* may name the images"),
+        ({"label": GIVEN, "handle": ["1", "1", "2", "x"]}, "no row for 3 of 4 images"),
     ],
 )
 def test_rows_that_do_not_join_are_named(tmp_path, columns, says):
@@ -389,7 +392,19 @@ def test_arrays_of_numbers(tmp_path):
     np.save(tmp_path / "y.npy", np.arange(12))
     joined = labels_from(read_labels(tmp_path / "y.npy"), TWELVE)
     assert joined.labels.given.tolist() == list(range(12))
-    assert "read as numbers 12 of 12 agree" in joined.notes[1]
+    assert "read as numbers 12 of 12 agree" in joined.notes[0]
+
+
+def test_numbers_that_count_in_another_order_are_said(tmp_path):
+    for words, notes in (("1102", 1), ("0002", 0), ("0112", 0)):
+        said = join(tmp_path, table({"path": PATHS, "label": words}))[1]
+        assert len(said) == notes
+    given, notes = join(tmp_path, table({"path": PATHS, "label": "1102"}))
+    assert given == [1, 1, 0, 2]
+    assert notes == [
+        "1 of 4 numbers in column 'label' of y.csv are the dataset's labels; if they count the "
+        "classes otherwise than it does, write names: 0 'ant', 1 'bee', 2 'cat'"
+    ]
 
 
 def test_the_record_of_a_joined_file_says_whose_labels_it_holds(tmp_path):

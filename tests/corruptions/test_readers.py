@@ -119,7 +119,7 @@ def test_plain_files(tmp_path):
     samples, notes = samples_from(read_labels(tmp_path / "words.csv", "kind"))
     assert samples.clean.tolist() == [1, 0, 1]
     assert samples.class_names == ("cat", "eel")
-    assert notes == ()
+    assert "its rows are numbered in their order" in notes[0]
     labels = joined(read_labels(tmp_path / "y.npy"), np.array([0, 1, 2, 2]), 3)
     assert labels.noise_type == "file"
     assert labels.rate == labels.realised_rate == labels.expected_rate == 0.25
@@ -146,6 +146,14 @@ def test_bad_files_are_named(tmp_path, name, content, says):
         (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=says):
         read_labels(tmp_path / name)
+
+
+def test_a_key_picks_among_several_labels_only(tmp_path):
+    np.save(tmp_path / "y.npy", LABELS)
+    corrupt(LABELS, num_classes=3).save(tmp_path / "y.npz")
+    for name in ("y.npy", "y.npz"):
+        with pytest.raises(ValueError, match=r"holds labels of no name.* got the key 'worse'"):
+            read_labels(tmp_path / name, "worse")
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (4,)])

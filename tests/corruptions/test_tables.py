@@ -196,6 +196,7 @@ def test_a_class_that_is_called_label(tmp_path):
         ("index,label\n2,a\n0,b\n1,c\n", [1, 2, 0], ("a", "b", "c"), 0),
         ("index,path,label\n2,x,a\n0,y,b\n1,z,c\n", [1, 2, 0], ("a", "b", "c"), 0),
         ("id,label\nx1,a\nx0,b\n", [0, 1], ("a", "b"), 0),
+        ("handle,label\nx1,a\nx0,b\n", [0, 1], ("a", "b"), 1),
         ("label,path\n1.0,a\n10.0,b\n", [1, 10], None, 1),
     ],
 )

@@ -136,8 +136,8 @@ def test_guesses_are_said():
     labels, lines = trained_on(write("label", ["1", "2", "2"] * 8))
     assert labels.given.tolist() == [0, 1, 1] * 8
     assert len(lines) == 2
-    assert "its rows were taken in their order" in lines[0]
-    assert "settle it with --labels-as names or --labels-as numbers" in lines[1]
+    assert "settle it with --labels-as names or --labels-as numbers" in lines[0]
+    assert "its labels were taken in their order" in lines[1]
     labels, lines = trained_on(write("label", ["1", "2", "2"] * 8), labels_as="numbers")
     assert labels.given.tolist() == [1, 2, 2] * 8
     assert len(lines) == 1
