@@ -40,7 +40,7 @@ def one_seed(noise: dict, seed: int, data_dir: str, probes: int, every: int) -> 
     layer = {"seed": seed, "noise": noise, "data": {"data_dir": data_dir}}
     config = resolve(preset("mnist-14"), layer)
     images = load_images(config.data, Report())
-    labels = prepare_labels(config, images)
+    labels = prepare_labels(config, images, Report())
     task = make_task(config, images, labels, Report())
     state = new_state(task)
     rows = torch.arange(0, len(task.data), every)

@@ -61,7 +61,7 @@ def measured(
 def trained(config: Config) -> tuple[Model, LabelledImages, np.ndarray]:
     """Train as configured; return the averaged model, its data, and which labels are wrong."""
     images = load_images(config.data, Report())
-    labels = prepare_labels(config, images)
+    labels = prepare_labels(config, images, Report())
     task = make_task(config, images, labels, Report())
     state = new_state(task)
     for _ in train(state, task):

@@ -69,7 +69,7 @@ def _noisy(x_0: Tensor, alpha_bar: Tensor, eps: Tensor) -> Tensor:
 
 def ours(config: Config, images: Images) -> Contender:
     """Train as `robustdiff train` does, all that belongs to a step included."""
-    task = make_task(config, images, prepare_labels(config, images), Report())
+    task = make_task(config, images, prepare_labels(config, images, Report()), Report())
     state = new_state(task)
     events = train(state, task)
     shape = tuple(images.train.shape[1:])

@@ -28,7 +28,7 @@ _SUBSET = 2_000
 
 
 def _ready(config: Config, images: Images) -> tuple[TrainState, Task]:
-    task = make_task(config, images, prepare_labels(config, images), Report())
+    task = make_task(config, images, prepare_labels(config, images, Report()), Report())
     return new_state(task), task
 
 

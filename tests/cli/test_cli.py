@@ -74,7 +74,7 @@ def test_train_eval_and_sample(capsys):
         "run", "dataset", "noise", "curriculum", "seed", "num_samples", "fid", "fid_floor",
         "class_fid", "class_fid_floor", "kid", "inception_score", "inception_score_real", "nll",
         "nll_real", "nll_per_class", "label_accuracy", "density", "coverage", "detection",
-        "evaluator_sha256", "guidance_weight", "sampler", "steps",
+        "evaluator_sha256", "weights_sha256", "evaluation_seed", "sample", "eval",
     }  # fmt: skip
     assert set(result["detection"]) == {"auroc", "average_precision", "precision_at_rate"}
     assert result == json.loads((run / "metrics.json").read_text())
@@ -221,7 +221,7 @@ def test_precedence_is_default_preset_file_set_flag(tmp_path):
     train_section = config["train"]
     assert (config["seed"], train_section["lr"], train_section["batch_size"]) == (9, 0.25, 7)
     assert train_section["steps"] == 1
-    assert config["eval"]["num_samples"] == 430  # from the preset
+    assert config["sample"]["guidance_weight"] == 1.0  # from the preset
     assert config["diffusion"]["p_uncond"] == 0.2  # the default
 
 
@@ -241,7 +241,7 @@ def test_plain_output_has_no_control_characters():
 def test_bad_requests_of_a_good_run(capsys):
     assert train("runs/one") == 0
     for words, says in {
-        ("eval", "--num-samples=5000"): "between 20 and 430",
+        ("eval", "--num-samples=5000"): "between 10 and 430",
         ("eval", "--guidance-weight=-1"): "guidance_weight must be at least 0",
         ("eval", "--guidance-interval", "0.7", "0.2"): "low <= high",
         ("sample", "--classes=12"): "classes 0 to 9, got 12",

@@ -10,6 +10,7 @@ from curricula import Trust
 from robustdiff.config.layers import resolve
 from robustdiff.jobs import audit as module
 from robustdiff.jobs.audit import audit_run, stored_findings
+from robustdiff.jobs.dataset import RunData
 from robustdiff.labels.crossfit import CrossfitResult
 from robustdiff.progress import Report
 from robustdiff.reports.audit import issue_columns
@@ -92,9 +93,11 @@ def test_classifiers_find_what_the_run_did_not_look_for(
     save_scores(run, trust.right, trust, ~labels.flipped)
 
     def crossfit(*_, **__):
-        return CrossfitResult(np.eye(10)[labels.clean] * 0.91 + 0.009, np.full((10, 10), 0.1))
+        transition = np.full((10, 10), 0.05) + 0.5 * np.eye(10)
+        return CrossfitResult(np.eye(10)[labels.clean] * 0.91 + 0.009, transition)
 
-    monkeypatch.setattr(module, "load_images", lambda config, report: images)
+    rows = np.arange(len(labels.given))
+    monkeypatch.setattr(module, "load_run_data", lambda *_: RunData(images, labels, rows))
     monkeypatch.setattr(module, "crossfit", crossfit)
     config = resolve({"curriculum": {"name": name}})
     findings, summary = audit_run(run, config, Report(), by=by)

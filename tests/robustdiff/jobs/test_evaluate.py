@@ -6,13 +6,13 @@ import shutil
 
 import pytest
 
-from robustdiff.classifiers import image as evaluator
 from robustdiff.config.layers import resolve
 from robustdiff.config.sections import SampleConfig
 from robustdiff.jobs import sweep
 from robustdiff.jobs.evaluate import evaluate_run
 from robustdiff.jobs.study import standing
 from robustdiff.jobs.train import start_run
+from robustdiff.metrics import evaluator
 from robustdiff.progress import Report
 from robustdiff.reports.compare import compare_runs, find_runs
 from robustdiff.runs.evaluations import evaluations, has_evaluation

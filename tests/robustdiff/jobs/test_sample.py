@@ -17,6 +17,7 @@ from robustdiff.diffusion.process import PREDICTIONS
 from robustdiff.diffusion.samplers import SAMPLERS
 from robustdiff.diffusion.schedules import cosine
 from robustdiff.jobs import sample as module
+from robustdiff.jobs.dataset import RunData
 from robustdiff.jobs.sample import (
     Wanted,
     folder_name,
@@ -135,7 +136,7 @@ def test_samples_are_written_in_all_forms(tmp_path, monkeypatch):
     images = SimpleNamespace(
         name="toys", train=torch.zeros(1, 1, 8, 8), num_classes=2, class_names=("..", "b/c")
     )
-    monkeypatch.setattr(module, "load_images", lambda config, report: images)
+    monkeypatch.setattr(module, "load_run_data", lambda *_: RunData(images, None, None))
     monkeypatch.setattr(module, "load_model", lambda *_, **__: small_model())
     config = Config(sample=SampleConfig(steps=3))
     for trajectory in (False, True):

@@ -9,6 +9,7 @@ import torch
 from robustdiff.config.sections import Config, SampleConfig
 from robustdiff.errors import DamagedError
 from robustdiff.jobs import sweep as module
+from robustdiff.jobs.dataset import RunData
 from robustdiff.jobs.sweep import draw_sweep, read_table, settings_to_try, sweep
 from robustdiff.metrics.catalogue import METRICS
 from robustdiff.progress import Report
@@ -35,7 +36,7 @@ def made(monkeypatch):
         references.append(run)
         return None, "e" * 64
 
-    monkeypatch.setattr(module, "load_images", lambda config, report: None)
+    monkeypatch.setattr(module, "load_run_data", lambda *_: RunData(None, None, None))
     monkeypatch.setattr(module, "classes_to_make", lambda config, images: torch.arange(20))
     monkeypatch.setattr(module, "sample_run", sample)
     monkeypatch.setattr(module, "measure", measure)

@@ -1,12 +1,15 @@
 """Given labels from a configuration, and what is known about them."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from corruptions import corrupt
 from robustdiff.config.layers import resolve
 from robustdiff.config.sections import DataConfig
-from robustdiff.labels.given import add_noise, known_noise, prepare_labels
+from robustdiff.labels.given import add_noise, known_noise, prepare_labels, samples_of
+from robustdiff.progress import Report
 
 
 @pytest.mark.parametrize(
@@ -26,8 +29,9 @@ def test_the_noise_of_a_configuration_is_that_of_corrupt(digits, noise):
         clean, num_classes=10, noise_type=noise["type"], seed=3, dataset="digits",
         class_names=digits.class_names, features=pixels, **rest,
     )  # fmt: skip
-    assert prepare_labels(config, digits).sha256 == expected.sha256
-    again = add_noise(config.noise, clean, class_names=digits.class_names, features=pixels, seed=3)
+    named = dataclasses.replace(expected, class_names=digits.class_names)
+    assert prepare_labels(config, digits, Report()).sha256 == named.sha256
+    again = add_noise(config.noise, samples_of(digits), features=pixels, seed=3)
     assert (again.given == expected.given).all()
 
 
@@ -35,7 +39,7 @@ def test_labels_of_a_file_take_the_place_of_noise(digits, tmp_path):
     given = (digits.train_labels.numpy() + 1) % 10
     np.save(tmp_path / "given.npy", given)
     config = resolve({"noise": {"labels": str(tmp_path / "given.npy")}})
-    labels = prepare_labels(config, digits)
+    labels = prepare_labels(config, digits, Report())
     np.testing.assert_array_equal(labels.given, given)
     np.testing.assert_array_equal(labels.clean, digits.train_labels)
 

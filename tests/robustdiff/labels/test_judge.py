@@ -120,7 +120,8 @@ def test_margin_finds_labels_that_a_third_of_another_class_carries():
     assert (trust.classes.argmax(axis=1) == CLEAN).mean() > 0.97
 
 
-def test_scores_are_log_odds():
+def test_scores_are_log_odds(monkeypatch):
+    monkeypatch.setattr("robustdiff.labels.judge._predicts", lambda *_: True)
     classes = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1]])
     scores, trust = by_classes(classes, np.full((3, 3), 1 / 3), np.array([0, 0]))
     np.testing.assert_allclose(scores, np.log([0.7 / 0.2, 0.1 / 0.8]))
