@@ -15,7 +15,7 @@ test: install-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist worksteal
 
 bench: install-bench
 	$(BIN)/python -m benchmarks.speed --data-dir $(DATA) --out runs/speed
