@@ -53,7 +53,8 @@ _UNSURE = 0.02
 # Entries (rows times classes) that are fitted, and rows a class at least.
 _MOST_FITTED, _LEAST_ROWS = 1 << 18, 20
 _ITERATIONS = 20
-_TINY, _FLOOR = 1e-300, 1e-6
+# Least probability that counts, and least divisor.
+_FLOOR, _LEAST = 1e-6, 1e-12
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ def _explained(
 
 
 def _sharpened(some: NDArray[np.floating], y: Ints, none: LabelModel, view: _View) -> list[_View]:
-    """Return the view with sharper classes, last; before it, the one that was just too sharp.
+    """Return the view, sharpened where the classifier knows most images, after the next likeliest.
 
     Classes are sharpened as far as the labels stay as likely and few of them are guessed.
     """
@@ -176,8 +177,9 @@ def _sharpened(some: NDArray[np.floating], y: Ints, none: LabelModel, view: _Vie
     sole = view.gain < _SOLE and view.sharpness < _CLEAR
     if sole:
         steps = _STEPS[-1:]
-    elif not view.structured or view.sharpness < _KNOWN:
+    elif not view.structured:
         return [view]
+    known = sole or view.sharpness >= _KNOWN
     forecast = none.image_classes(_logs(some))[np.arange(len(y)), y]
     found, best = view, -np.inf
     for step in steps:
@@ -187,9 +189,9 @@ def _sharpened(some: NDArray[np.floating], y: Ints, none: LabelModel, view: _Vie
         tried = view._replace(model=model)
         costly = model.likelihood < best - _COST * len(y) or model.guessed > _GUESSED
         if costly and not sole:
-            return [tried, found]
+            return [tried, found] if known else [found, view]
         found = tried
-    return [found]
+    return [found] if known else [found, view]
 
 
 def _share(some: NDArray[np.floating], y: Ints, none: LabelModel, view: _View) -> float:
@@ -257,12 +259,12 @@ def _logs(probabilities: NDArray[np.floating], matrix: Floats | None = None) -> 
     more would fit the noise of the estimate.
     """
     shares = probabilities.astype(np.float64)
-    shares /= np.maximum(shares.sum(axis=1, keepdims=True), _TINY)
+    shares /= np.maximum(shares.sum(axis=1, keepdims=True), _LEAST)
     if matrix is not None:
         clean = np.full_like(shares, 1 / shares.shape[1])
         for _ in range(_ITERATIONS):
-            clean *= (shares / np.maximum(clean @ matrix, _TINY)) @ matrix.T
-            clean /= np.maximum(clean.sum(axis=1, keepdims=True), _TINY)
+            clean *= (shares / np.maximum(clean @ matrix, _LEAST)) @ matrix.T
+            clean /= np.maximum(clean.sum(axis=1, keepdims=True), _LEAST)
         shares = clean
     logs = np.log(np.maximum(shares, _FLOOR))
     return np.asarray(logs - logs.mean(axis=1, keepdims=True))
