@@ -41,7 +41,7 @@ _CHANCE = 1e-6
 # Nats an image by which explanations count as alike; the one with the sharpest classes is taken.
 _ALIKE = 0.0025
 # Gain in likelihood of any matrix over symmetric noise, as a share of that of the latter over none.
-_STRUCTURE = 0.2
+_STRUCTURE = 0.3
 # Mean probability of the likeliest class from which on classes are sharpened; the steps in the
 # logarithm of the scale; nats an image that it may cost; the most labels that may be guessed.
 _KNOWN, _STEPS, _COST, _GUESSED = 0.8, (0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9), 0.001, 1 / 3
