@@ -1,5 +1,6 @@
 """`robustdiff audit`: find labels that look wrong."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -21,6 +22,13 @@ def audit(
             help="Find wrong labels by the run's scores, if it has any, or by classifiers."
         ),
     ] = "run",
+    judge_probs: Annotated[
+        Path | None,
+        typer.Option(
+            help="Find them by class probabilities of yours (.npy or .npz, a row per image), from "
+            "classifiers that were not trained on the label in question."
+        ),
+    ] = None,
     cleanlab: Annotated[
         bool,
         typer.Option("--cleanlab", help="Add what cleanlab finds with the same probabilities."),
@@ -33,7 +41,9 @@ def audit(
     from robustdiff.reports.audit import CSV_NAME, PAGE_NAME, estimate_in_words
 
     with make_report() as report:
-        findings, summary = audit_run(opened, config, report, by=by, use_cleanlab=cleanlab)
+        findings, summary = audit_run(
+            opened, config, report, by=by, probabilities=judge_probs, use_cleanlab=cleanlab
+        )
     print(f"judged by: {findings.source}")
     print(
         f"{summary['issues']} of {len(findings.given)} labels look wrong, "

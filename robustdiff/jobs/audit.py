@@ -1,5 +1,6 @@
 """Which labels of a run look wrong: by its own scores, or by classifiers trained for it."""
 
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from robustdiff.data.arrays import Images
 from robustdiff.jobs.dataset import load_run_data
 from robustdiff.labels.crossfit import crossfit
 from robustdiff.labels.judge import by_classes
+from robustdiff.labels.probabilities import by_probabilities, margins, read_probabilities
 from robustdiff.progress import Report
 from robustdiff.reports.audit import Findings, write_audit
 from robustdiff.runs.folder import Run
@@ -26,6 +28,7 @@ def audit_run(
     report: Report,
     *,
     by: Literal["run", "crossfit"] = "run",
+    probabilities: Path | None = None,
     use_cleanlab: bool = False,
 ) -> tuple[Findings, dict[str, Any]]:
     """Find the labels of a run that look wrong; write label_issues.csv and audit.html.
@@ -36,6 +39,8 @@ def audit_run(
         report: Receives progress and messages.
         by: "run" takes what training found, or "crossfit" if its curriculum judges no labels;
             "crossfit" trains classifiers.
+        probabilities: File of class probabilities to judge by instead, see `read_probabilities`;
+            in the order of the run's samples, by classifiers that did not see the label.
         use_cleanlab: Add a column with cleanlab's verdict.
 
     Returns:
@@ -48,7 +53,11 @@ def audit_run(
     """
     images, labels, rows = load_run_data(run, config, report)
     findings = stored_findings(run, config, labels, rows) if by == "run" else None
-    if findings is None:
+    if probabilities is not None:
+        count = len(run.labels().given)
+        found = read_probabilities(probabilities, count, images.num_classes)[rows]
+        findings = probability_findings(found, labels, probabilities)
+    elif findings is None:
         findings = crossfit_findings(images, labels, config, report)
     return findings, write_audit(run, images, labels, findings, use_cleanlab=use_cleanlab)
 
@@ -100,6 +109,15 @@ def _weights(config: Config, trust: Trust, given: NDArray[np.int64]) -> NDArray[
     if treated.soft is not None:
         return np.asarray(treated.soft[np.arange(len(given)), given])
     return np.asarray(treated.labels == given, dtype=np.float64)
+
+
+def probability_findings(
+    probabilities: NDArray[np.floating], labels: NoisyLabels, path: Path
+) -> Findings:
+    """Return what somebody else's class probabilities say about the labels."""
+    trust, verdict = by_probabilities(probabilities, labels.given)
+    scores = margins(trust, labels.given)
+    return Findings(labels.given, scores, trust, f"the probabilities in {path.name}: {verdict}")
 
 
 def crossfit_findings(

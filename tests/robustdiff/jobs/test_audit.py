@@ -78,6 +78,23 @@ def test_findings_come_back_from_a_run(run, labels):
     assert stored_findings(run, resolve({"curriculum": {"name": "random"}}), labels) is None
 
 
+def test_probabilities_of_a_file_judge_in_place_of_the_run(
+    run, images, labels, tmp_path, monkeypatch
+):
+    rng = np.random.default_rng(0)
+    np.save(
+        tmp_path / "p.npy", np.eye(10)[labels.clean] + rng.uniform(0, 0.2, (len(labels.given), 10))
+    )
+    rows = np.arange(len(labels.given))
+    monkeypatch.setattr(module, "load_run_data", lambda *_: RunData(images, labels, rows))
+    findings, summary = audit_run(run, resolve({}), Report(), probabilities=tmp_path / "p.npy")
+    assert "the probabilities in p.npy" in findings.source
+    assert summary["issues"] == pytest.approx(labels.flipped.sum(), abs=0.05 * len(labels.given))
+    np.save(tmp_path / "p.npy", np.ones((3, 10)))
+    with pytest.raises(ValueError, match="must hold one array of shape"):
+        audit_run(run, resolve({}), Report(), probabilities=tmp_path / "p.npy")
+
+
 @pytest.mark.parametrize(
     ("name", "by", "source"),
     [

@@ -1,0 +1,294 @@
+"""Which labels are wrong, by anybody's out-of-sample probabilities and the given labels alone.
+
+With p(class | image) = softmax(scale z + bias), z a logarithm of probabilities, a label has
+
+    p(given | class, image) = (1 - guessed) T[class, given] + guessed h(given | image),
+
+T the noise of classes and h the calibrated forecast of the given label: whoever errs on a hard
+image names a class that it resembles. guessed = 0 is class-dependent noise, T = 1 none.
+
+The given labels cannot tell sharp classes under guessed labels from blurred classes under right
+ones: their likelihood is nearly the same. Two conventions decide.
+
+- Noise is everywhere, a weak classifier errs on images it is not sure of. So there is no noise
+  unless labels contradict the classifier on images that it is sure of.
+- A picture shows one thing, whatever its labellers said. So where the noise has structure and the
+  classifier knows most images, the sharpest classes that explain the labels as well are taken.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logit
+from scipy.stats import chi2
+
+from robustdiff.labels.label_fit import Family, LabelModel, fit_labels
+from robustdiff.labels.sure import SURE, contradictions, sure_transition
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+# Least ratio of contradictions on sure images to those on all that speaks for noise, and its growth
+# with the share of the latter above one half: very weak classifiers are sure of nothing. Measured:
+# up to .26 on clean labels (classifiers right on .51 to .97), .64 where they are right on .33;
+# from .33 on under noise of 9 %, from .5 on under more.
+_CONTRADICTED, _MORE = 0.3, 2.2
+# How likely probabilities without a bearing on the labels pass for evidence.
+_CHANCE = 1e-6
+# Nats an image by which explanations count as alike; the one with the sharpest classes is taken.
+_ALIKE = 0.0025
+# Gain in likelihood of any matrix over symmetric noise, as a share of that of the latter over none.
+_STRUCTURE = 0.3
+# Mean probability of the likeliest class from which on classes are sharpened; the steps in the
+# logarithm of the scale; nats an image that it may cost; the most labels that may be guessed.
+_KNOWN, _STEPS, _COST, _GUESSED = 0.8, (0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9), 0.001, 1 / 3
+# Where no noise of classes gains so many nats an image, and leaves classes less sharp than this,
+# the probabilities have learnt the mistakes: then guesses alone explain them.
+_SOLE, _CLEAR = 0.002, 0.85
+# Added to the statistical error of the share, since no model is quite right.
+_UNSURE = 0.02
+# Entries (rows times classes) that are fitted, and rows a class at least.
+_MOST_FITTED, _LEAST_ROWS = 1 << 18, 20
+_ITERATIONS = 20
+# Least probability that counts, and least divisor.
+_FLOOR, _LEAST = 1e-6, 1e-12
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is known about the labels.
+
+    Attributes:
+        right: (N,) float64 in [0, 1], how likely each given label is right.
+        corrected: (N,) int64, the given label where that is at least as likely right as wrong, else
+            the likeliest class.
+        classes: (N, K) float32, p(class | image, given label), rows sum to 1.
+        image_classes: (N, K) float32, p(class | image), rows sum to 1.
+        transition: (K, K) float64, T[clean, given]; the identity without noise.
+        share: Estimated share of wrong labels.
+        low: Lower end of its interval.
+        high: Upper end.
+        kind: "no evidence" (the probabilities do not predict the given labels), "no noise"
+            (nothing speaks for noise), "by class", or "by image" (images that are hard to
+            classify are labelled worse).
+    """
+
+    right: Floats
+    corrected: Ints
+    classes: NDArray[np.float32]
+    image_classes: NDArray[np.float32]
+    transition: Floats
+    share: float
+    low: float
+    high: float
+    kind: str
+
+
+class _View(NamedTuple):
+    """How the probabilities are read, and what explains the labels.
+
+    Attributes:
+        matrix: (K, K) noise that they have learnt and that is undone, or None.
+        model: The model.
+        gain: Nats an image by which labels are likelier than under the probabilities alone.
+        structured: Whether the noise is more than symmetric.
+        sharpness: Mean probability of the likeliest class.
+    """
+
+    matrix: Floats | None
+    model: LabelModel
+    gain: float
+    structured: bool
+    sharpness: float
+
+
+def decide(probabilities: NDArray[np.floating], given: Ints) -> Decision:
+    """Decide which labels are wrong.
+
+    Args:
+        probabilities: (N, K), K >= 2, probabilities of the given or of the clean class, up to a
+            factor per row, by a classifier that was not trained on the label that it judges: one
+            that was hides what is wrong.
+        given: (N,) int64 in [0, K).
+
+    Returns:
+        The decision.
+
+    Raises:
+        ValueError: If the shapes differ, or a probability is negative or not finite.
+    """
+    _check(probabilities, given)
+    k = probabilities.shape[1]
+    rows = _some_rows(given, k)
+    some, y = probabilities[rows], given[rows]
+    none = fit_labels(_logs(some), y, np.zeros(k + 1), Family("none"))
+    if not _predicts(none, y, k):
+        return _as_given(probabilities, given, none, "no evidence")
+    everywhere, sure = contradictions(probabilities, given)
+    if sure <= (_CONTRADICTED + _MORE * max(everywhere - 0.5, 0.0)) * everywhere:
+        decision = _as_given(probabilities, given, none, "no noise")
+        return replace(decision, high=min(sure + _error(sure, int(SURE * len(given))), 1.0))
+    plain = _explained(some, y, none, None)
+    freed = _explained(some, y, none, sure_transition(probabilities, given))
+    best = max(plain.gain, freed.gain)
+    alike = [view for view in (plain, freed) if view.gain > best - _ALIKE]
+    chosen = max(alike, key=lambda view: view.sharpness)
+    views = [*alike, *_sharpened(some, y, none, chosen)]
+    return _decision(probabilities, given, none, views, [_share(some, y, none, v) for v in views])
+
+
+def _explained(
+    some: NDArray[np.floating], y: Ints, none: LabelModel, matrix: Floats | None
+) -> _View:
+    """Fit symmetric noise and any matrix to probabilities (N, K) and labels (N,).
+
+    Any matrix must gain more nats than it has parameters (Akaike 1974), and a fair share of what
+    symmetric noise gains, since no softmax is quite right.
+    """
+    (n, k), x = some.shape, _logs(some, matrix)
+    alone = none if matrix is None else fit_labels(x, y, np.zeros(k + 1), Family("none"))
+    # The second start finds much noise under weak evidence.
+    symmetric = max(
+        (
+            fit_labels(x, y, np.r_[alone.scale + more, alone.bias, rate], Family("symmetric"))
+            for more, rate in ((0.3, -2.0), (1.2, 0.0))
+        ),
+        key=lambda model: model.likelihood,
+    )
+    start = np.log(0.9 * symmetric.transition + 0.1 / k).ravel()
+    free = fit_labels(x, y, np.r_[symmetric.scale, symmetric.bias, start], Family("any"))
+    gain, more = symmetric.likelihood - none.likelihood, free.likelihood - symmetric.likelihood
+    structured = more >= max(k * (k - 1) - 1, _STRUCTURE * gain)
+    model = free if structured else symmetric
+    sharpness = float(model.image_classes(x).max(axis=1).mean())
+    return _View(matrix, model, (model.likelihood - none.likelihood) / n, structured, sharpness)
+
+
+def _sharpened(some: NDArray[np.floating], y: Ints, none: LabelModel, view: _View) -> list[_View]:
+    """Return the view, sharpened where the classifier knows most images, after the next likeliest.
+
+    Classes are sharpened as far as the labels stay as likely and few of them are guessed.
+    """
+    x, model, guessed = _logs(some, view.matrix), view.model, -2.0
+    steps: tuple[float, ...] = _STEPS
+    sole = view.gain < _SOLE and view.sharpness < _CLEAR
+    if sole:
+        steps = _STEPS[-1:]
+    elif not view.structured:
+        return [view]
+    known = sole or view.sharpness >= _KNOWN
+    forecast = none.image_classes(_logs(some))[np.arange(len(y)), y]
+    found, best = view, -np.inf
+    for step in steps:
+        start = np.r_[model.bias, np.log(model.transition + _FLOOR).ravel(), guessed]
+        model = fit_labels(x, y, start, Family("any", view.model.scale + step), forecast)
+        best, guessed = max(best, model.likelihood), float(logit(model.guessed / 2 + _FLOOR))
+        tried = view._replace(model=model)
+        costly = model.likelihood < best - _COST * len(y) or model.guessed > _GUESSED
+        if costly and not sole:
+            return [tried, found] if known else [found, view]
+        found = tried
+    return [found] if known else [found, view]
+
+
+def _share(some: NDArray[np.floating], y: Ints, none: LabelModel, view: _View) -> float:
+    """Return the share of wrong labels under a view."""
+    forecast = none.image_classes(_logs(some))[np.arange(len(y)), y]
+    found = view.model.posterior(_logs(some, view.matrix), y, forecast)
+    return float(1 - found[np.arange(len(y)), y].mean())
+
+
+def _decision(
+    probabilities: NDArray[np.floating],
+    given: Ints,
+    none: LabelModel,
+    views: list[_View],
+    shares: list[float],
+) -> Decision:
+    """Apply the last view to all images; the shares under all views bound that of wrong labels."""
+    n, k = probabilities.shape
+    image_classes, classes = (np.empty((n, k), dtype=np.float32) for _ in range(2))
+    right, (matrix, model, *_) = np.empty(n), views[-1]
+    for where in _pieces(n, k):
+        y, z = given[where], _logs(probabilities[where], matrix)
+        forecast = none.image_classes(_logs(probabilities[where]))[np.arange(len(y)), y]
+        found = model.posterior(z, y, forecast)
+        image_classes[where], classes[where] = model.image_classes(z), found
+        right[where] = found[np.arange(len(y)), y]
+    corrected = np.where(right >= 0.5, given, classes.argmax(axis=1))
+    share = float(1 - right.mean())
+    error = _error(share, n) + _UNSURE
+    low, high = max(min(*shares, share) - error, 0.0), min(max(*shares, share) + error, 1.0)
+    kind = "by image" if model.guessed > 0 else "by class"
+    return Decision(
+        right, corrected, classes, image_classes, model.transition, share, low, high, kind
+    )
+
+
+def _as_given(
+    probabilities: NDArray[np.floating], given: Ints, none: LabelModel, kind: str
+) -> Decision:
+    n, k = probabilities.shape
+    image_classes, classes = np.empty((n, k), dtype=np.float32), np.zeros((n, k), dtype=np.float32)
+    for where in _pieces(n, k):
+        image_classes[where] = none.image_classes(_logs(probabilities[where]))
+    classes[np.arange(n), given] = 1
+    high = 1.0 if kind == "no evidence" else 0.0
+    return Decision(np.ones(n), given, classes, image_classes, np.eye(k), 0.0, 0.0, high, kind)
+
+
+def _predicts(none: LabelModel, y: Ints, k: int) -> bool:
+    """Return whether the labels are likelier than by their frequencies, beyond chance."""
+    counts = np.bincount(y, minlength=k)
+    alone = float((counts * np.log(np.maximum(counts, 1) / len(y))).sum())
+    return bool(2 * (none.likelihood - alone) > chi2.isf(_CHANCE, 1))
+
+
+def _error(share: float, count: int) -> float:
+    """Return two standard errors of a share."""
+    return 2 * float(np.sqrt(share * (1 - share) / max(count, 1)))
+
+
+def _logs(probabilities: NDArray[np.floating], matrix: Floats | None = None) -> Floats:
+    """Return log-probabilities less their mean, (N, K), of the classes that give these under T.
+
+    Multiplicative updates (Richardson 1972, Lucy 1974) keep the classes a distribution. Few, since
+    more would fit the noise of the estimate.
+    """
+    shares = probabilities.astype(np.float64)
+    shares /= np.maximum(shares.sum(axis=1, keepdims=True), _LEAST)
+    if matrix is not None:
+        clean = np.full_like(shares, 1 / shares.shape[1])
+        for _ in range(_ITERATIONS):
+            clean *= (shares / np.maximum(clean @ matrix, _LEAST)) @ matrix.T
+            clean /= np.maximum(clean.sum(axis=1, keepdims=True), _LEAST)
+        shares = clean
+    logs = np.log(np.maximum(shares, _FLOOR))
+    return np.asarray(logs - logs.mean(axis=1, keepdims=True))
+
+
+def _some_rows(given: Ints, k: int) -> Ints:
+    """Return rows to fit, (M,), evenly spread over the labels of every class."""
+    most = max(_MOST_FITTED // k, _LEAST_ROWS * k)
+    if len(given) <= most:
+        return np.arange(len(given))
+    by_class = np.argsort(given, kind="stable")
+    return by_class[np.linspace(0, len(given) - 1, most).astype(np.int64)]
+
+
+def _pieces(rows: int, columns: int) -> Iterator[slice]:
+    size = max(1, (1 << 21) // columns)
+    return (slice(start, start + size) for start in range(0, rows, size))
+
+
+def _check(probabilities: NDArray[np.floating], given: Ints) -> None:
+    n, shape = len(given), probabilities.shape
+    if probabilities.ndim != 2 or shape[0] != n or shape[1] < 2:
+        raise ValueError(f"probabilities must have shape ({n}, K), K >= 2, got {shape}")
+    if not np.isfinite(probabilities).all() or (probabilities < 0).any():
+        raise ValueError("probabilities must be finite and at least 0")
+    if n == 0 or given.min() < 0 or given.max() >= shape[1]:
+        raise ValueError(f"given must hold labels in [0, {shape[1]})")

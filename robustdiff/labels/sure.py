@@ -1,0 +1,56 @@
+"""The images that a classifier is sure of, and how often their labels contradict it."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+# Share of the images of every predicted class that counts as sure.
+SURE = 0.1
+_FLOOR = 1e-6
+
+
+def contradictions(probabilities: NDArray[np.floating], given: Ints) -> tuple[float, float]:
+    """Return how often the given label is not the likeliest class: of all and of sure images.
+
+    Args:
+        probabilities: (N, K).
+        given: (N,) int64.
+
+    Returns:
+        Two shares in [0, 1].
+    """
+    differs = probabilities.argmax(axis=1) != given
+    return float(differs.mean()), float(differs[_sure(probabilities)].mean())
+
+
+def sure_transition(probabilities: NDArray[np.floating], given: Ints) -> Floats:
+    """Return how the images that the classifier is sure of are labelled (anchors, Patrini 2017).
+
+    Args:
+        probabilities: (N, K).
+        given: (N,) int64.
+
+    Returns:
+        (K, K), T[predicted, given]; one label of every class's own is added to each row.
+    """
+    sure = _sure(probabilities)
+    counts = np.eye(probabilities.shape[1])
+    np.add.at(counts, (probabilities[sure].argmax(axis=1), given[sure]), 1)
+    return np.asarray(counts / counts.sum(axis=1, keepdims=True))
+
+
+def _sure(probabilities: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Return the images of every predicted class with the largest ratio of the first to the second.
+
+    No calibration by a temperature changes which, (N,).
+    """
+    predicted = probabilities.argmax(axis=1)
+    two = np.partition(probabilities, -2, axis=1)[:, -2:].astype(np.float64) + _FLOOR
+    ratio, sure = two[:, 1] / two[:, 0], np.zeros(len(predicted), dtype=bool)
+    for label in np.unique(predicted):
+        members = np.flatnonzero(predicted == label)
+        count = int(np.ceil(SURE * len(members)))
+        sure[members[np.argsort(-ratio[members], kind="stable")[:count]]] = True
+    return sure
