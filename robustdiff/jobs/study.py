@@ -175,7 +175,7 @@ def run_study(cells: list[Cell], out: Path, report: Report) -> Outcome:
     Args:
         cells: Runs to make.
         out: Folder of the study.
-        report: Told about progress.
+        report: Receives progress.
 
     Returns:
         The runs that are not done.

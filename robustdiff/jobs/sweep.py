@@ -51,12 +51,12 @@ OVER = {
 
 
 def settings_to_try(
-    setting: SampleConfig, over: str, values: Sequence[float], samplers: Sequence[str]
+    sample: SampleConfig, over: str, values: Sequence[float], samplers: Sequence[str]
 ) -> list[SampleConfig]:
     """Return the settings of a sweep: every sampler with every value.
 
     Args:
-        setting: Everything else.
+        sample: Everything else.
         over: Key of `OVER`.
         values: Guidance weights, or numbers of steps.
         samplers: Keys of `robustdiff.diffusion.samplers.SAMPLERS`.
@@ -73,7 +73,7 @@ def settings_to_try(
         raise ValueError(f"numbers of steps must be whole, got {', '.join(map(str, values))}")
     kind = int if entry == "steps" else float
     return [
-        replace(setting, **{"sampler": sampler, entry: kind(value)})  # type: ignore[arg-type]
+        replace(sample, **{"sampler": sampler, entry: kind(value)})  # type: ignore[arg-type]
         for sampler in dict.fromkeys(samplers)
         for value in dict.fromkeys(values)
     ]
@@ -94,7 +94,7 @@ def sweep(
     Args:
         run: The run.
         config: Its configuration, for data and evaluation.
-        report: Told about progress.
+        report: Receives progress.
         over: Key of `OVER`.
         settings: What to try; those that the CSV holds are skipped.
         seed: Seed of the generated images.
@@ -115,15 +115,15 @@ def sweep(
         run, config, images, report, seed=seed, inception_weights=inception_weights
     )
     rows = []
-    for number, setting in enumerate(settings):
+    for number, sample in enumerate(settings):
         report.progress(f"sweep over {over}", number, len(settings))
-        tried = replace(config, sample=setting)
+        tried = replace(config, sample=sample)
         key = _key(run, tried, seed, len(classes), digest)
         row = next((row for row in read_table(table) if _same(row, key, _KEY)), None)
         if row is None:
             generated = sample_run(run, tried, images, classes, seed, report)
             measured = measure(reference, generated, classes)
-            calls = denoiser_calls(setting.sampler, setting.steps)
+            calls = denoiser_calls(sample.sampler, sample.steps)
             row = key | {"denoiser_calls": str(calls)}
             figures = {name: measured[name] for name in _FIGURES}
             row |= {name: "nan" if v is None else str(v) for name, v in figures.items()}
@@ -154,10 +154,10 @@ def draw_sweep(rows: Sequence[Record], over: str) -> Figure:
 
 
 def _key(run: Run, config: Config, seed: int, num_samples: int, digest: str) -> Record:
-    setting = config.sample
-    key = {name: str(getattr(setting, name)) for name in _SETTINGS}
-    if setting.weak is not None:
-        key["weak"] += "@" + sha256(open_run(Path(setting.weak)).weights_file)[:_SHORT]
+    sample = config.sample
+    key = {name: str(getattr(sample, name)) for name in _SETTINGS}
+    if sample.weak is not None:
+        key["weak"] += "@" + sha256(open_run(Path(sample.weak)).weights_file)[:_SHORT]
     return {
         "weights": sha256(run.weights_file)[:_SHORT],
         "evaluator": digest[:_SHORT],

@@ -1,6 +1,6 @@
 """The evaluations of a run: the newest is metrics.json, those of other settings lie beside it.
 
-An evaluation is told from another by the settings of sampling and measuring, the seed of the
+Evaluations differ by the settings of sampling and measuring, the seed of the
 images, the evaluator, and the weights. A new one replaces its like, and all of other weights.
 """
 
@@ -152,5 +152,5 @@ def _read(path: Path) -> Evaluation:
 
 def _identity(metrics: Metrics) -> str:
     parts = ("sample", "eval", "num_samples", "evaluation_seed", "evaluator_sha256", "weak_sha256")
-    told = json.dumps([metrics.get(name) for name in parts], sort_keys=True)
-    return hashlib.sha256(told.encode()).hexdigest()[:_SHORT]
+    text = json.dumps([metrics.get(name) for name in parts], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:_SHORT]

@@ -117,7 +117,7 @@ def test_labels_noisy_under_a_known_matrix_train_a_classifier_of_the_clean_class
     ("images", "labels", "message"),
     [
         (torch.zeros(2, 1, 8, 8), torch.zeros(2).long(), r"must be uint8 .* got torch.float32"),
-        (torch.zeros(2, 2, 8, 8).byte(), torch.zeros(2).long(), r"1 or 3 channels, got shape"),
+        (torch.zeros(2, 1, 0, 8).byte(), torch.zeros(2).long(), r"got shape \(2, 1, 0, 8\)"),
         (torch.zeros(2, 2, 8, 8).byte(), torch.zeros(2).long(), r"1 or 3 channels"),
         (torch.zeros(0, 1, 8, 8).byte(), torch.zeros(0).long(), r"at least one image"),
         (torch.zeros(1, 1, 8, 8).byte(), torch.zeros(1).long(), r"at least 2 images, got 1"),

@@ -148,24 +148,6 @@ def test_unusable_folders_are_named(tmp_path, make, says):
         load(tmp_path / "d")
 
 
-def test_parts_of_a_dataset_keep_the_shares_of_the_classes():
-    whole = load_images(DataConfig(), Report())
-    part = load_images(DataConfig(train_size=400), Report())
-    assert len(part.train) == len(part.train_labels) == 400
-    share = torch.bincount(part.train_labels) / 400
-    expected = torch.bincount(whole.train_labels) / len(whole.train_labels)
-    assert (share - expected).abs().max() < 0.004
-    assert torch.equal(part.test, whole.test)
-    with pytest.raises(ValueError, match="between 10 and 1337, or all 1347"):
-        load_images(DataConfig(train_size=1340), Report())
-
-
-def test_whole_factors_are_average_pooled():
-    whole = load_images(DataConfig(), Report()).train.float()
-    pooled = load_images(DataConfig(image_size=4), Report()).train
-    assert torch.equal(pooled.float(), torch.nn.functional.avg_pool2d(whole, 2).round())
-
-
 def test_every_kind_of_bad_file_is_refused_by_name_or_skipped(tmp_path, monkeypatch):
     root = tmp_path / "d"
     classes(root)
