@@ -163,6 +163,11 @@ def corrupt(  # noqa: PLR0913 one call says all there is to say about a corrupti
 
     Raises:
         ValueError: If an argument is unknown or out of range.
+
+    Example:
+        >>> labels = corrupt(np.arange(100) % 10, num_classes=10, rate=0.3)
+        >>> int(labels.flipped.sum()), round(labels.realised_rate, 2)
+        (30, 0.3)
     """
     _check(noise_type, mode, rate, seed)
     labels = check_labels(clean, num_classes)

@@ -19,6 +19,10 @@ def symmetric(num_classes: int, rate: float) -> Doubles:
 
     Returns:
         (K, K) float64.
+
+    Example:
+        >>> symmetric(3, 0.2).tolist()
+        [[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]]
     """
     matrix = np.full((num_classes, num_classes), rate / (num_classes - 1))
     np.fill_diagonal(matrix, 1 - rate)

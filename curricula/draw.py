@@ -78,6 +78,10 @@ def selected_share(round_number: int, k: float, dk: float, mk: float) -> float:
 
     Returns:
         Share in [mk, k].
+
+    Example:
+        >>> [selected_share(round_number, k=1.0, dk=0.5, mk=0.3) for round_number in (1, 2, 3)]
+        [1.0, 0.5, 0.3]
     """
     return max(mk, k * (1 - dk) ** (round_number - 1))
 

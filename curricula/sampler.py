@@ -55,6 +55,14 @@ class CurriculumSampler:
         trust: Trust in the labels that follows from the evidence, None before the first update.
         scores: (N,) float32, high = prefer; None before the first update.
         rounds: Number of updates so far.
+
+    Example:
+        >>> sampler = CurriculumSampler("small-loss", 4, seed=0, selection=Selection(k=0.5))
+        >>> len(sampler.order(epoch=0))
+        4
+        >>> scores = sampler.update(np.array([3.0, -9.0, 2.0, -8.0]))
+        >>> len(sampler.order(epoch=1))  # the high ones are likelier to be drawn
+        2
     """
 
     def __init__(self, name: str, num_samples: int, *, seed: int, selection: Selection) -> None:

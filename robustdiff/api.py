@@ -144,6 +144,13 @@ def sample(
 
     Raises:
         ValueError: If a class does not exist, or the run cannot be used.
+
+    Example:
+        >>> import robustdiff
+        >>> short = {"train.steps": 2, "model.channels": [8], "sample.steps": 2}
+        >>> samples = robustdiff.sample(robustdiff.train("digits", short), classes=[3], per_class=2)
+        >>> tuple(samples.images.shape), samples.labels.tolist()
+        ((2, 1, 8, 8), [3, 3])
     """
     opened, report = load_run(run), report or Report()
     config = _config(opened, settings)

@@ -151,7 +151,12 @@ def flat(plain: Layer) -> dict[str, Any]:
 
 
 def nested(entries: Layer) -> dict[str, Any]:
-    """Return dotted key -> value as nested settings, the inverse of `flat`."""
+    """Return dotted key -> value as nested settings, the inverse of `flat`.
+
+    Example:
+        >>> nested({"noise.rate": 0.3, "seed": 1})
+        {'noise': {'rate': 0.3}, 'seed': 1}
+    """
     layer: dict[str, Any] = {}
     for key, value in entries.items():
         section, _, name = key.rpartition(".")

@@ -145,6 +145,11 @@ def time_grid(
 
     Returns:
         Grid of S + 1 levels.
+
+    Example:
+        >>> grid = time_grid(SCHEDULES["cosine"], 4, 0.8)
+        >>> [round(t, 2) for t in grid.t.tolist()]
+        [0.8, 0.6, 0.4, 0.2, 0.0]
     """
     latest = float(time_at(schedule, torch.tensor(_LEAST_LOG_SNR, dtype=torch.float64)))
     times = SPACINGS[spacing](schedule, num_steps, min(t_start, latest), rho)

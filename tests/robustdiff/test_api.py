@@ -1,6 +1,5 @@
 """The front door: what it offers, what it loads, what it leaves behind."""
 
-import doctest
 import subprocess
 import sys
 
@@ -8,7 +7,6 @@ import pytest
 import torch
 
 import robustdiff
-from robustdiff import api
 from robustdiff.config.layers import resolve
 from robustdiff.metrics import evaluator
 from robustdiff.progress import Report
@@ -103,7 +101,3 @@ def test_a_run_is_evaluated_audited_and_made_longer(run, monkeypatch):
     assert robustdiff.load_run(str(run.path)) == run
     with pytest.raises(ValueError, match="is not a run"):
         robustdiff.load_run("/nowhere")
-
-
-def test_the_examples_in_docstrings_are_true():
-    assert doctest.testmod(api).failed == 0
