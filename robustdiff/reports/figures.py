@@ -119,6 +119,7 @@ def comparison_figure(
             axes.set_title(f"{noise}: {column}", fontsize=9, loc="left", parse_math=False)
         panels[0].set_xscale("log")
         _logarithmic(panels[0].xaxis)
+        panels[0].tick_params(axis="x", labelsize=7)
         panels[1].set_xlim(0, 1.02)
     return figure
 
