@@ -62,6 +62,7 @@ def open_source(
     Raises:
         ValueError: If nothing usable is there.
     """
+    path = path.expanduser()
     if path.is_dir():
         images = load_images(replace(folder, dataset="folder", data_dir=str(path)), report)
         if num_classes not in (None, images.num_classes):

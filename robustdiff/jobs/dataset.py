@@ -53,7 +53,11 @@ def load_run_data(run: Run, config: Config, report: Report, *, whole: bool = Fal
             changed that are needed.
         DamagedError: If the run's labels are missing or damaged.
     """
-    images, labels = load_images(config.data, report), run.labels()
+    labels = run.labels()
+    # Which part of a folder is kept depends on all its files; the run's labels know theirs.
+    named = labels.paths is not None and config.data.dataset == "folder"
+    data = replace(config.data, train_size=None) if named else config.data
+    images = load_images(data, report)
     _check_classes(run, config, images, labels)
     if labels.paths is not None and images.paths is not None:
         return _joined(run, config, images, labels, report, whole=whole)
@@ -94,7 +98,8 @@ def _joined(
     known = dict(zip(labels.paths, digests, strict=True))
     missing = [path for path in labels.paths if path not in place]
     changed = [p for p, d in known.items() if d is not None and digest.get(p, d) != d]
-    added = [path for path in images.paths if path not in known]
+    part = config.data.train_size is not None
+    added = [] if part else [path for path in images.paths if path not in known]
     for what, paths, needed in (
         ("are gone", missing, whole),
         ("have changed", changed, whole),

@@ -131,3 +131,15 @@ def test_a_run_from_before_names_were_kept_is_read_by_order(run, photos):
     photo(photos / "cat" / "more.png", 1)
     with pytest.raises(ValueError, match=r"was trained on 24 images|are not those that run"):
         load_run_data(run, run.config(), Report())
+
+
+def test_a_part_of_a_folder_is_found_again_when_the_folder_grew(photos, capsys):
+    words = (*WORDS, "--set=data.train_size=12", "--out=part", *TINY)
+    assert call("train", *words) == 0
+    run = Run(photos.parent / "part")
+    for i in range(9):
+        photo(photos / "dog" / f"{i:02d}-more.png", 500 + i)
+    data = load_run_data(run, run.config(), Report(), whole=True)
+    assert data.images.paths == run.labels().paths
+    assert call("audit", "part", "--by=crossfit") == 0
+    assert "added since" not in capsys.readouterr().err

@@ -3,13 +3,16 @@
 import dataclasses
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from robustdiff.config.layers import resolve
+from robustdiff.config.presets import preset
 from robustdiff.config.sections import SampleConfig
 from robustdiff.jobs import sweep
-from robustdiff.jobs.evaluate import evaluate_run
+from robustdiff.jobs.evaluate import classes_to_make, evaluate_run
 from robustdiff.jobs.study import standing
 from robustdiff.jobs.train import start_run
 from robustdiff.metrics import evaluator
@@ -106,3 +109,35 @@ def test_an_evaluation_by_an_earlier_version_is_read_by_its_own_names(runs):
     sample = SampleConfig(sampler="heun", steps=7, guidance_weight=3.0)
     assert has_evaluation(run, dataclasses.replace(config, sample=sample))
     assert not has_evaluation(run, config)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "count"),
+    [
+        ([50] * 600, [10] * 600, 1200),
+        ([50] * 10, [500] * 10, 500),
+        ([50, 9, 50], [10, 10, 1], 3),
+        ([5421] * 10, [892] * 10, 1000),
+    ],
+)
+def test_the_number_of_samples_fits_the_real_images(train, test, count):
+    labels = [
+        torch.arange(len(part)).repeat_interleave(torch.tensor(part)) for part in (train, test)
+    ]
+    images = SimpleNamespace(
+        name="toys", num_classes=len(train), train_labels=labels[0], test_labels=labels[1]
+    )
+    assert len(classes_to_make(resolve({}), images)) == count
+    with pytest.raises(ValueError, match=r"eval\.num_samples must be between"):
+        classes_to_make(resolve({"eval": {"num_samples": 10**6}}), images)
+
+
+@pytest.mark.parametrize("name", ["paper-mnist", "paper-switching"])
+def test_the_papers_presets_ask_for_what_mnist_holds_out(name):
+    counts = torch.tensor([980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009])
+    images = SimpleNamespace(
+        name="mnist", num_classes=10,
+        train_labels=torch.arange(10).repeat(5421),
+        test_labels=torch.arange(10).repeat_interleave(counts),
+    )  # fmt: skip
+    assert len(classes_to_make(resolve(preset(name)), images)) == 8920
