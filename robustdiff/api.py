@@ -22,6 +22,7 @@ from torch import Tensor
 
 from robustdiff.config.layers import Layer, nested, resolve, to_plain
 from robustdiff.config.presets import preset
+from robustdiff.config.roles import role_of
 from robustdiff.config.sections import Config
 from robustdiff.jobs.audit import audit_run
 from robustdiff.jobs.dataset import load_run_data
@@ -104,7 +105,8 @@ def resume(
         ValueError: If there is no such run, or a setting may not change.
     """
     opened = load_run(run)
-    resume_run(opened, _config(opened, settings), report or Report())
+    config = resolve(to_plain(opened.config()), _layer(settings))
+    resume_run(opened, config, report or Report())
     return opened
 
 
@@ -220,6 +222,13 @@ def audit(
 
 
 def _config(run: Run, settings: Settings | None) -> Config:
+    """Return a run's configuration with changes that leave the run itself as it is."""
+    for key in settings or ():
+        if role_of(key) in ("training", "seed", "length"):
+            raise ValueError(
+                f"{key} belongs to the training of run {run.path}; settings here are those of "
+                "sampling and evaluation, data.data_dir and train.device"
+            )
     return resolve(to_plain(run.config()), _layer(settings))
 
 

@@ -29,6 +29,7 @@ class Images:
         test_paths: The same of the held-out images.
         digests: Beginning of the SHA-256 of each training image's file, 16 hexadecimal digits; None
             like `paths`.
+        test_digests: The same of the held-out images.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Images:
     paths: tuple[str, ...] | None = None
     test_paths: tuple[str, ...] | None = None
     digests: tuple[str, ...] | None = None
+    test_digests: tuple[str, ...] | None = None
 
     @property
     def num_classes(self) -> int:

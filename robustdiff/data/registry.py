@@ -104,6 +104,7 @@ def _folder(config: DataConfig, report: Report) -> Images:
         paths=tuple(entry.path for entry in folder.listed[:count]),
         test_paths=tuple(entry.path for entry in folder.listed[count:]),
         digests=folder.digests[:count],
+        test_digests=folder.digests[count:],
     )
 
 

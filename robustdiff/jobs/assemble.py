@@ -53,12 +53,13 @@ def assemble(config: Config, report: Report, workers: Workers, run: Run | None =
     if run is None:
         images = workers.leader_first(lambda: load_images(config.data, report))
         labels = workers.from_leader(lambda: prepare_labels(config, images, report))
-        _check_evaluation(config, images, report)
     else:
         images, labels, _ = workers.leader_first(
             lambda: load_run_data(run, config, report, whole=True)
         )
     check_material(config, images, labels)
+    if run is None or config.eval != run.config().eval:
+        _check_evaluation(config, images, report)
     return Material(images, labels, make_task(config, images, labels, report, workers))
 
 

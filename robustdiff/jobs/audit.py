@@ -1,5 +1,6 @@
 """Which labels of a run look wrong: by its own scores, or by classifiers trained for it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -59,6 +60,7 @@ def audit_run(
         findings = probability_findings(found, labels, probabilities)
     elif findings is None:
         findings = crossfit_findings(images, labels, config, report)
+    findings = replace(findings, rows=rows)
     return findings, write_audit(run, images, labels, findings, use_cleanlab=use_cleanlab)
 
 

@@ -93,7 +93,7 @@ def _joined(
     assert images.digests is not None
     held = images.test_paths or ()
     place = {path: i for i, path in enumerate((*images.paths, *held))}
-    digest = dict(zip(images.paths, images.digests, strict=True))
+    digest = dict(zip(place, (*images.digests, *(images.test_digests or ())), strict=True))
     digests = labels.digests or (None,) * len(labels.paths)
     known = dict(zip(labels.paths, digests, strict=True))
     missing = [path for path in labels.paths if path not in place]
@@ -103,7 +103,7 @@ def _joined(
     for what, paths, needed in (
         ("are gone", missing, whole),
         ("have changed", changed, whole),
-        ("were added since, and are left out", added, False),
+        ("are not among those trained on, and are left out", added, False),
     ):
         if paths:
             said = f"{len(paths)} images of {config.data.data_dir} {what}: {_listed(paths)}"
@@ -130,7 +130,7 @@ def _taken(images: Images, places: Sequence[int], known: dict[str, str | None]) 
         return images
     kept = torch.tensor([i for i, path in enumerate(held) if path not in known], dtype=torch.int64)
     paths = (*images.paths, *held)
-    digests = (*(images.digests or ()), *("" for _ in held))
+    digests = (*(images.digests or ()), *(images.test_digests or ()))
     return replace(
         images,
         train=torch.cat([images.train, images.test])[where],
@@ -140,6 +140,7 @@ def _taken(images: Images, places: Sequence[int], known: dict[str, str | None]) 
         paths=tuple(paths[i] for i in places),
         digests=tuple(digests[i] for i in places),
         test_paths=tuple(held[i] for i in kept.tolist()),
+        test_digests=tuple((images.test_digests or ())[i] for i in kept.tolist()),
     )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from corruptions import NoisyLabels
+from curricula.types import Ints
 from robustdiff.config.layers import to_plain
 from robustdiff.config.sections import Config
 from robustdiff.data.arrays import Images
@@ -131,11 +132,14 @@ def evaluate_run(
     Raises:
         ValueError: If the run, its dataset or the Inception weights cannot be used.
     """
-    images, labels, _ = load_run_data(run, config, report)
+    images, labels, rows = load_run_data(run, config, report)
     classes = classes_to_make(config, images)
+    digests = _weights_used(run, config)
     generated = sample_run(run, config, images, classes, seed, report, workers)
     if not workers.leader:
         return {}
+    if _weights_used(run, config) != digests:
+        raise OSError(f"run {run.path} was trained further while it was evaluated; do it again")
     reference, digest = load_reference(
         run,
         config,
@@ -145,22 +149,29 @@ def evaluate_run(
         inception_weights=inception_weights,
         evaluators=evaluators,
     )
-    weak = config.sample.weak
     metrics = {
         **_about(run, config, images, labels),
         **measure(reference, generated, classes),
-        **_about_scores(run, labels),
+        **_about_scores(run, labels, rows),
         "evaluator_sha256": digest,
-        "weights_sha256": sha256(run.weights_file),
-        "weak_sha256": None if weak is None else sha256(open_run(Path(weak)).weights_file),
+        **digests,
         "evaluation_seed": seed,
         **{name: to_plain(config)[name] for name in ("sample", "eval")},
     }
     columns = images.num_classes
-    rows = min(10, len(generated) // columns)
-    write_png(run.samples / "eval.png", class_grid(generated[: rows * columns], columns))
+    shown = columns * min(10, len(generated) // columns)
+    write_png(run.samples / "eval.png", class_grid(generated[:shown], columns))
     save_evaluation(run, metrics)
     return metrics
+
+
+def _weights_used(run: Run, config: Config) -> dict[str, str | None]:
+    """Return the digests of the weights that an evaluation generates with."""
+    weak = config.sample.weak
+    return {
+        "weights_sha256": sha256(run.weights_file) if run.weights_file.exists() else None,
+        "weak_sha256": None if weak is None else sha256(open_run(Path(weak)).weights_file),
+    }
 
 
 def _about(run: Run, config: Config, images: Images, labels: NoisyLabels) -> dict[str, Any]:
@@ -182,12 +193,12 @@ def _about(run: Run, config: Config, images: Images, labels: NoisyLabels) -> dic
     }
 
 
-def _about_scores(run: Run, labels: NoisyLabels) -> dict[str, Any]:
-    """Return what a run's newest scores say about its labels."""
+def _about_scores(run: Run, labels: NoisyLabels, rows: Ints) -> dict[str, Any]:
+    """Return what a run's newest scores say about its labels, (M,) rows of the run's samples."""
     stored = load_scores(run)
     trust = None if stored is None else stored.trust
     return {
-        "detection": None if stored is None else detect(stored.scores, labels),
+        "detection": None if stored is None else detect(stored.scores[rows], labels),
         "estimated_noise": None if trust is None or math.isnan(trust.noise) else trust.noise,
         "temperature": None if trust is None else trust.temperature,
     }

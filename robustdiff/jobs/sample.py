@@ -89,6 +89,11 @@ def _classifier(run: Run, config: Config, images: Images, report: Report) -> Gui
         load_weights(path, classifier)
     except DamagedError:
         given = torch.from_numpy(run.labels().given)
+        if len(given) != len(images.train):
+            raise ValueError(
+                f"guidance by a classifier trains it on all {len(given)} images of run {run.path}, "
+                f"and {len(images.train)} are there"
+            ) from None
         classifier = train_time_classifier(
             LabelledImages(images.train, given).to(device),
             images.num_classes,

@@ -38,7 +38,7 @@ from robustdiff.errors import DamagedError, DivergedError, LockedError, TakenErr
 from robustdiff.jobs.evaluate import evaluate_run
 from robustdiff.jobs.train import resume_run, start_run
 from robustdiff.progress import Report
-from robustdiff.runs.evaluations import forget_evaluations, has_evaluation
+from robustdiff.runs.evaluations import has_evaluation
 from robustdiff.runs.folder import Run
 from robustdiff.training.task import total_steps
 
@@ -206,8 +206,6 @@ def run_study(cells: list[Cell], out: Path, report: Report) -> Outcome:
 
 def _finish(run: Run, config: Config, out: Path, report: Report, *, resume: bool) -> None:
     if resume:
-        if _length(run.config()) != _length(config):
-            forget_evaluations(run)  # figures of fewer steps must not outlive an interruption
         resume_run(run, config, report)
     else:
         start_run(config, run.path, report)

@@ -21,6 +21,7 @@ from robustdiff.jobs.recorder import Event, Recorder, recording
 from robustdiff.labels.given import known_noise
 from robustdiff.parallel import ALONE, Workers, started_by_torchrun
 from robustdiff.progress import Report
+from robustdiff.runs.evaluations import forget_evaluations
 from robustdiff.runs.folder import Run, check_name, create_run
 from robustdiff.runs.history import forget_after
 from robustdiff.training.loop import StepDone, train
@@ -115,6 +116,8 @@ def resume_run(run: Run, config: Config, report: Report, workers: Workers = ALON
                     f"the checkpoint in {run.checkpoints} is of another network"
                 ) from error
         if workers.leader:
+            if state.step < steps:
+                forget_evaluations(run)  # figures of fewer steps must not pass for those of more
             run.save_config(config)
             prepared = state.mixture is not None
             forget_after(run, step=state.step, rounds=state.rounds, prepared=prepared)

@@ -3,6 +3,7 @@
 Arrays of (N, K) are held in float32 and computed on in float64, in pieces of rows.
 """
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -83,7 +84,8 @@ def _by_evidence(evidence: Floats, given: Ints) -> tuple[Floats, Trust]:
     else:
         scores, trust = by_classes(classes, model.transition, given)
         # The matrix is fitted to all labels, so even weak probabilities are calibrated.
-        trust = trust._replace(noise=float(1 - trust.right.mean()))
+        if not math.isnan(trust.noise):
+            trust = trust._replace(noise=float(1 - trust.right.mean()))
     return scores, trust._replace(temperature=1 / model.scale)
 
 

@@ -35,6 +35,7 @@ class Findings:
         trust: What follows from them.
         source: Where the scores come from, in words.
         weights: (N,) floats, the weight of each given label in training; None if unknown.
+        rows: (N,) int64, the numbers of these samples in the run; None if they are all.
         in_sample: Whether the model that scored an image was trained on it and its label.
     """
 
@@ -44,6 +45,12 @@ class Findings:
     source: str
     weights: NDArray[np.floating] | None = None
     in_sample: bool = False
+    rows: NDArray[np.int64] | None = None
+
+    @property
+    def numbers(self) -> NDArray[np.int64]:
+        """The numbers of the samples in the run, (N,)."""
+        return np.arange(len(self.given)) if self.rows is None else self.rows
 
     @cached_property
     def issue(self) -> NDArray[np.bool_]:
@@ -139,7 +146,7 @@ def issue_columns(images: Images, labels: NoisyLabels, findings: Findings) -> di
     """Return the columns of label_issues.csv, in cleanlab's terms, name -> N values."""
     given, issue = labels.given, findings.issue
     predicted = findings.predicted
-    columns: dict[str, Any] = {"index": np.arange(len(given))}
+    columns: dict[str, Any] = {"index": findings.numbers}
     if images.paths is not None:
         columns["file"] = images.paths
     columns |= {
@@ -208,7 +215,7 @@ def _suspects(images: Images, labels: NoisyLabels, findings: Findings) -> list[d
     return [
         {
             "image": _image_uri(images.train[i]),
-            "index": int(i),
+            "index": int(findings.numbers[i]),
             "file": None if images.paths is None else images.paths[i],
             "given": names[labels.given[i]],
             "predicted": None if predicted is None else names[predicted[i]],

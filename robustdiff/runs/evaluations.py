@@ -4,6 +4,7 @@ Evaluations differ by the settings of sampling and measuring, the seed of the
 images, the evaluator, and the weights. A new one replaces its like, and all of other weights.
 """
 
+import fcntl
 import hashlib
 import json
 from contextlib import suppress
@@ -71,15 +72,17 @@ def save_evaluation(run: Run, metrics: Metrics) -> None:
         metrics: With `sample`, `eval`, `evaluation_seed`, `evaluator_sha256` and `weights_sha256`.
     """
     newest, folder = run.metrics_file, run.path / _FOLDER
-    with suppress(ValueError):  # a damaged one has nothing to keep
-        old = _read(newest).metrics
-        if _is_beside(old, metrics):
-            folder.mkdir(exist_ok=True)
-            write_text(folder / f"{_identity(old)}.json", newest.read_text())
-    write_text(newest, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
-    for other in _others(run):
-        if not _is_beside(other.metrics, metrics):
-            other.path.unlink(missing_ok=True)
+    with (run.path / ".evaluations.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of two at once, the later must see the earlier
+        with suppress(ValueError):  # a damaged one has nothing to keep
+            old = _read(newest).metrics
+            if _is_beside(old, metrics):
+                folder.mkdir(exist_ok=True)
+                write_text(folder / f"{_identity(old)}.json", newest.read_text())
+        write_text(newest, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+        for other in _others(run):
+            if not _is_beside(other.metrics, metrics):
+                other.path.unlink(missing_ok=True)
 
 
 def _is_beside(old: Metrics, new: Metrics) -> bool:

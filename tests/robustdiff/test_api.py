@@ -84,6 +84,8 @@ def test_samples_depend_on_their_seed_alone_and_write_nothing(run):
     )
     assert torch.equal(again.images, samples.images)
     assert sorted(run.path.rglob("*")) == before
+    with pytest.raises(ValueError, match=r"data\.image_size belongs to the training of run"):
+        robustdiff.sample(run, {"data.image_size": 16})
     with pytest.raises(ValueError, match="digits has classes 0 to 9, got 10"):
         robustdiff.sample(run, classes=[10])
 

@@ -70,7 +70,7 @@ def test_a_grown_folder_is_audited_without_what_was_added(run, photos, capsys):
         photo(photos / "cat" / f"a{i}.png", 900 + i)
     assert call("audit", "run") == 0
     said = capsys.readouterr().err
-    assert "were added since, and are left out: cat/a" in said
+    assert "are not among those trained on, and are left out: cat/a" in said
     again = issues(run)
     assert again == first
     assert call("train", "--resume=run", "--steps=6") == 0
@@ -89,7 +89,10 @@ def test_a_shrunk_or_changed_folder_is_audited_as_far_as_it_goes_and_not_trained
     assert f"1 images of photos have changed: {changed}" in said
     rows = issues(run)
     assert [row["file"] for row in rows] == list(labels.paths[1:-1])
+    assert [int(row["index"]) for row in rows] == list(range(1, len(labels.given) - 1))
     assert [int(row["given_label"]) for row in rows] == labels.given[1:-1].tolist()
+    assert call("eval", "run") == 0
+    capsys.readouterr()
     assert call("train", "--resume=run", "--steps=6") == 2
     assert "cannot go on without them as they were" in capsys.readouterr().err
 
@@ -142,4 +145,4 @@ def test_a_part_of_a_folder_is_found_again_when_the_folder_grew(photos, capsys):
     data = load_run_data(run, run.config(), Report(), whole=True)
     assert data.images.paths == run.labels().paths
     assert call("audit", "part", "--by=crossfit") == 0
-    assert "added since" not in capsys.readouterr().err
+    assert "are left out" not in capsys.readouterr().err

@@ -11,10 +11,11 @@ import torch
 from robustdiff.config.layers import resolve
 from robustdiff.config.presets import preset
 from robustdiff.config.sections import SampleConfig
+from robustdiff.jobs import evaluate as module
 from robustdiff.jobs import sweep
 from robustdiff.jobs.evaluate import classes_to_make, evaluate_run
 from robustdiff.jobs.study import standing
-from robustdiff.jobs.train import start_run
+from robustdiff.jobs.train import resume_run, start_run
 from robustdiff.metrics import evaluator
 from robustdiff.progress import Report
 from robustdiff.reports.compare import compare_runs, find_runs
@@ -141,3 +142,37 @@ def test_the_papers_presets_ask_for_what_mnist_holds_out(name):
         test_labels=torch.arange(10).repeat_interleave(counts),
     )  # fmt: skip
     assert len(classes_to_make(resolve(preset(name)), images)) == 8920
+
+
+def test_figures_of_fewer_steps_do_not_pass_for_those_of_a_longer_run(runs):
+    run, _ = runs
+    evaluate_run(run, resolve(TINY), Report(), seed=0)
+    resume_run(run, resolve(TINY), Report())  # nothing to do
+    assert len(evaluations(run)) == 1
+    resume_run(run, resolve(TINY, {"train": {"steps": 4}}), Report())
+    assert evaluations(run) == []
+
+
+def test_a_longer_run_that_could_not_be_evaluated_is_refused_and_loses_nothing(runs):
+    run, _ = runs
+    evaluate_run(run, resolve(TINY), Report(), seed=0)
+    longer = resolve(TINY, {"train": {"steps": 4}, "eval": {"num_samples": 5000}})
+    with pytest.raises(ValueError, match="between 10 and 430"):
+        resume_run(run, longer, Report())
+    assert len(evaluations(run)) == 1
+    assert run.config().train.steps == 2
+
+
+def test_weights_that_change_meanwhile_are_no_evaluation(runs, monkeypatch):
+    run, _ = runs
+    sample = module.sample_run
+
+    def trained_further(*arguments):
+        images = sample(*arguments)
+        run.save_weights(build_network(run.config().model, (1, 8, 8), 10, 99))
+        return images
+
+    monkeypatch.setattr(module, "sample_run", trained_further)
+    with pytest.raises(OSError, match="was trained further while it was evaluated"):
+        evaluate_run(run, resolve(TINY), Report(), seed=0)
+    assert evaluations(run) == []

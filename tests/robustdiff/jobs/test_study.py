@@ -10,7 +10,7 @@ from robustdiff.files.atomic import sha256
 from robustdiff.jobs import study as module
 from robustdiff.jobs.study import Cell, Outcome, plan, read_study, run_study
 from robustdiff.progress import Report
-from robustdiff.runs.evaluations import save_evaluation
+from robustdiff.runs.evaluations import forget_evaluations, save_evaluation
 from robustdiff.runs.folder import Run
 
 STUDY = """
@@ -93,6 +93,8 @@ def calls(monkeypatch):
     def resume(run, config, report):
         with run.locked():
             seen.append(("resume", run.path.parent.name, run.path.name))
+            if run.config().train != config.train:
+                forget_evaluations(run)
             run.save_config(config)
 
     def evaluate(run, config, report, *, seed, inception_weights, evaluators):
