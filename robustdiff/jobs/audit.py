@@ -15,8 +15,8 @@ from robustdiff.config.sections import Config
 from robustdiff.data.arrays import Images
 from robustdiff.jobs.dataset import load_run_data
 from robustdiff.labels.crossfit import crossfit
-from robustdiff.labels.judge import by_classes
-from robustdiff.labels.probabilities import by_probabilities, margins, read_probabilities
+from robustdiff.labels.judge import by_classes, margins
+from robustdiff.labels.probabilities import by_probabilities, read_probabilities
 from robustdiff.progress import Report
 from robustdiff.reports.audit import Findings, write_audit
 from robustdiff.runs.folder import Run
@@ -118,7 +118,8 @@ def probability_findings(
 ) -> Findings:
     """Return what somebody else's class probabilities say about the labels."""
     trust, verdict = by_probabilities(probabilities, labels.given)
-    scores = margins(trust, labels.given)
+    assert trust.classes is not None
+    scores = margins(trust.classes, labels.given)
     return Findings(labels.given, scores, trust, f"the probabilities in {path.name}: {verdict}")
 
 

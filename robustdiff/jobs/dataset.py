@@ -129,16 +129,17 @@ def _taken(images: Images, places: Sequence[int], known: dict[str, str | None]) 
     if len(places) == len(images.paths) and torch.equal(where, torch.arange(len(places))):
         return images
     kept = torch.tensor([i for i, path in enumerate(held) if path not in known], dtype=torch.int64)
-    paths = (*images.paths, *held)
-    digests = (*(images.digests or ()), *(images.test_digests or ()))
-    return replace(
+    pooled = replace(
         images,
-        train=torch.cat([images.train, images.test])[where],
-        train_labels=torch.cat([images.train_labels, images.test_labels])[where],
+        train=torch.cat([images.train, images.test]),
+        train_labels=torch.cat([images.train_labels, images.test_labels]),
+        paths=(*images.paths, *held),
+        digests=(*(images.digests or ()), *(images.test_digests or ())),
+    )
+    return replace(
+        pooled.part(where),
         test=images.test[kept],
         test_labels=images.test_labels[kept],
-        paths=tuple(paths[i] for i in places),
-        digests=tuple(digests[i] for i in places),
         test_paths=tuple(held[i] for i in kept.tolist()),
         test_digests=tuple((images.test_digests or ())[i] for i in kept.tolist()),
     )

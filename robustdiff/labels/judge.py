@@ -89,13 +89,27 @@ def _by_evidence(evidence: Floats, given: Ints) -> tuple[Floats, Trust]:
     return scores, trust._replace(temperature=1 / model.scale)
 
 
-def _as_given(image_classes: Floats, transition: Doubles, given: Ints) -> tuple[Floats, Trust]:
-    """Trust every label; the scores still rank them by how well they fit their images."""
+def margins(classes: Floats, given: Ints) -> Floats:
+    """Return the log-odds of each given label against the likeliest other class.
+
+    Args:
+        classes: (N, K) probabilities.
+        given: (N,) int64.
+
+    Returns:
+        (N,) float64.
+    """
     scores = np.empty(len(given))
-    for where in _pieces(*image_classes.shape):
-        logs = np.log(image_classes[where].astype(np.float64) + _TINY)
+    for where in _pieces(*classes.shape):
+        logs = np.log(classes[where].astype(np.float64) + _TINY)
         own = logs[np.arange(len(logs)), given[where]]
         scores[where] = class_margin(logs - own[:, None], given[where])
+    return scores
+
+
+def _as_given(image_classes: Floats, transition: Doubles, given: Ints) -> tuple[Floats, Trust]:
+    """Trust every label; the scores still rank them by how well they fit their images."""
+    scores = margins(image_classes, given)
     classes = np.zeros(image_classes.shape, dtype=np.float32)
     classes[np.arange(len(given)), given] = 1
     return scores, Trust(np.ones(len(given)), 0.0, classes, image_classes, transition)

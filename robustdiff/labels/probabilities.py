@@ -8,11 +8,8 @@ from numpy.typing import NDArray
 
 from corruptions.arrays import load_array
 from curricula import Trust
-from curricula.scores import class_margin
-from curricula.types import Floats, Ints
+from curricula.types import Ints
 from robustdiff.labels.decision import Decision, decide
-
-_TINY = 1e-12
 
 
 def read_probabilities(path: Path, count: int, num_classes: int) -> NDArray[np.float64]:
@@ -77,11 +74,3 @@ def _in_words(found: Decision) -> str:
         return f"nothing speaks for wrong labels (at most {found.high:.1%})"
     where = "by class" if found.kind == "by class" else "more often on images that are hard"
     return f"labels are wrong {where}, between {found.low:.1%} and {found.high:.1%} of them"
-
-
-def margins(trust: Trust, given: Ints) -> Floats:
-    """Return the log-odds of each given label against the likeliest other class, (N,)."""
-    assert trust.classes is not None
-    logs = np.log(trust.classes.astype(np.float64) + _TINY)
-    own = logs[np.arange(len(given)), given]
-    return class_margin(logs - own[:, None], given)

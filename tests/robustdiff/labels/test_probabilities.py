@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from corruptions import corrupt
-from robustdiff.labels.probabilities import by_probabilities, margins, read_probabilities
+from robustdiff.labels.judge import margins
+from robustdiff.labels.probabilities import by_probabilities, read_probabilities
 
 GOOD = np.full((4, 3), 1 / 3)
 
@@ -47,7 +48,7 @@ def test_wrong_labels_are_found_and_their_number_is_told():
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     labels = corrupt(clean, num_classes=5, rate=0.3)
     trust, words = by_probabilities(probabilities, labels.given)
-    assert ((margins(trust, labels.given) < 0) == labels.flipped).mean() > 0.97
+    assert ((margins(trust.classes, labels.given) < 0) == labels.flipped).mean() > 0.97
     assert trust.noise == pytest.approx(0.3, abs=0.03)
     assert "labels are wrong" in words
     trust, words = by_probabilities(probabilities, clean)
