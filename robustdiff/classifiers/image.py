@@ -1,156 +1,212 @@
-"""A small classifier of images with a small feature space, and how it is trained."""
+"""Training a classifier of images on clean or on doubtful labels, and what it sees then."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from curricula.types import Doubles
-from robustdiff.classifiers.fit import fit
+from robustdiff.classifiers.augment import augmented
+from robustdiff.classifiers.fit import Fit, Recipe, early_learning
+from robustdiff.classifiers.networks import ImageClassifier, is_natural, make_classifier, whiten
 from robustdiff.data.arrays import to_float
 from robustdiff.data.checks import check_images, check_labels
+from robustdiff.files.unfinished import Unfinished
 from robustdiff.progress import Progress, silent
 
 # Metrics cache trained weights: whoever changes one of these changes `RECIPE` in metrics/evaluator.
-_BATCH_SIZE, _MIN_PASSES = 128, 3
-_LEARNING_RATE = 1e-2
-_LEAST_PROBABILITY = 1e-9
-# Images are shifted at random by up to this share of their size. Without it the features of a small
-# training set are tighter than those of unseen images, and real images fail the density test.
-_MAX_SHIFT = 1 / 8
-# Smaller images are enlarged by a whole factor.
-_LEAST_SIDE = 8
+_SMALL = Recipe("adamw", learning_rate=1e-2, weight_decay=1e-2, batch_size=128)
+_NATURAL = Recipe("sgd", learning_rate=0.15, weight_decay=5e-4, batch_size=250)
+# Share of the memory of earlier predictions that a new one leaves.
+_MEMORY = 0.6
+# Predictions count from this share of the passes on: earlier ones tell little about the classes.
+_TAKEN_FROM = 1 / 3
 
 
-class ImageClassifier(nn.Module):
-    """Classify images of any size, and expose a small feature space.
-
-    The features are the batch-normalised inputs of the last hidden layer: over the training images
-    each has mean 0 and variance 1, so that distances in this space have one scale for all datasets.
-    There are few of them because a class-wise Frechet distance must estimate their covariance from
-    the samples of one class.
+@dataclass(frozen=True)
+class Lessons:
+    """How a classifier is trained.
 
     Attributes:
-        num_classes: K.
-        num_features: D.
+        seed: Seed of the initial weights and of the order; the global generators stay untouched.
+        passes: Over the images.
+        flip: Whether images are mirrored at random.
+        smoothing: Share of each target that is spread over all classes.
+        early: Weight of the early-learning regulariser; see `early_learning`.
+        dtype: Precision of products.
     """
 
-    def __init__(self, channels: int, num_classes: int, num_features: int = 32) -> None:
-        super().__init__()
-        self.num_classes = num_classes
-        self.num_features = num_features
-        self.stages = nn.Sequential(
-            *_stage(channels, 24),
-            nn.MaxPool2d(2),
-            *_stage(24, 48),
-            nn.MaxPool2d(2),
-            *_stage(48, 64),
-        )
-        # 2 x 2 cells keep a coarse position at every image size.
-        self.project = nn.Linear(64 * 4, num_features, bias=False)
-        self.normalise = nn.BatchNorm1d(num_features, affine=False)
-        self.classify = nn.Linear(num_features, num_classes)
-
-    def features(self, images: Tensor) -> Tensor:
-        """Map (B, C, H, W) float32 images in [-1, 1] to (B, D) features."""
-        if (side := min(images.shape[2:])) < _LEAST_SIDE:  # two poolings must leave something
-            images = F.interpolate(images, scale_factor=-(-_LEAST_SIDE // side), mode="nearest")
-        cells = F.adaptive_avg_pool2d(self.stages(images), 2).flatten(1)
-        features: Tensor = self.normalise(self.project(cells))
-        return features
-
-    def logits(self, features: Tensor) -> Tensor:
-        """Map (B, D) features to (B, K) logits."""
-        logits: Tensor = self.classify(F.relu(features))
-        return logits
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Map (B, C, H, W) float32 images in [-1, 1] to (B, K) logits."""
-        return self.logits(self.features(images))
+    seed: int
+    passes: int
+    flip: bool = False
+    smoothing: float = 0.0
+    early: float = 0.0
+    dtype: torch.dtype = torch.float32
 
 
-def _stage(channels_in: int, channels_out: int) -> list[nn.Module]:
-    return [
-        nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False),
-        nn.BatchNorm2d(channels_out),
-        nn.ReLU(inplace=True),
-    ]
+class Trained(NamedTuple):
+    """A classifier and what it predicted while it learnt.
+
+    Attributes:
+        classifier: In evaluation mode.
+        outputs: (N, K) float32, mean probabilities of each training image over the later passes.
+        margins: (N,) float32, mean over all passes of the logit of the class that its target
+            favours less the largest other one: the area under the margin (Pleiss et al. 2020).
+    """
+
+    classifier: ImageClassifier
+    outputs: Tensor
+    margins: Tensor
+
+
+class _Diary:
+    """What a network predicted of its training images, (N, K) and (N,) on their device."""
+
+    def __init__(self, targets: Tensor) -> None:
+        self.learnt = torch.zeros_like(targets)
+        self.outputs = torch.zeros_like(targets)
+        self.margins = torch.zeros_like(targets[:, 0])
+
+    def remember(self, places: Tensor, probabilities: Tensor) -> Tensor:
+        """Return running means of the probabilities of some images, (B, K)."""
+        mixed = _MEMORY * self.learnt[places] + (1 - _MEMORY) * probabilities
+        self.learnt[places] = mixed
+        return mixed
+
+    def note(self, places: Tensor, logits: Tensor, targets: Tensor, *, late: bool) -> None:
+        """Add the logits of some images, (B, K)."""
+        own = F.one_hot(targets.argmax(1), logits.shape[1]).bool()
+        others = logits.masked_fill(own, -torch.inf).amax(1)
+        self.margins[places] += logits[own] - others
+        if late:
+            self.outputs[places] += logits.softmax(1)
+
+    def state(self) -> dict[str, Tensor]:
+        return {"learnt": self.learnt, "outputs": self.outputs, "margins": self.margins}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        for name, value in self.state().items():
+            value.copy_(state[name])
+
+
+def passes_for(count: int, images_seen: int, least: int = 3) -> int:
+    """Return the passes over `count` images in which so many are seen; `least` at least."""
+    return max(least, -(-images_seen // count))
 
 
 def train_image_classifier(
     images: Tensor,
-    labels: Tensor,
+    targets: Tensor,
     num_classes: int,
     *,
-    seed: int,
-    images_seen: int,
-    transition: Doubles | None = None,
+    lessons: Lessons,
+    rows: Tensor | None = None,
+    unfinished: Unfinished | None = None,
     progress: Progress = silent,
-) -> ImageClassifier:
+) -> Trained:
     """Train a classifier of images; equal arguments give equal weights on one machine.
 
     Args:
-        images: (N, C, H, W) uint8, N >= 2; training runs on their device.
-        labels: (N,) int64 in [0, num_classes): clean, or noisy under `transition`.
+        images: (M, C, H, W) uint8; training runs on their device.
+        targets: (N,) int64 labels in [0, num_classes), or (N, num_classes) probabilities.
         num_classes: K.
-        seed: Seed of the initial weights and of the order; the global generators stay untouched.
-        images_seen: The images are repeated until this many have been seen, three times at least.
-        transition: (K, K), T[clean, given], for noisy labels; see `fit`.
+        lessons: How it is trained.
+        rows: (N,) int64, N >= 2, which images are learnt from; None for all.
+        unfinished: Where an interrupted training goes on from, after its last whole pass.
         progress: Called with (steps done, steps in all) after each step.
 
     Returns:
-        Classifier in evaluation mode.
+        The classifier and what it predicted.
 
     Raises:
         ValueError: If images or labels have a wrong type, shape or range.
     """
     check_images(images, "training images")
-    check_labels(labels, len(images), num_classes, "training labels")
-    if len(images) < 2:
-        raise ValueError("training a classifier takes at least 2 images, got 1")
+    rows = torch.arange(len(images)) if rows is None else rows
+    if targets.ndim == 1:
+        check_labels(targets, len(rows), num_classes, "training labels")
+        targets = F.one_hot(targets, num_classes)
+    if len(rows) < 2:
+        raise ValueError(f"training a classifier takes at least 2 images, got {len(rows)}")
+    targets, natural = targets.float().to(images.device), is_natural(images.shape[1:])
+    classifier = _new_classifier(images, rows, num_classes, lessons.seed)
+    recipe = _NATURAL if natural else _SMALL
+    size = min(recipe.batch_size, len(rows))
+    steps = len(rows) // size
+    fit = Fit(classifier, recipe, steps * lessons.passes, lessons.dtype)
+    diary = _Diary(targets)
+    for number in range(_resumed(unfinished, fit, diary), lessons.passes):
+        late = number >= int(lessons.passes * _TAKEN_FROM)
+        batches = _batches(images, rows, size, (lessons.seed, number), flip=lessons.flip)
+        for step, (places, inputs) in enumerate(batches, start=1):
+            _lesson(fit, inputs, targets[places], places, diary, lessons, late=late)
+            progress(number * steps + step, lessons.passes * steps)
+        if unfinished is not None:
+            state = {"passes": number + 1, "fit": fit.state_dict(), "diary": diary.state()}
+            unfinished.save(state)
+    outputs = diary.outputs + torch.finfo(torch.float32).tiny
+    classifier.to(memory_format=torch.contiguous_format).eval()
+    return Trained(
+        classifier, outputs / outputs.sum(1, keepdim=True), diary.margins / lessons.passes
+    )
+
+
+def _new_classifier(images: Tensor, rows: Tensor, num_classes: int, seed: int) -> ImageClassifier:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        classifier = ImageClassifier(images.shape[1], num_classes)
+        classifier = make_classifier(images.shape[1:], num_classes)
     classifier.to(images.device).to(memory_format=torch.channels_last)
-    batch_size = min(_BATCH_SIZE, len(images))
-    passes = max(_MIN_PASSES, -(-images_seen // len(images)))
-    fit(
-        classifier,
-        _batches(images, labels, batch_size, passes, seed),
-        steps=passes * (len(images) // batch_size),
-        learning_rate=_LEARNING_RATE,
-        transition=transition,
-        least=_LEAST_PROBABILITY,
-        progress=progress,
-    )
-    return classifier.to(memory_format=torch.contiguous_format).eval()
+    whiten(classifier, images, rows)
+    return classifier
+
+
+def _resumed(unfinished: Unfinished | None, fit: Fit, diary: _Diary) -> int:
+    """Take up an interrupted training; return the passes that it has done."""
+    state = None if unfinished is None else unfinished.load()
+    if state is None:
+        return 0
+    fit.load_state_dict(state["fit"])
+    diary.load(state["diary"])
+    return int(state["passes"])
+
+
+def _lesson(
+    fit: Fit,
+    inputs: Tensor,
+    targets: Tensor,
+    places: Tensor,
+    diary: _Diary,
+    lessons: Lessons,
+    *,
+    late: bool,
+) -> None:
+    """Take one step on (B, C, H, W) images, by (B, K) targets."""
+
+    def loss(logits: Tensor) -> Tensor:
+        found = F.cross_entropy(logits, targets, label_smoothing=lessons.smoothing)
+        if lessons.early:
+            learnt = diary.remember(places, logits.detach().softmax(1))
+            found = found + early_learning(logits, learnt, lessons.early)
+        return found
+
+    diary.note(places, fit.step((inputs,), loss), targets, late=late)
 
 
 def _batches(
-    images: Tensor, labels: Tensor, batch_size: int, passes: int, seed: int
-) -> Iterator[tuple[tuple[Tensor], Tensor]]:
-    """Yield shifted images and their labels; each pass has an order of its own."""
-    orders, shifts = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed)
-    for _ in range(passes):
-        order = torch.randperm(len(images), generator=orders)
-        # A short last batch is left out: batch norm needs company.
-        for batch in order[: len(images) - len(images) % batch_size].reshape(-1, batch_size):
-            where = batch.to(images.device)
-            yield (_shifted(to_float(images[where]), shifts),), labels[where]
-
-
-def _shifted(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Shift each image at random, repeating its border; the result is channels-last in memory."""
-    size = images.shape[2:]
-    reach = int(min(size) * _MAX_SHIFT)
-    padded = F.pad(images, (reach,) * 4, mode="replicate").permute(0, 2, 3, 1).contiguous()
-    offsets = torch.randint(0, 2 * reach + 1, (2, len(images)), generator=generator)
-    down, right = offsets.to(images.device)
-    rows = (down[:, None] + torch.arange(size[0], device=images.device))[:, :, None]
-    columns = (right[:, None] + torch.arange(size[1], device=images.device))[:, None, :]
-    which = torch.arange(len(images), device=images.device)[:, None, None]
-    return padded[which, rows, columns].permute(0, 3, 1, 2)
+    images: Tensor, rows: Tensor, size: int, seed: tuple[int, int], *, flip: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield places in `rows` and augmented images of one pass, whose order is its own."""
+    generator = torch.Generator().manual_seed(
+        int(np.random.SeedSequence(seed).generate_state(1)[0])
+    )
+    order = torch.randperm(len(rows), generator=generator)
+    # A short last batch is left out: batch norm needs company.
+    for places in order[: len(rows) - len(rows) % size].reshape(-1, size):
+        some = to_float(images[rows[places].to(images.device)])
+        yield places.to(images.device), augmented(some, generator, flip=flip)
 
 
 @torch.no_grad()
@@ -184,3 +240,35 @@ def embed(
     finally:
         classifier.train(was_training)
     return torch.cat(features).double().cpu(), torch.cat(logits).double().cpu()
+
+
+@torch.no_grad()
+def predict(
+    classifier: ImageClassifier,
+    images: Tensor,
+    rows: Tensor,
+    *,
+    flip: bool,
+    dtype: torch.dtype = torch.float32,
+    batch_size: int = 500,
+) -> Tensor:
+    """Return class probabilities of some images, (N, K) float32 on the CPU.
+
+    Args:
+        classifier: A trained one, in evaluation mode.
+        images: (M, C, H, W) uint8.
+        rows: (N,) int64, which images.
+        flip: Average the logits of each image and of its mirror image.
+        dtype: Precision of products.
+        batch_size: Images per forward pass.
+    """
+    device = classifier.classify.weight.device
+    found = []
+    for part in torch.split(rows, batch_size):
+        some = to_float(images[part.to(images.device)].to(device))
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            logits = classifier(some).float()
+            if flip:
+                logits = (logits + classifier(some.flip(3)).float()) / 2
+        found.append(logits.softmax(1).cpu())
+    return torch.cat(found)

@@ -1,13 +1,14 @@
 """A small classifier of noisy images that knows how noisy they are, and how it is trained."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from curricula.types import Doubles
-from robustdiff.classifiers.fit import fit
+from robustdiff.classifiers.fit import Fit, Recipe, forward_corrected
 from robustdiff.data.arrays import LabelledImages
 from robustdiff.diffusion.nets.embeddings import TimeEmbedding
 from robustdiff.diffusion.process import diffuse, per_image
@@ -17,7 +18,7 @@ from robustdiff.rng import Stream, normal, stream_seed, uniform
 
 _WIDTHS = (32, 48, 64)
 _TIME_SIZE = 32
-_BATCH_SIZE, _LEARNING_RATE = 128, 2e-3
+_RECIPE = Recipe("adamw", learning_rate=2e-3, weight_decay=1e-2, batch_size=128)
 # More than a classifier of clean images sees: every image comes at many noise levels.
 _PASSES, _LEAST_SEEN, _MOST_SEEN = 28, 24_000, 160_000
 
@@ -82,16 +83,15 @@ def train_time_classifier(
         torch.manual_seed(stream_seed(seed, Stream.TIME_CLASSIFIER))
         classifier = TimeClassifier(data.images.shape[1], num_classes)
     classifier.to(data.images.device)
-    batch_size = min(_BATCH_SIZE, len(data))
+    batch_size = min(_RECIPE.batch_size, len(data))
     steps = min(max(_PASSES * len(data), _LEAST_SEEN), _MOST_SEEN) // batch_size
-    fit(
-        classifier,
+    fit, batches = (
+        Fit(classifier, _RECIPE, steps),
         _batches(data, batch_size, steps, schedule, seed),
-        steps=steps,
-        learning_rate=_LEARNING_RATE,
-        transition=transition,
-        progress=progress,
     )
+    for step, (inputs, labels) in enumerate(batches, start=1):
+        fit.step(inputs, partial(forward_corrected, labels=labels, transition=transition))
+        progress(step, steps)
     return classifier.eval().requires_grad_(requires_grad=False)
 
 

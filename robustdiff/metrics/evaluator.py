@@ -9,7 +9,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from robustdiff.classifiers.image import ImageClassifier, train_image_classifier
+from robustdiff.classifiers.image import Lessons, passes_for, train_image_classifier
+from robustdiff.classifiers.networks import ImageClassifier, is_natural, make_classifier
 from robustdiff.data.checks import check_images, check_labels
 from robustdiff.errors import DamagedError
 from robustdiff.files.atomic import sha256
@@ -17,9 +18,11 @@ from robustdiff.files.weights import load_weights, save_weights
 from robustdiff.progress import Progress, silent
 
 # Part of the cache key: change it with the network or its training.
-RECIPE = "evaluator-1"
+RECIPE = "evaluator-2"
 
-_MIN_IMAGES_SEEN = 80_000
+# Images that the small and the deeper network see.
+_SEEN = {False: 80_000, True: 400_000}
+_SMOOTHING = 0.1
 # Fewer than 200 images are repeated no more often than this: 800 to 2,000 passes over 40 and over
 # 100 digits made no better classifier.
 _MAX_PASSES = 400
@@ -34,10 +37,17 @@ def train_evaluator(
     progress: Progress = silent,
 ) -> ImageClassifier:
     """Train an evaluator on clean labels; see `train_image_classifier`."""
-    images_seen = min(_MAX_PASSES * len(images), _MIN_IMAGES_SEEN)
-    return train_image_classifier(
-        images, labels, num_classes, seed=seed, images_seen=images_seen, progress=progress
+    natural = is_natural(images.shape[1:])
+    seen = min(_MAX_PASSES * len(images), _SEEN[natural])
+    lessons = Lessons(
+        seed=seed,
+        passes=passes_for(len(images), seen),
+        flip=natural and images.shape[1] == 3,
+        smoothing=_SMOOTHING if natural else 0.0,
     )
+    return train_image_classifier(
+        images, labels, num_classes, lessons=lessons, progress=progress
+    ).classifier
 
 
 def load_or_train(
@@ -74,7 +84,7 @@ def load_or_train(
     check_labels(labels, len(images), num_classes, "training labels")
     key = _training_hash(images, labels, num_classes, seed)
     path = cache_dir / f"{name}-{key[:12]}.safetensors"
-    evaluator = ImageClassifier(images.shape[1], num_classes).to(images.device).eval()
+    evaluator = make_classifier(images.shape[1:], num_classes).to(images.device).eval()
     try:
         load_weights(path, evaluator)
     except DamagedError:  # or not there yet
@@ -86,7 +96,7 @@ def load_or_train(
 
 def _training_hash(images: Tensor, labels: Tensor, num_classes: int, seed: int) -> str:
     described = f"{RECIPE} {tuple(images.shape)} {num_classes} {seed}"
-    if _MAX_PASSES * len(images) <= _MIN_IMAGES_SEEN:
+    if _MAX_PASSES * len(images) <= _SEEN[is_natural(images.shape[1:])]:
         described += f" {_MAX_PASSES} passes"
     digest = hashlib.sha256(described.encode())
     digest.update(images.cpu().numpy().tobytes())

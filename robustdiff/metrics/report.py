@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustdiff.classifiers.image import ImageClassifier, embed
+from robustdiff.classifiers.image import embed
+from robustdiff.classifiers.networks import ImageClassifier
 from robustdiff.data.checks import check_images, check_labels
 from robustdiff.metrics.classification import label_accuracy, nll, nll_per_class
 from robustdiff.metrics.distribution import (

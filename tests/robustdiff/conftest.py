@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from robustdiff.classifiers.image import ImageClassifier
+from robustdiff.classifiers.networks import ImageClassifier
 from robustdiff.classifiers.noisy_image import TimeClassifier
 from robustdiff.config.sections import DataConfig
 from robustdiff.data.arrays import Images
