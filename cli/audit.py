@@ -1,6 +1,5 @@
 """`robustdiff audit`: find labels that look wrong."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -9,7 +8,7 @@ from robustdiff.config.layers import Layer
 
 from .console import make_report
 from .flags import open_with, with_options
-from .options import STORED_DATA, RunArgument
+from .options import JUDGE, STORED_DATA, RunArgument
 
 
 @with_options
@@ -22,13 +21,7 @@ def audit(
             help="Find wrong labels by the run's scores, if it has any, or by classifiers."
         ),
     ] = "run",
-    judge_probs: Annotated[
-        Path | None,
-        typer.Option(
-            help="Find them by class probabilities of yours (.npy or .npz, a row per image), from "
-            "classifiers that were not trained on the label in question."
-        ),
-    ] = None,
+    judge: Annotated[Layer, JUDGE],
     cleanlab: Annotated[
         bool,
         typer.Option("--cleanlab", help="Add what cleanlab finds with the same probabilities."),
@@ -36,13 +29,13 @@ def audit(
     place: Annotated[Layer, STORED_DATA],
 ) -> None:
     """Report wrong labels: label_issues.csv and audit.html in the run's folder."""
-    opened, config = open_with(run, place)
+    opened, config = open_with(run, judge, place)
     from robustdiff.jobs.audit import audit_run
     from robustdiff.reports.audit import CSV_NAME, PAGE_NAME, estimate_in_words
 
     with make_report() as report:
         findings, summary = audit_run(
-            opened, config, report, by=by, probabilities=judge_probs, use_cleanlab=cleanlab
+            opened, config, report, by="crossfit" if judge else by, use_cleanlab=cleanlab
         )
     print(f"judged by: {findings.source}")
     print(

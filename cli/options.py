@@ -14,6 +14,7 @@ from robustdiff.config.names import (
     CurriculumName,
     DatasetName,
     GuidanceName,
+    JudgeEffort,
     LabelsAsName,
     NoiseMode,
     ObjectiveName,
@@ -38,11 +39,16 @@ def without(group: Group, key: str) -> Group:
 
 def with_implied(given: dict[str, Any]) -> dict[str, Any]:
     """Return config key -> value with the entries that given ones imply; given ones win."""
-    implied = {}
+    implied: dict[str, str | None] = {}
     if "noise.matrix" in given:
         implied["noise.type"] = "matrix"
     if "sample.weak" in given:
         implied["sample.guidance"] = "auto"
+    # Of two kinds of evidence the given one takes the place of the other.
+    if "judge.probabilities" in given:
+        implied["judge.features"] = None
+    if "judge.features" in given:
+        implied["judge.probabilities"] = None
     return implied | given
 
 
@@ -113,6 +119,37 @@ NOISE: Group = {
         ObjectiveName,
         "--objective",
         help="What the network is fitted to: the labels, or the classes behind them.",
+    ),
+}
+
+_judge = partial(_option, rich_help_panel="Judge of labels")
+JUDGE: Group = {
+    "judge.effort": _judge(
+        JudgeEffort, "--judge-effort", help="How much time classifiers of the images are given."
+    ),
+    "judge.folds": _judge(
+        int, "--judge-folds", help="Parts, each judged by classifiers of the others, 2 to 5."
+    ),
+    "judge.rounds": _judge(
+        int, "--judge-rounds", help="Trainings, from the second on cleaned labels, 1 to 4."
+    ),
+    "judge.flip": _judge(
+        bool,
+        "--judge-flip/--no-judge-flip",
+        help="Mirror images while classifiers are trained; colour images are by default.",
+    ),
+    "judge.probabilities": _judge(
+        Path,
+        "--judge-probs",
+        metavar="FILE",
+        help="Class probabilities of yours (.npy, .npz or .csv), from classifiers that were not "
+        "trained on the label in question.",
+    ),
+    "judge.features": _judge(
+        Path,
+        "--judge-features",
+        metavar="FILE",
+        help="Features of yours (.npy, .npz or .csv), a row for each image.",
     ),
 }
 

@@ -13,7 +13,7 @@ from robustdiff.config.sections import Config
 
 from .console import PlainReport, RichReport, make_report
 from .flags import with_options
-from .options import DATA, MODEL, MODEL_PANEL, NOISE, RUN, RUN_PANEL
+from .options import DATA, JUDGE, MODEL, MODEL_PANEL, NOISE, RUN, RUN_PANEL
 
 _model = partial(typer.Option, rich_help_panel=MODEL_PANEL)
 _run = partial(typer.Option, rich_help_panel=RUN_PANEL)
@@ -24,6 +24,7 @@ def train(
     *,
     data: Annotated[Layer, DATA],
     noise: Annotated[Layer, NOISE],
+    judge: Annotated[Layer, JUDGE],
     preset_name: Annotated[
         str | None, _model("--preset", help="Shipped settings; see `robustdiff presets`.")
     ] = None,
@@ -51,7 +52,7 @@ def train(
 ) -> None:
     """Train a class-conditional diffusion model on labels of which some may be wrong."""
     file = [] if config is None else [read_layer(config)]
-    settings = [*(parse_setting(text) for text in set_ or []), data, noise, model, run]
+    settings = [*(parse_setting(text) for text in set_ or []), data, noise, judge, model, run]
     if resume is not None:
         if out is not None or dry_run:
             raise ValueError("--resume goes on in the run's own folder, without --out or --dry-run")

@@ -1,13 +1,11 @@
-"""Settings of a run: one frozen dataclass for each section of config.json.
-
-The module imports neither torch nor pydantic, so that `robustdiff --help` stays fast.
-"""
+"""Settings of a run: one frozen dataclass per section; no torch or pydantic, for a fast --help."""
 
 import dataclasses
 from typing import Annotated, Literal
 
 from robustdiff.config import names
 from robustdiff.config.bounds import Within, check_bounds
+from robustdiff.config.judging import JudgeConfig
 
 Count = Annotated[int, Within(1)]
 AtLeastZero = Annotated[float, Within(0)]
@@ -388,6 +386,7 @@ class Config:
     train: TrainConfig = TrainConfig(steps=1000)
     objective: ObjectiveConfig = ObjectiveConfig()
     curriculum: CurriculumConfig = CurriculumConfig()
+    judge: JudgeConfig = JudgeConfig()  # noqa: RUF009 it is frozen
     sample: SampleConfig = SampleConfig()
     eval: EvalConfig = EvalConfig()
 

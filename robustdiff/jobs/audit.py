@@ -29,7 +29,6 @@ def audit_run(
     report: Report,
     *,
     by: Literal["run", "crossfit"] = "run",
-    probabilities: Path | None = None,
     use_cleanlab: bool = False,
 ) -> tuple[Findings, dict[str, Any]]:
     """Find the labels of a run that look wrong; write label_issues.csv and audit.html.
@@ -40,8 +39,6 @@ def audit_run(
         report: Receives progress and messages.
         by: "run" takes what training found, or "crossfit" if its curriculum judges no labels;
             "crossfit" trains classifiers.
-        probabilities: File of class probabilities to judge by instead, see `read_probabilities`;
-            in the order of the run's samples, by classifiers that did not see the label.
         use_cleanlab: Add a column with cleanlab's verdict.
 
     Returns:
@@ -54,7 +51,8 @@ def audit_run(
     """
     images, labels, rows = load_run_data(run, config, report)
     findings = stored_findings(run, config, labels, rows) if by == "run" else None
-    if probabilities is not None:
+    if findings is None and config.judge.probabilities is not None:
+        probabilities = Path(config.judge.probabilities)
         count = len(run.labels().given)
         found = read_probabilities(probabilities, count, images.num_classes)[rows]
         findings = probability_findings(found, labels, probabilities)

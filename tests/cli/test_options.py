@@ -15,7 +15,7 @@ import typer
 from robustdiff.cli import options
 from robustdiff.cli.app import app, main
 from robustdiff.cli.flags import with_options
-from robustdiff.cli.options import CORRUPTION, NOISE, RUN, SAMPLING
+from robustdiff.cli.options import CORRUPTION, JUDGE, NOISE, RUN, SAMPLING
 
 from robustdiff import __version__
 from robustdiff.config.layers import Layer, flat
@@ -140,6 +140,16 @@ def test_what_an_option_implies_gives_way_to_what_was_given():
     assert layer_of(SAMPLING, sample_weak=Path("r"))["sample"]["guidance"] == "auto"
     both = layer_of(SAMPLING, sample_weak=Path("r"), sample_guidance="classifier")
     assert both["sample"]["guidance"] == "classifier"
+
+
+def test_evidence_of_one_kind_takes_the_place_of_the_other():
+    layer = layer_of(JUDGE, judge_probabilities=Path("p.npy"), judge_flip=False)
+    assert layer["judge"] == {"probabilities": "p.npy", "features": None, "flip": False}
+    layer = layer_of(JUDGE, judge_features=Path("f.npy"))
+    assert layer["judge"] == {"features": "f.npy", "probabilities": None}
+    both = layer_of(JUDGE, judge_features=Path("f"), judge_probabilities=Path("p"))
+    assert both["judge"] == {"features": "f", "probabilities": "p"}  # refused by the section
+    assert layer_of(JUDGE) == {}
 
 
 def test_the_default_of_a_group_holds_until_an_option_is_given():

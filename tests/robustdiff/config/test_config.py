@@ -45,6 +45,15 @@ def layers():
             "curriculum": st.fixed_dictionaries(
                 {}, optional={"smoothing": UNIT, "rivals": st.none() | POSITIVE, "probes": POSITIVE}
             ),
+            "judge": st.fixed_dictionaries(
+                {},
+                optional={
+                    "effort": st.sampled_from(["quick", "default", "thorough"]),
+                    "folds": st.none() | st.integers(2, 5),
+                    "rounds": st.none() | st.integers(1, 4),
+                    "flip": st.none() | st.booleans(),
+                },
+            ),
             "sample": st.fixed_dictionaries(
                 {}, optional={"v": UNIT, "steps": st.integers(1, 10_000)}
             ),
@@ -169,6 +178,7 @@ def test_names_without_a_registry_are_few():
     literals = {name for name, value in vars(names).items() if typing.get_args(value)}
     # Two branches each, in one function that raises nothing else.
     branches = {"BadImage", "ObjectiveName", "LossWeightName", "FeaturesName", "SplitName"}
+    branches.add("JudgeEffort")
     assert literals - REGISTRIES.keys() == branches
 
 
@@ -195,3 +205,27 @@ def test_bounds_hold_however_a_section_is_made():
     for make in (lambda: TrainConfig(steps=0), lambda: resolve({"train": {"steps": 0}})):
         with pytest.raises(ValueError, match=r"^train\.steps must be at least 1, got 0$"):
             make()
+
+
+@pytest.mark.parametrize(
+    ("judge", "said"),
+    [
+        ({"folds": 1}, "judge.folds must be in [2, 5], got 1"),
+        ({"folds": 6}, "judge.folds must be in [2, 5], got 6"),
+        ({"rounds": 0}, "judge.rounds must be in [1, 4], got 0"),
+        ({"effort": "most"}, "judge.effort: Input should be 'quick', 'default' or 'thorough'"),
+        (
+            {"probabilities": "p.npy", "features": "f.npy"},
+            "at most one of judge.probabilities and judge.features, got 'p.npy' and 'f.npy'",
+        ),
+    ],
+)
+def test_the_judge_is_given_what_it_can_do(judge, said):
+    assert said in refusal(resolve, {"judge": judge})
+
+
+def test_a_configuration_from_before_the_judge_had_settings_has_its_defaults():
+    old = to_plain(resolve({"curriculum": {"name": "crossfit"}}))
+    del old["judge"]
+    assert resolve(old) == resolve({"curriculum": {"name": "crossfit"}})
+    assert role_of("judge.folds") == "training"

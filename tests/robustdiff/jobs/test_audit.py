@@ -87,12 +87,13 @@ def test_probabilities_of_a_file_judge_in_place_of_the_run(
     )
     rows = np.arange(len(labels.given))
     monkeypatch.setattr(module, "load_run_data", lambda *_: RunData(images, labels, rows))
-    findings, summary = audit_run(run, resolve({}), Report(), probabilities=tmp_path / "p.npy")
+    config = resolve({"judge": {"probabilities": str(tmp_path / "p.npy")}})
+    findings, summary = audit_run(run, config, Report())
     assert "the probabilities in p.npy" in findings.source
     assert summary["issues"] == pytest.approx(labels.flipped.sum(), abs=0.05 * len(labels.given))
     np.save(tmp_path / "p.npy", np.ones((3, 10)))
     with pytest.raises(ValueError, match="must hold one array of shape"):
-        audit_run(run, resolve({}), Report(), probabilities=tmp_path / "p.npy")
+        audit_run(run, config, Report())
 
 
 @pytest.mark.parametrize(
