@@ -14,7 +14,7 @@ from curricula.scores import treatment_of
 from robustdiff.config.sections import Config
 from robustdiff.data.arrays import Images
 from robustdiff.jobs.dataset import load_run_data
-from robustdiff.labels.crossfit import crossfit
+from robustdiff.labels.crossfit import crossfit, make_plan
 from robustdiff.labels.judge import by_classes, margins
 from robustdiff.labels.probabilities import by_probabilities, read_probabilities
 from robustdiff.progress import Report
@@ -129,13 +129,18 @@ def crossfit_findings(
     Raises:
         ValueError: If a class is never given.
     """
+    shape, count = tuple(images.train.shape[1:]), len(images.train)
+    dtype = set_precision(config.train.precision, images.train.device)
+    plan = make_plan(config.judge, shape, count, seed=config.seed, dtype=dtype)
     found = crossfit(
         images.train,
         torch.from_numpy(labels.given),
         images.num_classes,
-        seed=config.seed,
+        plan,
         progress=report.stage("judging the labels"),
+        folder=folder,
     )
-    scores, trust = by_classes(found.image_classes, found.transition, labels.given)
-    source = "two classifiers, each judging the half it was not trained on"
+    trust, verdict = by_probabilities(found.probabilities, labels.given)
+    scores = label_scores(trust, labels.given)
+    source = f"{in_words(plan)}: {verdict}"
     return Findings(labels.given, scores, trust, source)

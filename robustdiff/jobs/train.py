@@ -2,12 +2,14 @@
 
 import json
 import shlex
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -176,10 +178,13 @@ def restarted_run(path: Path, config: Config) -> Run | None:
 
 
 def _train_to_end(run: Run, material: Material, state: TrainState, report: Report) -> None:
-    task, saved_at = material.task, time.monotonic()
+    asked: list[int] = []
+    kept = run.unfinished
+    task = replace(material.task, folder=kept, check_stop=partial(_stop_if_asked, run, asked))
+    saved_at = time.monotonic()
     config, steps = task.config.train, total_steps(task.config, len(task.data))
     report.message(_summary(run, material, state))
-    with recording(run, material, report, start=state.step) as recorder, _stop_asked() as asked:
+    with recording(run, material, report, start=state.step) as recorder, _stop_asked(asked):
         for event in train(state, task):
             # All processes must agree, and their signals and clocks differ.
             number, minutes = task.workers.largest(
@@ -200,6 +205,22 @@ def _train_to_end(run: Run, material: Material, state: TrainState, report: Repor
                     number,
                 )
         task.workers.from_leader(recorder.finish)
+    if task.workers.leader:
+        shutil.rmtree(kept, ignore_errors=True)
+
+
+def _stop_if_asked(run: Run, asked: list[int]) -> None:
+    """Stop between two steps of a judge; processes that work together finish judging first.
+
+    Raises:
+        InterruptedRunError: If a signal asked to stop.
+    """
+    if asked:
+        raise InterruptedRunError(
+            f"stopped while labels were judged; continue with: "
+            f"robustdiff train --resume {shlex.quote(str(run.path))}",
+            asked[0],
+        )
 
 
 def _fall(config: TrainConfig, steps: int) -> int | None:
@@ -221,14 +242,13 @@ def _late(config: TrainConfig, saved_at: float) -> bool:
 
 
 @contextmanager
-def _stop_asked() -> Iterator[list[int]]:
-    """Put the first SIGINT, SIGTERM or SIGHUP into the list that is yielded; the second one kills.
+def _stop_asked(received: list[int]) -> Iterator[None]:
+    """Put the first SIGINT, SIGTERM or SIGHUP into a list; the second one kills.
 
     SIGHUP tells that the terminal is gone; a process that ignores it, as under nohup, goes on.
     """
-    received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield received  # only the main thread receives signals
+        yield  # only the main thread receives signals
         return
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     previous = {number: signal.getsignal(number) for number in numbers}
@@ -242,7 +262,7 @@ def _stop_asked() -> Iterator[list[int]]:
     for number in previous:
         signal.signal(number, note)
     try:
-        yield received
+        yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -82,6 +82,11 @@ class Run:
         return self.path / "checkpoints"
 
     @property
+    def unfinished(self) -> Path:
+        """Folder of what an interrupted judge of labels has done."""
+        return self.path / "unfinished"
+
+    @property
     def samples(self) -> Path:
         """Folder of generated images."""
         return self.path / "samples"

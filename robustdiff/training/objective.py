@@ -22,8 +22,9 @@ from curricula.types import Doubles, Ints
 from robustdiff.classifiers.noisy_image import TimeClassifier, train_time_classifier
 from robustdiff.diffusion.process import per_image
 from robustdiff.diffusion.schedules import SCHEDULES
-from robustdiff.labels.crossfit import estimate_transition
+from robustdiff.labels.crossfit import label_counts
 from robustdiff.labels.judge import deconvolve
+from robustdiff.training.judging import judge_by_classifiers
 from robustdiff.training.task import Task
 
 # Classes below this weight are left out, as in the authors' code; with more than 50 classes below
@@ -142,13 +143,8 @@ def make_mixture(task: Task) -> ClassMixture | None:
         return None
     transition = task.transition
     if transition is None:
-        transition = estimate_transition(
-            data.images,
-            data.given,
-            task.num_classes,
-            seed=task.config.seed,
-            progress=task.report.stage("estimating the noise"),
-        )
+        found = judge_by_classifiers(task, "estimating the noise", rounds=1)
+        transition = label_counts(found.decision, task.given)
     classifier = None
     if objective.name == "tdsm":
         classifier = train_time_classifier(

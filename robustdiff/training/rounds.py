@@ -12,9 +12,10 @@ from curricula import CURRICULA, Trust, random_scores, trusted
 from curricula.sampler import Judge
 from curricula.types import Floats
 from robustdiff.config.sections import Config
-from robustdiff.labels.crossfit import crossfit
-from robustdiff.labels.judge import by_classes, judge
+from robustdiff.labels.judge import judge
+from robustdiff.labels.probabilities import by_probabilities
 from robustdiff.labels.scoring import Probing, class_evidence, prediction_scores
+from robustdiff.training.judging import judge_by_classifiers
 from robustdiff.training.state import TrainState
 from robustdiff.training.task import Task, steps_per_pass
 
@@ -71,15 +72,8 @@ def gather_evidence(state: TrainState, task: Task) -> tuple[Floats, Judge] | Non
     """
     curriculum, given = state.sampler.curriculum, task.given
     if curriculum.source == "classifier":
-        found = crossfit(
-            task.data.images,
-            task.data.given,
-            task.num_classes,
-            seed=task.config.seed,
-            progress=task.report.stage("judging the labels"),
-            workers=task.workers,
-        )
-        return found.image_classes, lambda f: by_classes(f, found.transition, given)
+        found = judge_by_classifiers(task, "judging the labels")
+        return found.probabilities, lambda p: _by_probabilities(p, given)
     evidence = _evidence(state, task)
     return None if evidence is None else (evidence, lambda e: judge(curriculum, e, given))
 

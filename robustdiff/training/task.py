@@ -1,6 +1,8 @@
 """The task of a training run: its configuration and data, its length, its network."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -32,6 +34,8 @@ class Task:
         transition: (K, K) float64, T[clean, given], if the configuration gives it.
         report: Receives the progress of long work besides the steps.
         workers: This process among those that train the model.
+        folder: Where interrupted judging of labels is kept; None keeps none.
+        check_stop: Called often while labels are judged; raises if the run is to stop.
     """
 
     config: Config
@@ -42,6 +46,8 @@ class Task:
     transition: Doubles | None = None
     report: Report = field(default_factory=Report)
     workers: Workers = ALONE
+    folder: Path | None = None
+    check_stop: Callable[[], None] = lambda: None
 
     @property
     def given(self) -> Ints:

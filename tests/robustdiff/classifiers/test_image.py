@@ -1,15 +1,21 @@
 import copy
-from functools import partial
+from dataclasses import replace
 
 import pytest
 import torch
 
-from corruptions import corrupt
-from robustdiff.classifiers import image
-from robustdiff.classifiers.image import ImageClassifier, embed, train_image_classifier
+from robustdiff.classifiers.image import (
+    Lessons,
+    embed,
+    passes_for,
+    predict,
+    train_image_classifier,
+)
+from robustdiff.classifiers.networks import make_classifier
 from robustdiff.data.arrays import to_float
+from robustdiff.files.unfinished import Unfinished
 
-train = partial(train_image_classifier, images_seen=400)
+SHORT = Lessons(seed=3, passes=3)
 
 
 @pytest.fixture
@@ -30,7 +36,7 @@ def test_features_are_standardised_over_the_training_images_and_seldom_further_o
 @pytest.mark.parametrize("shape", [(3, 1, 8, 8), (2, 3, 32, 32), (1, 1, 28, 28), (1, 3, 9, 17)])
 def test_images_of_any_size_from_eight_pixels_on_are_embedded(shape):
     images = torch.zeros(shape, dtype=torch.uint8)
-    features, logits = embed(ImageClassifier(shape[1], 7), images)
+    features, logits = embed(make_classifier(shape[1:], 7), images)
     assert features.shape == (shape[0], 32)
     assert logits.shape == (shape[0], 7)
     assert features.dtype == logits.dtype == torch.float64
@@ -56,10 +62,15 @@ def test_embedding_is_computed_in_float32_even_under_autocast(digits, evaluator)
 def test_training_is_a_function_of_its_arguments_and_leaves_the_global_generator(small):
     calls = []
     before = torch.get_rng_state()
-    first = train(*small, seed=3, progress=lambda *call: calls.append(call))
+    first = train_image_classifier(
+        *small, lessons=SHORT, progress=lambda *call: calls.append(call)
+    ).classifier
     assert torch.equal(torch.get_rng_state(), before)
     torch.rand(1)
-    again, other = (train(*small, seed=seed) for seed in (3, 4))
+    again, other = (
+        train_image_classifier(*small, lessons=replace(SHORT, seed=seed)).classifier
+        for seed in (3, 4)
+    )
     assert not first.training
     assert calls == [(step, 3) for step in (1, 2, 3)]
     names = first.state_dict()
@@ -67,50 +78,82 @@ def test_training_is_a_function_of_its_arguments_and_leaves_the_global_generator
     assert not torch.equal(first.project.weight, other.project.weight)
 
 
-def test_shifted_images_are_copies_moved_by_up_to_an_eighth_with_the_border_repeated():
-    images = torch.rand(40, 1, 16, 24)
-    shifted = image._shifted(images, torch.Generator().manual_seed(0))
-    rows, columns = torch.arange(16), torch.arange(24)
-    moves = [
-        image[:, (rows + down).clamp(0, 15)][:, :, (columns + right).clamp(0, 23)]
-        for image in images
-        for down in range(-2, 3)
-        for right in range(-2, 3)
-    ]
-    candidates = torch.stack(moves).reshape(40, 25, 1, 16, 24)
-    hits = (candidates == shifted[:, None]).flatten(2).all(dim=2)
-    assert hits.any(dim=1).all()
-    assert len(hits.long().argmax(dim=1).unique()) > 10
+def test_rows_are_learnt_as_if_they_were_all_images_and_labels_as_certain_probabilities(small):
+    images, labels, _ = small
+    rows = torch.arange(150, 20, -1)
+    onehot = torch.nn.functional.one_hot(labels[rows], 10).float()
+    found = train_image_classifier(images, onehot, 10, lessons=SHORT, rows=rows)
+    alone = train_image_classifier(images[rows], labels[rows], 10, lessons=SHORT)
+    assert torch.equal(found.outputs, alone.outputs)
+    assert torch.equal(found.margins, alone.margins)
+
+
+@pytest.mark.parametrize("side", [8, 32])
+def test_a_training_killed_after_any_step_goes_on_from_its_last_pass_to_equal_weights(
+    side, small, tmp_path
+):
+    images = small[0].repeat_interleave(side // 8, 2).repeat_interleave(side // 8, 3)
+    lessons = replace(SHORT, passes=4, early=2.0, smoothing=0.1, flip=True)
+
+    def trained(kept, kill_at=0):
+        def progress(done, total):
+            seen.append(done)
+            if done == kill_at:
+                raise KeyboardInterrupt
+
+        seen = []
+        found = None
+        try:
+            found = train_image_classifier(
+                images, *small[1:], lessons=lessons, unfinished=kept, progress=progress
+            )
+        except KeyboardInterrupt:
+            assert kill_at
+        return found, seen
+
+    whole, steps = trained(None)
+    a_pass = len(steps) // 4
+    kept = Unfinished(tmp_path / "judge" / "one.pt", "this")
+    trained(kept, kill_at=2 * a_pass + 1)
+    resumed, steps = trained(kept)
+    assert steps[0] == 2 * a_pass + 1
+    for name, value in whole.classifier.state_dict().items():
+        assert torch.equal(value, resumed.classifier.state_dict()[name])
+    assert torch.equal(whole.outputs, resumed.outputs)
+    assert torch.equal(whole.margins, resumed.margins)
+    _, steps = trained(replace(kept, work="that"))
+    assert steps[0] == 1
+
+
+def test_outputs_and_margins_tell_wrong_labels_while_the_classifier_learns(digits):
+    labels = digits.train_labels.clone()
+    wrong = torch.arange(len(labels)) % 5 == 0
+    labels[wrong] = (labels[wrong] + 3) % 10
+    found = train_image_classifier(
+        digits.train, labels, 10, lessons=Lessons(seed=0, passes=8, early=2.0)
+    )
+    torch.testing.assert_close(found.outputs.sum(1), torch.ones(len(labels)))
+    assert (found.outputs.argmax(1) == digits.train_labels).double().mean() > 0.95
+    assert ((found.margins < 0) == wrong).double().mean() > 0.95
 
 
 @pytest.mark.parametrize(
-    ("count", "images_seen", "steps"),
-    [(33, 1000 * 33, 1000), (33, 1000 * 33 + 1, 1001), (33, 1, 3), (1347, 80_000, 60 * 10)],
+    ("count", "images_seen", "passes"),
+    [(33, 1000 * 33, 1000), (33, 1000 * 33 + 1, 1001), (33, 1, 3), (1347, 80_000, 60)],
 )
 def test_images_are_repeated_until_so_many_are_seen_and_three_times_at_least(
-    count, images_seen, steps, digits
+    count, images_seen, passes
 ):
-    def stop(done, total):
-        raise InterruptedError(total)
-
-    images, labels = digits.train[:count], digits.train_labels[:count]
-    with pytest.raises(InterruptedError) as stopped:
-        train(images, labels, 10, seed=0, images_seen=images_seen, progress=stop)
-    assert stopped.value.args == (steps,)
+    assert passes_for(count, images_seen) == passes
 
 
-def test_labels_noisy_under_a_known_matrix_train_a_classifier_of_the_clean_classes(digits):
-    labels = corrupt(digits.train_labels.numpy(), num_classes=10, noise_type="pairflip", rate=0.45)
-    given = torch.from_numpy(labels.given)
-    found = {}
-    for name, transition in (("ignored", None), ("known", labels.nominal)):
-        classifier = train(
-            digits.train, given, 10, seed=0, images_seen=20_000, transition=transition
-        )
-        predicted = embed(classifier, digits.test)[1].argmax(dim=1)
-        found[name] = float((predicted == digits.test_labels).double().mean())
-    assert found["known"] > 0.95
-    assert found["known"] > found["ignored"] + 0.02
+def test_prediction_averages_an_image_and_its_mirror_image(digits, evaluator):
+    images, rows = digits.test, torch.tensor([5, 3, 200])
+    _, straight = embed(evaluator, images[rows])
+    _, mirrored = embed(evaluator, images[rows].flip(3))
+    for flip, logits in ((False, straight), (True, (straight + mirrored) / 2)):
+        found = predict(evaluator, images, rows, flip=flip, batch_size=2)
+        torch.testing.assert_close(found.double(), logits.softmax(1), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -127,5 +170,5 @@ def test_labels_noisy_under_a_known_matrix_train_a_classifier_of_the_clean_class
 )
 def test_unusable_training_data_are_refused_in_one_line(images, labels, message):
     with pytest.raises(ValueError, match=message) as caught:
-        train(images, labels, 10, seed=0)
+        train_image_classifier(images, labels, 10, lessons=SHORT)
     assert "\n" not in str(caught.value)

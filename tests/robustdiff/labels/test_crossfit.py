@@ -1,34 +1,156 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
 from corruptions import corrupt
-from robustdiff.labels.crossfit import crossfit
-from robustdiff.labels.judge import by_classes
+from robustdiff.classifiers.image import Lessons, Trained
+from robustdiff.config.judging import JudgeConfig
+from robustdiff.labels import crossfit as module
+from robustdiff.labels.crossfit import Plan, crossfit, label_counts, make_plan
+from robustdiff.parallel import ALONE
+
+SHAPE = (1, 8, 8)
+SHORT = Plan(folds=3, splits=2, rounds=2, lessons=Lessons(seed=1, passes=2))
 
 
 @pytest.fixture(scope="module")
-def fitted(digits):
-    clean = digits.train_labels.numpy()
-    labels = corrupt(clean, num_classes=10, noise_type="pairflip", rate=0.3)
+def noisy(digits):
+    return corrupt(digits.train_labels.numpy(), num_classes=10, noise_type="pairflip", rate=0.3)
+
+
+def silent(done, total):
+    pass
+
+
+def test_classifiers_find_wrong_labels_of_images_whose_labels_they_never_saw(digits, noisy):
     seen = []
+    plan = make_plan(JudgeConfig(), SHAPE, len(noisy.given), seed=0)
     found = crossfit(
         digits.train,
-        torch.from_numpy(labels.given),
+        torch.from_numpy(noisy.given),
         10,
-        seed=0,
-        progress=lambda done, total: seen.append((done, total)),
+        plan,
+        progress=lambda done, total: seen.append(done / total),
     )
-    return labels, found, seen
+    np.testing.assert_allclose(found.probabilities.sum(axis=1), 1, atol=1e-5)
+    decision = found.decision
+    assert roc_auc_score(~noisy.flipped, decision.right) > 0.98
+    assert decision.share == pytest.approx(noisy.realised_rate, abs=0.03)
+    assert (decision.corrected == noisy.clean).mean() > 0.96
+    np.testing.assert_allclose(label_counts(decision, noisy.given), noisy.realised, atol=0.12)
+    assert (found.margins < 0).mean() == pytest.approx(noisy.realised_rate, abs=0.1)
+    assert seen == sorted(seen)
+    assert seen[-1] == 1
 
 
-def test_classifiers_find_wrong_labels_of_images_they_never_saw(fitted):
-    labels, found, seen = fitted
-    np.testing.assert_allclose(found.image_classes.sum(axis=1), 1, atol=1e-6)
-    np.testing.assert_allclose(found.transition, labels.realised, atol=0.12)
-    scores, trust = by_classes(found.image_classes, found.transition, labels.given)
-    assert roc_auc_score(~labels.flipped, scores) > 0.98
-    assert trust.noise == pytest.approx(labels.realised_rate, abs=0.03)
-    assert (trust.classes.argmax(axis=1) == labels.clean).mean() > 0.96
-    assert [done for done, _ in seen] == list(range(1, seen[-1][1] + 1))
+def lessons_of(monkeypatch, digits, given, plan):
+    """Return what each classifier learns: rows, targets, and the images that it is asked about."""
+    taught = []
+
+    def train(images, targets, num_classes, *, rows, **_):
+        taught.append([rows, targets, None])
+        likely = 0.8 * torch.nn.functional.one_hot(digits.train_labels, 10).float() + 0.02
+        outputs, margins = torch.full((len(rows), 10), 0.1), torch.ones(len(rows))
+        return Trained(likely, outputs, margins)
+
+    def ask(classifier, images, rows, **_):
+        taught[-1][2] = rows
+        return classifier[rows]
+
+    monkeypatch.setattr(module, "train_image_classifier", train)
+    monkeypatch.setattr(module, "predict", ask)
+    crossfit(digits.train, torch.from_numpy(given), 10, plan, progress=silent)
+    return taught
+
+
+def test_no_label_is_judged_by_a_classifier_that_learnt_it(monkeypatch, digits, noisy):
+    taught = lessons_of(monkeypatch, digits, noisy.given, SHORT)
+    changed = noisy.given.copy()
+    _, _, judged = taught[0]
+    changed[judged[:200]] = (changed[judged[:200]] + 1) % 10
+    assert len(taught) == 2 * 3 * 2
+    for number in (0, 1):
+        asked = np.zeros(len(changed))
+        for rows, targets, judged in taught[number * 6 : number * 6 + 6]:
+            asked[judged] += 1
+            assert torch.allclose(targets.sum(1), torch.ones(len(targets)), atol=1e-5)
+            if number == 0:
+                assert not np.intersect1d(rows, judged).size
+                assert torch.equal(targets.argmax(1), torch.from_numpy(noisy.given)[rows])
+            else:
+                # What is learnt about the images that it judges follows from the image alone.
+                own = targets[judged].argmax(1)
+                assert (own == digits.train_labels[judged]).all()
+        assert (asked == 2).all()
+
+
+def test_labels_without_noise_are_not_learnt_twice(monkeypatch, digits):
+    assert len(lessons_of(monkeypatch, digits, digits.train_labels.numpy(), SHORT)) == 6
+
+
+def test_a_killed_judge_goes_on_with_the_classifier_it_was_at(digits, noisy, tmp_path):
+    given, steps = torch.from_numpy(noisy.given), []
+
+    def judged(folder, kill_at=0):
+        def progress(done, total):
+            steps.append(done)
+            if len(steps) == kill_at:
+                raise KeyboardInterrupt
+
+        steps.clear()
+        return crossfit(digits.train, given, 10, SHORT, progress=progress, folder=folder)
+
+    whole = judged(None)
+    count = len(steps)
+    with pytest.raises(KeyboardInterrupt):
+        judged(tmp_path, kill_at=count * 3 // 4)
+    resumed = judged(tmp_path)
+    # Of each finished classifier there is one report left, that it is done.
+    assert len(steps) < count * 0.4
+    for name in ("probabilities", "outputs", "margins"):
+        np.testing.assert_array_equal(getattr(whole, name), getattr(resumed, name))
+    np.testing.assert_array_equal(whole.decision.right, resumed.decision.right)
+    other = torch.from_numpy(noisy.clean)
+    crossfit(digits.train, other, 10, SHORT, progress=silent, folder=tmp_path)
+    fresh = crossfit(digits.train, other, 10, SHORT, progress=silent)
+    again = crossfit(digits.train, other, 10, SHORT, progress=silent, folder=tmp_path)
+    np.testing.assert_array_equal(fresh.probabilities, again.probabilities)
+
+
+def test_processes_share_the_classifiers(monkeypatch, digits, noisy):
+    given, parts = torch.from_numpy(noisy.given), []
+    plan = replace(SHORT, rounds=1)
+    whole = crossfit(digits.train, given, 10, plan, progress=silent)
+
+    def total(self, values):
+        parts[-1].append(values)
+        return values if self.rank == 0 else parts[0][len(parts[1]) - 1] + values
+
+    monkeypatch.setattr(type(ALONE), "total", total)
+    for rank in (0, 1):
+        parts.append([])
+        found = crossfit(
+            digits.train, given, 10, plan, progress=silent, workers=type(ALONE)(rank, 2)
+        )
+    np.testing.assert_allclose(found.probabilities, whole.probabilities, atol=1e-6)
+    np.testing.assert_allclose(found.outputs, whole.outputs, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "shape", "count", "folds", "rounds", "flip"),
+    [
+        (JudgeConfig(), SHAPE, 1347, 2, 2, False),
+        (JudgeConfig(effort="quick"), (3, 32, 32), 50_000, 2, 1, True),
+        (JudgeConfig(), (3, 32, 32), 2000, 5, 2, True),
+        (JudgeConfig(folds=4, rounds=3, flip=False), (3, 32, 32), 2000, 4, 3, False),
+        (JudgeConfig(effort="thorough", flip=True), (1, 28, 28), 60_000, 2, 3, True),
+    ],
+)
+def test_settings_win_over_what_effort_and_size_suggest(
+    settings, shape, count, folds, rounds, flip
+):
+    plan = make_plan(settings, shape, count, seed=0)
+    assert (plan.folds, plan.rounds, plan.lessons.flip) == (folds, rounds, flip)

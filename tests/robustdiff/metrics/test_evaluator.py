@@ -11,7 +11,7 @@ from robustdiff.metrics.evaluator import load_or_train, train_evaluator
 @pytest.fixture
 def short(monkeypatch):
     """A recipe of a few steps, for tests of what happens around the training."""
-    monkeypatch.setattr(module, "_MIN_IMAGES_SEEN", 400)
+    monkeypatch.setattr(module, "_SEEN", {False: 400, True: 400})
 
 
 @pytest.fixture
