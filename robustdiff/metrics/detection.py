@@ -55,3 +55,19 @@ def _precision_among(suspicion: np.ndarray, wrong: np.ndarray, count: int) -> fl
     above, tied = suspicion > cut, suspicion == cut
     places = count - above.sum()
     return float((wrong[above].sum() + places * wrong[tied].mean()) / count)
+
+
+def calibration_error(probabilities: np.ndarray, happened: np.ndarray, bins: int = 15) -> float:
+    """Return how far probabilities are from frequencies, in bins of equal counts.
+
+    Args:
+        probabilities: (N,) in [0, 1].
+        happened: (N,) bool.
+        bins: How many; fewer images than bins have one each.
+
+    Returns:
+        Mean over images of the distance in their bin (Naeini et al. 2015).
+    """
+    parts = np.array_split(np.argsort(probabilities, kind="stable"), min(bins, len(probabilities)))
+    distances = [abs(probabilities[part].mean() - happened[part].mean()) for part in parts]
+    return float(np.average(distances, weights=[len(part) for part in parts]))
