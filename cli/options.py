@@ -13,6 +13,7 @@ from robustdiff.config.names import (
     BadImage,
     CurriculumName,
     DatasetName,
+    FeaturesName,
     GuidanceName,
     JudgeEffort,
     LabelsAsName,
@@ -149,7 +150,7 @@ JUDGE: Group = {
         Path,
         "--judge-features",
         metavar="FILE",
-        help="Features of yours (.npy, .npz or .csv), a row for each image.",
+        help="Features of yours (.npy, .npz or .csv), a row for each image; or efficientnet-lite0.",
     ),
 }
 
@@ -181,7 +182,7 @@ EVALUATION: Group = {
         int, "--num-samples", help="Images to generate, equal numbers per class."
     ),
     "eval.features": _option(
-        Literal["classifier", "inception"],
+        FeaturesName,
         "--features",
         help="Feature space of FID, KID, density and coverage.",
     ),

@@ -62,7 +62,14 @@ def train(
         return
     dataset = data.get("data", {}).get("dataset")
     base = _base_preset(preset_name, dataset, has_file=bool(file))
+    if any(_names_evidence(layer) for layer in (*file, *settings)):
+        base.append({"curriculum": {"name": "crossfit"}})
     _start(resolve(*base, *file, *settings), out, dry_run=dry_run, shard=shard)
+
+
+def _names_evidence(layer: Layer) -> bool:
+    judge = layer.get("judge", {})
+    return isinstance(judge, dict) and any(judge.get(k) for k in ("probabilities", "features"))
 
 
 def _base_preset(name: str | None, dataset: str | None, *, has_file: bool) -> list[Layer]:

@@ -96,16 +96,46 @@ def pick_columns(table: Table, key: str | None) -> Columns:
     names = [plain_name(name) for name in table.header]
     label, guess = _label_column(table, names, key)
     free = [n for n in range(len(names)) if n != label]
+    paths, indices, numbered = _naming(table, names, free)
+    truths = _named(_TRUTHS, names, range(len(names)))
+    known = {label, *truths, *paths, *indices, *_named(_EITHER, names, free)}
+    others = tuple(n for n in free if n not in known and _tells_apart(table, n))
+    return Columns(label, truths, paths, indices, numbered, others, guess)
+
+
+def naming_columns(table: Table, values: Sequence[int]) -> Columns:
+    """Find the columns that name the images in a table of numbers.
+
+    Args:
+        table: With a header.
+        values: The columns of numbers, one or more.
+
+    Raises:
+        ValueError: If none of the others has a usual name of files or of indices.
+    """
+    names = [plain_name(name) for name in table.header or ()]
+    free = [n for n in range(len(names)) if n not in set(values)]
+    paths, indices, numbered = _naming(table, names, free)
+    if not paths and not indices:
+        left = _listed([(table.header or ())[n] for n in free]) or "no other column"
+        raise ValueError(
+            f"{table.path} needs a column file or index that says which image a row is of; "
+            f"beside its numbers it has {left}"
+        )
+    return Columns(values[0], (), paths, indices, numbered)
+
+
+def _naming(
+    table: Table, names: list[str], free: list[int]
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Return the columns that name files, those that number the images, and which may be both."""
     either = _named(_EITHER, names, free)
     numbered = tuple(n for n in either if _all_whole(table, n))
     indices = _named(_INDICES, names, free)
     paths = _named(_PATHS, names, free)
     if not paths and not indices:
         paths = tuple(n for n in either if n not in numbered)
-    truths = _named(_TRUTHS, names, range(len(names)))
-    known = {label, *truths, *paths, *indices, *either}
-    others = tuple(n for n in free if n not in known and _tells_apart(table, n))
-    return Columns(label, truths, paths, indices + numbered, numbered, others, guess)
+    return paths, indices + numbered, numbered
 
 
 def _label_column(table: Table, names: list[str], key: str | None) -> tuple[int, str | None]:

@@ -37,12 +37,17 @@ def set_precision(precision: str, device: torch.device) -> torch.dtype:
     torch.backends.cuda.matmul.allow_tf32 = precision != "fp32"
     torch.backends.cudnn.allow_tf32 = precision != "fp32"  # torch's default is True
     if precision == "auto":
-        if device.type == "cuda":
-            native = torch.cuda.is_bf16_supported(including_emulation=False)
-        else:
-            native = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-        return torch.bfloat16 if native else torch.float32
+        return native_precision(device)
     return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def native_precision(device: torch.device) -> torch.dtype:
+    """Return bfloat16 where the hardware multiplies in it, else float32."""
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if native else torch.float32
 
 
 def keep_freed_memory() -> None:

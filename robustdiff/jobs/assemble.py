@@ -1,5 +1,6 @@
 """From a configuration to what a run works on: images, given labels, the task of training."""
 
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,13 @@ from robustdiff.data.registry import load_images
 from robustdiff.device import keep_freed_memory, pick_device, set_precision
 from robustdiff.jobs.dataset import load_run_data
 from robustdiff.jobs.evaluate import classes_to_make
+from robustdiff.labels.evidence import (
+    dataset_of,
+    in_words,
+    is_given,
+    probabilities_from,
+    read_evidence,
+)
 from robustdiff.labels.given import prepare_labels
 from robustdiff.metrics.catalogue import METRICS
 from robustdiff.metrics.report import out_of_reach
@@ -50,6 +58,7 @@ def assemble(config: Config, report: Report, workers: Workers, run: Run | None =
         ValueError: If the configuration cannot be used.
         DamagedError: If the run's labels are missing or damaged.
     """
+    check_judge(config)
     if run is None:
         images = workers.leader_first(lambda: load_images(config.data, report))
         labels = workers.from_leader(lambda: prepare_labels(config, images, report))
@@ -58,9 +67,25 @@ def assemble(config: Config, report: Report, workers: Workers, run: Run | None =
             lambda: load_run_data(run, config, report, whole=True)
         )
     check_material(config, images, labels)
+    if run is None and is_given(config.judge):
+        data = dataset_of(config, images, labels)
+        workers.from_leader(lambda: read_evidence(config.judge, data, report))
     if run is None or config.eval != run.config().eval:
         _check_evaluation(config, images, report)
     return Material(images, labels, make_task(config, images, labels, report, workers))
+
+
+def check_judge(config: Config) -> None:
+    """Refuse evidence about labels for a curriculum that has no use for it.
+
+    Raises:
+        ValueError: Naming the curriculum.
+    """
+    if is_given(config.judge) and CURRICULA[config.curriculum.name].source != "classifier":
+        raise ValueError(
+            f"{in_words(config.judge)} judge labels for curriculum 'crossfit' and for no other, "
+            f"got {config.curriculum.name!r}"
+        )
 
 
 def check_material(config: Config, images: Images, labels: NoisyLabels) -> None:
@@ -121,6 +146,10 @@ def make_task(
                 f"{images.name} has {images.num_classes} classes, but objective.matrix {matrix} "
                 f"is {len(transition)} x {len(transition)}"
             )
+    evidence = None
+    if is_given(config.judge):
+        data = dataset_of(config, images, labels)
+        evidence = partial(probabilities_from, config, data, labels.given, report)
     keep_freed_memory()
     return Task(
         config=config,
@@ -129,6 +158,7 @@ def make_task(
         dtype=set_precision(config.train.precision, device),
         oracle=oracle,
         transition=transition,
+        probabilities=evidence,
         report=report,
         workers=workers,
     )

@@ -1,5 +1,6 @@
 """Which labels of a run look wrong: by its own scores, or by classifiers trained for it."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,10 +14,17 @@ from curricula import CURRICULA, TREATMENTS, Trust
 from curricula.scores import treatment_of
 from robustdiff.config.sections import Config
 from robustdiff.data.arrays import Images
+from robustdiff.device import set_precision
 from robustdiff.jobs.dataset import load_run_data
 from robustdiff.labels.crossfit import crossfit, make_plan
-from robustdiff.labels.judge import by_classes, margins
-from robustdiff.labels.probabilities import by_probabilities, read_probabilities
+from robustdiff.labels.evidence import (
+    Dataset,
+    dataset_of,
+    in_words,
+    is_given,
+    probabilities_from,
+)
+from robustdiff.labels.probabilities import by_probabilities, label_scores
 from robustdiff.progress import Report
 from robustdiff.reports.audit import Findings, write_audit
 from robustdiff.runs.folder import Run
@@ -38,26 +46,24 @@ def audit_run(
         config: Its configuration; the data section may differ from the stored one.
         report: Receives progress and messages.
         by: "run" takes what training found, or "crossfit" if its curriculum judges no labels;
-            "crossfit" trains classifiers.
+            "crossfit" judges anew, by the evidence that section judge names, or by classifiers.
         use_cleanlab: Add a column with cleanlab's verdict.
 
     Returns:
         The findings, and the summary of `write_audit`.
 
     Raises:
-        ValueError: If the dataset cannot be loaded, a class is never given, or cleanlab is asked
-            for and cannot be used.
+        ValueError: If the dataset cannot be loaded, a class is never given, evidence is of other
+            images, or cleanlab is asked for and cannot be used.
         DamagedError: If the run's labels or scores are damaged.
     """
     images, labels, rows = load_run_data(run, config, report)
     findings = stored_findings(run, config, labels, rows) if by == "run" else None
-    if findings is None and config.judge.probabilities is not None:
-        probabilities = Path(config.judge.probabilities)
-        count = len(run.labels().given)
-        found = read_probabilities(probabilities, count, images.num_classes)[rows]
-        findings = probability_findings(found, labels, probabilities)
+    if findings is None and is_given(config.judge):
+        data = dataset_of(config, images, run.labels(), rows)
+        findings = evidence_findings(data, labels, config, report)
     elif findings is None:
-        findings = crossfit_findings(images, labels, config, report)
+        findings = crossfit_findings(images, labels, config, report, run.unfinished)
     findings = replace(findings, rows=rows)
     return findings, write_audit(run, images, labels, findings, use_cleanlab=use_cleanlab)
 
@@ -111,23 +117,31 @@ def _weights(config: Config, trust: Trust, given: NDArray[np.int64]) -> NDArray[
     return np.asarray(treated.labels == given, dtype=np.float64)
 
 
-def probability_findings(
-    probabilities: NDArray[np.floating], labels: NoisyLabels, path: Path
+def evidence_findings(
+    data: Dataset, labels: NoisyLabels, config: Config, report: Report
 ) -> Findings:
-    """Return what somebody else's class probabilities say about the labels."""
+    """Return what evidence from elsewhere says about the labels.
+
+    Raises:
+        ValueError: If it is of other images or classes.
+    """
+    probabilities = probabilities_from(config, data, labels.given, report)
     trust, verdict = by_probabilities(probabilities, labels.given)
-    assert trust.classes is not None
-    scores = margins(trust.classes, labels.given)
-    return Findings(labels.given, scores, trust, f"the probabilities in {path.name}: {verdict}")
+    scores = label_scores(trust, labels.given)
+    return Findings(labels.given, scores, trust, f"{in_words(config.judge)}: {verdict}")
 
 
 def crossfit_findings(
-    images: Images, labels: NoisyLabels, config: Config, report: Report
+    images: Images, labels: NoisyLabels, config: Config, report: Report, folder: Path
 ) -> Findings:
-    """Return what classifiers find in images that they were not trained on.
+    """Return what classifiers find in images whose labels they were not trained on.
 
-    Raises:
-        ValueError: If a class is never given.
+    Args:
+        images: The training part is judged.
+        labels: Their labels.
+        config: Its section judge says how.
+        report: Receives progress.
+        folder: Where interrupted work is kept, and goes on from; it is gone afterwards.
     """
     shape, count = tuple(images.train.shape[1:]), len(images.train)
     dtype = set_precision(config.train.precision, images.train.device)
@@ -142,5 +156,5 @@ def crossfit_findings(
     )
     trust, verdict = by_probabilities(found.probabilities, labels.given)
     scores = label_scores(trust, labels.given)
-    source = f"{in_words(plan)}: {verdict}"
-    return Findings(labels.given, scores, trust, source)
+    shutil.rmtree(folder, ignore_errors=True)
+    return Findings(labels.given, scores, trust, f"{plan.in_words()}: {verdict}")

@@ -10,9 +10,15 @@ from torch import Tensor
 
 from corruptions import NoisyLabels
 from curricula.types import Ints
+from robustdiff.classifiers.pretrained import (
+    EFFICIENTNET_LITE0,
+    features_cache,
+    pretrained_features,
+)
 from robustdiff.config.layers import to_plain
 from robustdiff.config.sections import Config
 from robustdiff.data.arrays import Images
+from robustdiff.device import pick_device
 from robustdiff.diffusion.generate import class_labels
 from robustdiff.files.atomic import sha256
 from robustdiff.jobs.dataset import load_run_data
@@ -31,6 +37,8 @@ from robustdiff.runs.scores import detect, load_scores
 # All runs on a dataset share one evaluator, so its seed is not the run's.
 _EVALUATOR_SEED = 0
 _DEFAULT_SAMPLES = 1000
+# A class has too few images for a distance in more dimensions.
+_CLASS_AXES = 32
 # Seeds of torch's generators have 63 bits.
 _SEEDS = 2**63
 
@@ -100,7 +108,8 @@ def load_reference(
         counts=torch.bincount(classes, minlength=images.num_classes).tolist(),
         evaluator=evaluator,
         seed=seed % _SEEDS,
-        embed_images=_embedding(config, inception_weights),
+        embed_images=_embedding(config, images, inception_weights, report),
+        class_axes=_CLASS_AXES if config.eval.features == EFFICIENTNET_LITE0 else None,
     )
     return reference, digest
 
@@ -204,9 +213,19 @@ def _about_scores(run: Run, labels: NoisyLabels, rows: Ints) -> dict[str, Any]:
     }
 
 
-def _embedding(config: Config, weights: Path | None) -> Callable[[Tensor], Tensor] | None:
+def _embedding(
+    config: Config, images: Images, weights: Path | None, report: Report
+) -> Callable[[Tensor], Tensor] | None:
     if config.eval.features == "classifier":
         return None
+    if config.eval.features == EFFICIENTNET_LITE0:
+        device = pick_device(config.train.device)
+        return lambda pictures: pretrained_features(
+            pictures.to(device),
+            dtype=torch.float32,  # figures of several machines are compared
+            cache=features_cache() if pictures is images.train else None,
+            progress=report.stage(f"features of {EFFICIENTNET_LITE0}"),
+        )
     from robustdiff.metrics.inception import inception_features
 
     return lambda pictures: inception_features(pictures, weights)

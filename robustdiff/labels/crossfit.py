@@ -81,6 +81,14 @@ class Plan:
     rounds: int
     lessons: Lessons
 
+    def in_words(self) -> str:
+        """Describe it in a few words."""
+        rounds = f"{self.rounds} rounds" if self.rounds > 1 else "one round"
+        return (
+            f"{self.splits * self.folds * self.rounds} classifiers in {rounds}, "
+            "none of which learnt a label that it judges"
+        )
+
 
 class Crossfitted(NamedTuple):
     """What the classifiers predict.

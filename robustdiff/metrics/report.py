@@ -25,12 +25,13 @@ class Reference:
 
     Attributes:
         labels: (N,) int64 clean labels of the real images.
-        class_features: (N, D) features of the evaluator.
+        class_features: (N, D) features for `class_fid`.
         features: (N, F) features for `fid`, `kid`, `density` and `coverage`.
         centres: Rows of `features` for density and coverage.
         counts: K numbers of generated images that it is for.
         evaluator: See `make_reference`.
         embed_images: See `make_reference`.
+        class_axes: From `features` to those for `class_fid`; None takes the evaluator's.
         seed: See `make_reference`.
         partners: What held-out real images get in the place of generated ones; None where that many
             images are too few for a figure.
@@ -43,6 +44,7 @@ class Reference:
     counts: list[int]
     evaluator: ImageClassifier
     embed_images: Callable[[Tensor], Tensor] | None
+    class_axes: Callable[[Tensor], Tensor] | None
     seed: int
     partners: dict[str, float | None]
 
@@ -57,6 +59,7 @@ def make_reference(  # noqa: PLR0913 - two labelled sets, and what to measure th
     evaluator: ImageClassifier,
     seed: int,
     embed_images: Callable[[Tensor], Tensor] | None = None,
+    class_axes: int | None = None,
 ) -> Reference:
     """Measure real images for comparison with generated ones.
 
@@ -70,8 +73,10 @@ def make_reference(  # noqa: PLR0913 - two labelled sets, and what to measure th
         seed: Seed of the choice of real images and of the subsets within metrics; the global
             generators stay untouched.
         embed_images: Another feature space, images to (N, D) features, for `fid`, `kid`, `density`
-            and `coverage`. The class-wise distance stays with the evaluator: one class has too few
-            samples for thousands of features.
+            and `coverage`. The class-wise distance stays with the evaluator, because one class has
+            too few samples for thousands of features, unless `class_axes` is given.
+        class_axes: Principal axes of those features, of the real images, in which the class-wise
+            distance is taken.
 
     Raises:
         ValueError: If images or labels have a wrong type, shape or range, or more were generated of
@@ -92,14 +97,17 @@ def make_reference(  # noqa: PLR0913 - two labelled sets, and what to measure th
     heldout, heldout_labels = heldout[floor], heldout_labels[floor]
     class_features, _ = embed(evaluator, real)
     floor_features, floor_logits = embed(evaluator, heldout)
+    features, class_floor, project = class_features, floor_features, None
+    if embed_images is not None:
+        features, floor_features = map(embed_images, (real, heldout))
+        if class_axes is not None:
+            project = principal_axes(features, class_axes)
+            class_features, class_floor = project(features), project(floor_features)
     class_fid_floor = None
     if "class_fid" not in out_of_reach(counts):
         class_fid_floor, _ = classwise_frechet(
-            class_features, real_labels, floor_features, heldout_labels, num_classes
+            class_features, real_labels, class_floor, heldout_labels, num_classes
         )
-    features = class_features
-    if embed_images is not None:
-        features, floor_features = map(embed_images, (real, heldout))
     density_real, coverage_real = _density_coverage(features[centres], floor_features)
     return Reference(
         labels=real_labels,
@@ -109,6 +117,7 @@ def make_reference(  # noqa: PLR0913 - two labelled sets, and what to measure th
         counts=counts,
         evaluator=evaluator,
         embed_images=embed_images,
+        class_axes=project,
         seed=seed,
         partners={
             "fid_floor": frechet_distance(features, floor_features),
@@ -121,6 +130,23 @@ def make_reference(  # noqa: PLR0913 - two labelled sets, and what to measure th
             "coverage_real": coverage_real,
         },
     )
+
+
+def principal_axes(features: Tensor, count: int) -> Callable[[Tensor], Tensor]:
+    """Return the map of features (M, D) onto the first principal axes of some, (M, count) float64.
+
+    Over the given features each axis has mean 0 and variance 1, as the evaluator's features have.
+
+    Args:
+        features: (N, D) floating point.
+        count: Axes, fewer where the features have fewer.
+    """
+    mean = features.double().mean(dim=0)
+    spread = (features.double() - mean).T.cov()
+    sizes, axes = torch.linalg.eigh(spread)
+    kept = sizes[-count:] > sizes[-1] * 1e-9
+    scaled = axes[:, -count:][:, kept] / sizes[-count:][kept].sqrt()
+    return lambda others: (others.double() - mean) @ scaled
 
 
 def out_of_reach(counts: Sequence[int]) -> list[str]:
@@ -147,20 +173,22 @@ def measure(reference: Reference, generated: Tensor, labels: Tensor) -> dict[str
         ValueError: If images or labels have a wrong type, shape or range, or their numbers are not
             those of the reference.
     """
-    evaluator = reference.evaluator
+    evaluator, project = reference.evaluator, reference.class_axes
     check_images(generated, "generated images")
     check_labels(labels, len(generated), evaluator.num_classes, "generated labels")
     counts = torch.bincount(labels, minlength=evaluator.num_classes).tolist()
     if counts != reference.counts:
         raise ValueError(f"the reference is for {reference.counts} images a class, got {counts}")
     features, logits = embed(evaluator, generated)
+    class_features = features
+    if reference.embed_images is not None:
+        features = reference.embed_images(generated)
+        class_features = class_features if project is None else project(features)
     class_fid, class_fid_per_class = None, None
     if "class_fid" not in out_of_reach(counts):
         class_fid, class_fid_per_class = classwise_frechet(
-            reference.class_features, reference.labels, features, labels, evaluator.num_classes
+            reference.class_features, reference.labels, class_features, labels, len(counts)
         )
-    if reference.embed_images is not None:
-        features = reference.embed_images(generated)
     density, coverage = _density_coverage(reference.features[reference.centres], features)
     real = reference.partners
     return {

@@ -32,6 +32,8 @@ class Task:
         oracle: (N,) bool, whether each given label is right; None for every curriculum but
             "oracle", the upper bound.
         transition: (K, K) float64, T[clean, given], if the configuration gives it.
+        probabilities: Returns (N, K) class probabilities by evidence from elsewhere, in place of
+            trained classifiers; None if there is no such evidence.
         report: Receives the progress of long work besides the steps.
         workers: This process among those that train the model.
         folder: Where interrupted judging of labels is kept; None keeps none.
@@ -44,6 +46,7 @@ class Task:
     dtype: torch.dtype
     oracle: NDArray[np.bool_] | None = None
     transition: Doubles | None = None
+    probabilities: Callable[[], NDArray[np.floating]] | None = None
     report: Report = field(default_factory=Report)
     workers: Workers = ALONE
     folder: Path | None = None

@@ -9,7 +9,7 @@ from robustdiff.metrics import evaluator
 
 
 def test_the_ends_of_the_interval_are_plain_guidance_and_none(tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluator, "_MIN_IMAGES_SEEN", 1000)
+    monkeypatch.setattr(evaluator, "_SEEN", {False: 1000, True: 1000})
     run, out = tmp_path / "run", tmp_path / "out"
     words = ["--set=model.channels=[8]", "--set=sample.steps=2", "--steps=4", f"--out={run}"]
     with pytest.raises(SystemExit):

@@ -412,7 +412,7 @@ def test_training_on_a_mixture_of_classes(capsys, monkeypatch):
 
 def test_preparation_is_no_training_time(monkeypatch):
     monkeypatch.setattr("robustdiff.labels.crossfit._LEAST_SEEN", 2000)
-    monkeypatch.setattr(evaluator, "_MIN_IMAGES_SEEN", 2000)
+    monkeypatch.setattr(evaluator, "_SEEN", {False: 2000, True: 2000})
     clock, passed, make = time.perf_counter, [0.0], module.make_mixture
 
     def slow(task):
@@ -437,7 +437,7 @@ def test_preparation_is_no_training_time(monkeypatch):
 
 
 def test_the_temperature_of_the_posterior_and_the_time_of_scoring_are_kept(capsys, monkeypatch):
-    monkeypatch.setattr(evaluator, "_MIN_IMAGES_SEEN", 2000)
+    monkeypatch.setattr(evaluator, "_SEEN", {False: 2000, True: 2000})
     assert train("runs/margin", "--curriculum=margin") == 0
     said = " ".join(capsys.readouterr().err.split())
     run = Run(Path("runs/margin"))

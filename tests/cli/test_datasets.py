@@ -39,7 +39,7 @@ SHORT = [
 def _inside(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(evaluator, "_MIN_IMAGES_SEEN", 1000)
+    monkeypatch.setattr(evaluator, "_SEEN", {False: 1000, True: 1000})
 
 
 def pictures(count, size, channels, seed):

@@ -91,7 +91,7 @@ def test_samples_depend_on_their_seed_alone_and_write_nothing(run):
 
 
 def test_a_run_is_evaluated_audited_and_made_longer(run, monkeypatch):
-    monkeypatch.setattr(evaluator, "_MIN_IMAGES_SEEN", 2000)
+    monkeypatch.setattr(evaluator, "_SEEN", {False: 2000, True: 2000})
     figures = robustdiff.evaluate(run, {"eval.num_samples": 20, "sample.guidance_weight": 1.0})
     assert figures["sample"]["guidance_weight"] == 1.0
     assert run.metrics_file.exists()

@@ -11,7 +11,8 @@ from robustdiff.config.layers import resolve
 from robustdiff.jobs import audit as module
 from robustdiff.jobs.audit import audit_run, stored_findings
 from robustdiff.jobs.dataset import RunData
-from robustdiff.labels.crossfit import CrossfitResult
+from robustdiff.labels.crossfit import Crossfitted
+from robustdiff.labels.decision import decide
 from robustdiff.progress import Report
 from robustdiff.reports.audit import issue_columns
 from robustdiff.runs.folder import create_run
@@ -96,12 +97,15 @@ def test_probabilities_of_a_file_judge_in_place_of_the_run(
         audit_run(run, config, Report())
 
 
+CLASSIFIERS = "4 classifiers in 2 rounds, none of which learnt a label that it judges"
+
+
 @pytest.mark.parametrize(
     ("name", "by", "source"),
     [
         ("margin", "run", "curriculum margin, last scoring round"),
-        ("margin", "crossfit", "two classifiers, each judging the half it was not trained on"),
-        ("random", "run", "two classifiers, each judging the half it was not trained on"),
+        ("margin", "crossfit", CLASSIFIERS),
+        ("random", "run", CLASSIFIERS),
     ],
 )
 def test_classifiers_find_what_the_run_did_not_look_for(
@@ -111,14 +115,16 @@ def test_classifiers_find_what_the_run_did_not_look_for(
     save_scores(run, trust.right, trust, ~labels.flipped)
 
     def crossfit(*_, **__):
-        transition = np.full((10, 10), 0.05) + 0.5 * np.eye(10)
-        return CrossfitResult(np.eye(10)[labels.clean] * 0.91 + 0.009, transition)
+        classes = np.eye(10)[labels.clean] * 0.91 + 0.009
+        decision = decide(classes, labels.given)
+        return Crossfitted(classes, decision, classes, classes[:, 0])
 
     rows = np.arange(len(labels.given))
     monkeypatch.setattr(module, "load_run_data", lambda *_: RunData(images, labels, rows))
     monkeypatch.setattr(module, "crossfit", crossfit)
     config = resolve({"curriculum": {"name": name}})
     findings, summary = audit_run(run, config, Report(), by=by)
-    assert findings.source == source
-    assert summary == {"estimated_noise": 0.4, "issues": 20}
+    assert findings.source.startswith(source)
+    assert summary["estimated_noise"] == pytest.approx(0.4, abs=0.02)
+    assert summary["issues"] == 20
     assert source in (run.path / "audit.html").read_text()

@@ -49,7 +49,7 @@ def runs(trained, tmp_path):
 
 @pytest.fixture(autouse=True)
 def _short_evaluator(monkeypatch):
-    monkeypatch.setattr(evaluator, "_MIN_IMAGES_SEEN", 2000)
+    monkeypatch.setattr(evaluator, "_SEEN", {False: 2000, True: 2000})
 
 
 def ways(weak):

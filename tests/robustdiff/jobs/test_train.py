@@ -78,8 +78,8 @@ def test_without_a_checkpoint_from_before_the_fall_growing_is_refused(tmp_path):
 
 @pytest.fixture(autouse=True)
 def _short_classifiers(monkeypatch):
-    monkeypatch.setattr(evaluator, "_MIN_IMAGES_SEEN", 500)
-    monkeypatch.setattr(crossfit, "_LEAST_SEEN", 500)
+    monkeypatch.setattr(evaluator, "_SEEN", {False: 500, True: 500})
+    monkeypatch.setattr(crossfit, "_SMALL_LEAST", 500)
     monkeypatch.setattr(noisy_image, "_LEAST_SEEN", 500)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from robustdiff.classifiers.image import embed
-from robustdiff.metrics.report import evaluate
+from robustdiff.metrics.report import evaluate, principal_axes
 
 KEYS = [
     "num_samples",
@@ -168,3 +168,29 @@ def test_wrong_arguments_are_named(judged, pretended, digits):
         judged(images, labels, heldout_labels=digits.test_labels[:-1])
     with pytest.raises(ValueError, match="images of every class are needed, got 0 of class 9"):
         judged(images[labels < 9], labels[labels < 9])
+
+
+def test_class_wise_distances_are_taken_on_principal_axes_of_another_feature_space(
+    judged, pretended
+):
+    def pixels(images):
+        return images.flatten(1).float()
+
+    plain = judged(*pretended)
+    other = judged(*pretended, embed_images=pixels)
+    assert other["class_fid"] == plain["class_fid"]
+    assert other["fid"] != plain["fid"]
+    axes = judged(*pretended, embed_images=pixels, class_axes=8)
+    assert axes["fid"] == other["fid"]
+    assert axes["class_fid"] != plain["class_fid"]
+    assert len(axes["class_fid_per_class"]) == 10
+    assert axes["class_fid_floor"] > 0
+
+
+def test_principal_axes_have_variance_one_and_no_more_than_there_are():
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(500, 3, generator=generator) @ torch.randn(3, 9, generator=generator) + 5
+    for count, left in ((2, 2), (6, 3)):
+        found = principal_axes(features, count)(features)
+        torch.testing.assert_close(found.T.cov(), torch.eye(left).double())
+        torch.testing.assert_close(found.mean(0), torch.zeros(left).double(), atol=1e-6, rtol=0)
