@@ -170,7 +170,9 @@ def test_wrong_arguments_are_named(judged, pretended, digits):
         judged(images[labels < 9], labels[labels < 9])
 
 
-def test_class_wise_distances_are_taken_on_principal_axes_of_another_feature_space(judged, pretended):
+def test_class_wise_distances_are_taken_on_principal_axes_of_another_feature_space(
+    judged, pretended
+):
     def pixels(images):
         return images.flatten(1).float()
 
