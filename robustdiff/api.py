@@ -206,9 +206,10 @@ def audit(
 
     Args:
         run: The run or its folder.
-        settings: Changes to its configuration, such as {"data.data_dir": "elsewhere"}.
-        by: "run" takes what training found; "crossfit" trains classifiers, as does "run" where the
-            run's curriculum judges no labels.
+        settings: Changes to its configuration, such as {"data.data_dir": "elsewhere"}; those of
+            section judge, such as {"judge.probabilities": "p.npy"}, judge the labels anew.
+        by: "run" takes what training found; "crossfit" judges anew, as does "run" where the run's
+            curriculum judges no labels.
         report: Receives messages and progress; None for silence.
 
     Returns:
@@ -218,13 +219,15 @@ def audit(
         ValueError: If the run or its dataset cannot be used.
     """
     opened = load_run(run)
-    return audit_run(opened, _config(opened, settings), report or Report(), by=by)[0]
+    judge = [key for key in settings or () if key.startswith("judge.")]
+    config = _config(opened, settings, free=judge)
+    return audit_run(opened, config, report or Report(), by="crossfit" if judge else by)[0]
 
 
-def _config(run: Run, settings: Settings | None) -> Config:
+def _config(run: Run, settings: Settings | None, free: Sequence[str] = ()) -> Config:
     """Return a run's configuration with changes that leave the run itself as it is."""
     for key in settings or ():
-        if role_of(key) in ("training", "seed", "length"):
+        if key not in free and role_of(key) in ("training", "seed", "length"):
             raise ValueError(
                 f"{key} belongs to the training of run {run.path}; settings here are those of "
                 "sampling and evaluation, data.data_dir and train.device"

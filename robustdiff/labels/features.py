@@ -5,6 +5,9 @@ regression, and which all folds solve from sums of products. Neighbours vote by 
 without its own label. Both are judged by how likely they make given labels that they have not seen.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -27,6 +30,9 @@ _COSINE, _MOST_REFERENCES = 0.1, 50_000
 _SMOOTHING = 0.01
 # Entries of (N, K) arrays that scales are fitted to, and images compared at a time.
 _MOST_FITTED, _LEAST_FITTED, _PIECE = 1 << 21, 4000, 1000
+
+Scorer = Callable[[Any, Tensor], Tensor]
+"""A setting and (R,) rows -> (R, K) scores of the classes, out of sample."""
 
 
 def probe(
@@ -60,16 +66,24 @@ def probe(
         torch.default_generator.manual_seed(seed)
         x = _projected(_standardised(torch.from_numpy(features).float()), _MOST_FEATURES)
     y, total = torch.from_numpy(given), 2 * len(given)
-    linear = _likeliest(_linear(x, y, num_classes, _folds(given, seed)), y)
+    fitted = _evenly(len(given), num_classes)
+    linear = _likeliest(_linear(x, y, num_classes, _folds(given, seed)), _PENALTIES, y, fitted)
     progress(len(given), total)
 
     def compared(done: int, _: int) -> None:
         progress(len(given) + done, total)
 
-    votes = _likeliest([v.log() for v in _votes(x, y, num_classes, seed, compared)], y)
-    factors, _ = _scales([linear, votes], y)
-    found: Doubles = _logits(factors, [linear, votes], _prior(y, num_classes)).softmax(1).numpy()
+    votes = _likeliest(_votes(x, y, num_classes, seed, compared), _NEIGHBOURS, y, fitted)
+    prior = _prior(y, num_classes)
+    factors, _ = _scales([linear[fitted], votes[fitted]], y[fitted], prior)
+    found: Doubles = _logits(factors, [linear, votes], prior).softmax(1).numpy()
     return found
+
+
+def _evenly(count: int, num_classes: int) -> Tensor:
+    """Return the rows that settings and scales are fitted to, all where there are few."""
+    most = max(_MOST_FITTED // num_classes, _LEAST_FITTED)
+    return torch.linspace(0, count - 1, min(count, most), dtype=torch.float64).long()
 
 
 def _standardised(x: Tensor) -> Tensor:
@@ -94,70 +108,79 @@ def _folds(given: Ints, seed: int) -> Tensor:
     return torch.from_numpy(fold)
 
 
-def _linear(x: Tensor, y: Tensor, num_classes: int, fold: Tensor) -> list[Tensor]:
-    """Return the scores (N, K) of ridge regressions trained on the other folds, one per penalty."""
+def _linear(x: Tensor, y: Tensor, num_classes: int, fold: Tensor) -> Scorer:
+    """Solve ridge regressions; the penalty and rows give scores by those of the other folds."""
     frequencies = torch.bincount(y, minlength=num_classes) / len(y)
     products, sums = [], []
     for part in range(_FOLDS):
-        rows = fold == part
-        inside, labels = x[rows], y[rows]
+        inside, labels = x[fold == part], y[fold == part]
         products.append((inside.T @ inside).double())
         of_classes = x.new_zeros(num_classes, x.shape[1]).index_add_(0, labels, inside)
         sums.append((of_classes.T - inside.sum(0)[:, None] * frequencies).double())
-    found = [x.new_empty(len(x), num_classes) for _ in _PENALTIES]
+    solved = []
     for part in range(_FOLDS):
-        rows = fold == part
         sizes, axes = torch.linalg.eigh(sum(products) - products[part])
-        target = axes.T @ (sum(sums) - sums[part])
-        for penalty, scores in zip(_PENALTIES, found, strict=True):
-            shrunk = target / (sizes.clamp(min=0) + penalty * len(x))[:, None]
-            scores[rows] = x[rows] @ (axes @ shrunk).float()
-    return found
+        solved.append((sizes.clamp(min=0), axes, axes.T @ (sum(sums) - sums[part])))
+
+    def scores(penalty: float, rows: Tensor) -> Tensor:
+        found = x.new_empty(len(rows), num_classes)
+        for part, (sizes, axes, target) in enumerate(solved):
+            shrunk = target / (sizes + penalty * len(x))[:, None]
+            inside = fold[rows] == part
+            found[inside] = x[rows[inside]] @ (axes @ shrunk).float()
+        return found
+
+    return scores
 
 
-def _votes(x: Tensor, y: Tensor, num_classes: int, seed: int, progress: Progress) -> list[Tensor]:
-    """Return shares of the votes of the nearest others, (N, K), one per number of neighbours."""
+def _votes(x: Tensor, y: Tensor, num_classes: int, seed: int, progress: Progress) -> Scorer:
+    """Find nearest others; their number and rows give the logarithms of shares of their votes."""
     axes = torch.linalg.eigh(x.T @ x).eigenvectors[:, -_NEIGHBOUR_FEATURES:]
     x = F.normalize(x @ axes, dim=1)
     chosen = np.random.default_rng(seed).permutation(len(x))[:_MOST_REFERENCES]
     references = torch.from_numpy(np.sort(chosen))
-    found = [x.new_empty(len(x), num_classes) for _ in _NEIGHBOURS]
     most = min(_NEIGHBOURS[-1], len(references) - 1)
-    others, labels = x[references], y[references]
+    others, named = x[references], y[references]
+    weights, labels = x.new_empty(len(x), most), y.new_empty(len(x), most)
     for rows in torch.split(torch.arange(len(x)), _PIECE):
         near = x[rows] @ others.T
         near[rows[:, None] == references[None]] = -torch.inf
         cosines, who = near.topk(most, dim=1)
-        weights = ((cosines - cosines[:, :1]) / _COSINE).exp()
-        for count, shares in zip(_NEIGHBOURS, found, strict=True):
-            some = weights[:, :count] / weights[:, :count].sum(1, keepdim=True)
-            votes = x.new_zeros(len(rows), num_classes)
-            votes.scatter_add_(1, labels[who[:, :count]], some)
-            shares[rows] = (votes + _SMOOTHING / num_classes) / (1 + _SMOOTHING)
+        weights[rows], labels[rows] = ((cosines - cosines[:, :1]) / _COSINE).exp(), named[who]
         progress(int(rows[-1]) + 1, len(x))
-    return found
+
+    def scores(count: int, rows: Tensor) -> Tensor:
+        some = weights[rows, :count]
+        votes = x.new_full((len(rows), num_classes), _SMOOTHING / num_classes)
+        votes.scatter_add_(1, labels[rows, :count], some / some.sum(1, keepdim=True))
+        return votes.log_()
+
+    return scores
 
 
-def _likeliest(candidates: list[Tensor], y: Tensor) -> Tensor:
+def _likeliest(scores: Scorer, settings: Sequence[float], y: Tensor, fitted: Tensor) -> Tensor:
     """Return the scores (N, K) that make given labels likeliest, once they are scaled."""
-    return min(candidates, key=lambda scores: _scales([scores], y)[1])
+    some = y[fitted]
+
+    def loss(setting: float) -> float:
+        tried = scores(setting, fitted)
+        return _scales([tried], some, _prior(y, tried.shape[1]))[1]
+
+    return scores(min(settings, key=loss), torch.arange(len(y)))
 
 
-def _scales(scores: list[Tensor], y: Tensor) -> tuple[Tensor, float]:
+def _scales(scores: list[Tensor], y: Tensor, prior: Tensor) -> tuple[Tensor, float]:
     """Fit what each of the scores counts, and the frequencies of the labels.
 
     Returns:
         (S + 1,) float64 factors, and the cross-entropy of the labels, which is convex in them.
     """
-    n, k = scores[0].shape
-    rows = torch.linspace(0, n - 1, min(n, max(_MOST_FITTED // k, _LEAST_FITTED))).long()
-    some, labels = [s[rows].double() for s in scores], y[rows]
-    start = [1 / max(float(s.std()), 1e-6) for s in some]
+    some = [values.double() for values in scores]
+    start = [1 / max(float(values.std()), 1e-6) for values in some]
     factors = torch.tensor([*start, 0.0], dtype=torch.float64, requires_grad=True)
-    prior = _prior(y, k)
 
     def loss() -> Tensor:
-        return F.cross_entropy(_logits(factors, some, prior), labels)
+        return F.cross_entropy(_logits(factors, some, prior), y)
 
     optimiser = torch.optim.LBFGS([factors], max_iter=50, line_search_fn="strong_wolfe")
 

@@ -225,6 +225,7 @@ def evaluate(  # noqa: PLR0913 - three labelled sets, and what to measure them w
     evaluator: ImageClassifier,
     seed: int,
     embed_images: Callable[[Tensor], Tensor] | None = None,
+    class_axes: int | None = None,
 ) -> dict[str, object]:
     """Measure generated images against real ones, once; see `make_reference` for several times.
 
@@ -243,6 +244,7 @@ def evaluate(  # noqa: PLR0913 - three labelled sets, and what to measure them w
         evaluator: See `make_reference`, like the next two.
         seed: Of choices.
         embed_images: Another feature space.
+        class_axes: Principal axes of that space for the class-wise distance.
 
     Returns:
         Numbers and lists of numbers that `json` can write, None where there are too few images:
@@ -265,6 +267,7 @@ def evaluate(  # noqa: PLR0913 - three labelled sets, and what to measure them w
         evaluator=evaluator,
         seed=seed,
         embed_images=embed_images,
+        class_axes=class_axes,
     )
     return measure(reference, generated, generated_labels)
 
