@@ -1,24 +1,17 @@
-"""Images of Gaussian classes, so that p(class | image) is exact, and labels drawn for them."""
+"""Exact denoisers of Gaussian data N(m, s^2): the closed forms that samplers are held against."""
 
-import numpy as np
-from scipy.special import softmax
+import torch
 
-
-def classes_of(n, k, distance, seed=0, weights=None):
-    """Return clean classes (N,) and p(class | image), (N, K), for means that far apart."""
-    rng = np.random.default_rng(seed)
-    shares = np.full(k, 1 / k) if weights is None else np.asarray(weights)
-    clean = np.append(np.arange(k), rng.choice(k, n - k, p=shares))
-    points = rng.normal(size=(n, k))
-    points[np.arange(n), clean] += distance
-    return clean, softmax(distance * points + np.log(shares), axis=1)
+from robustdiff.diffusion.samplers import Denoise
+from robustdiff.diffusion.schedules import Schedule
 
 
-def symmetric(k, rate):
-    return (1 - rate) * np.eye(k) + rate / (k - 1) * (1 - np.eye(k))
+def gaussian_denoiser(schedule: Schedule, m: float, s: float) -> Denoise:
+    """E[x_0 | x_t] for x_0 ~ N(m, s^2)."""
 
+    def denoise(x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        alpha, sigma = schedule(t)
+        gain = alpha * s**2 / (alpha**2 * s**2 + sigma**2)
+        return m + gain * (x_t - alpha * m)
 
-def draw(rows, seed=1):
-    """Draw a class from every row of probabilities."""
-    chance = np.random.default_rng(seed).random(len(rows))
-    return (rows.cumsum(axis=1) < chance[:, None]).sum(axis=1).clip(0, rows.shape[1] - 1)
+    return denoise

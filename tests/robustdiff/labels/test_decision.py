@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from gaussians import classes_of, draw, symmetric
+from gaussian_classes import classes_of, draw, symmetric
 from scipy.special import softmax
 
 from robustdiff.labels.decision import decide

@@ -36,7 +36,7 @@ def test_a_score_without_classes_has_neither_these_nor_a_temperature(tmp_path):
     save_scores(run, SCORES, Trust(RIGHT, float("nan")), USED)
     trust = load_scores(run).trust
     assert np.isnan(trust.noise)
-    assert trust[2:] == (None, None, None, None)
+    assert trust[2:] == (None, None, None, None, ())
     with np.load(run.scores_file) as content:
         assert set(content) == {
             "index", "score", "label_score", "label_right", "estimated_noise", "label_used",
