@@ -38,7 +38,7 @@ Ints = NDArray[np.int64]
 # from .33 on under noise of 9 %, from .5 on under more.
 _CONTRADICTED, _MORE = 0.3, 2.2
 # How likely more contradictions than that pass for noise.
-_BY_CHANCE = 0.05
+_BY_CHANCE = 0.01
 # How likely probabilities without a bearing on the labels pass for evidence.
 _CHANCE = 1e-6
 # Nats an image by which explanations count as alike; the one with the sharpest classes is taken.

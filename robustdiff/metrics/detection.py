@@ -1,4 +1,4 @@
-"""How well a trust score finds the samples whose label was changed."""
+"""How well a trust score finds the samples whose label was changed, and whether it is calibrated."""
 
 import numpy as np
 import torch
@@ -55,3 +55,20 @@ def _precision_among(suspicion: np.ndarray, wrong: np.ndarray, count: int) -> fl
     above, tied = suspicion > cut, suspicion == cut
     places = count - above.sum()
     return float((wrong[above].sum() + places * wrong[tied].mean()) / count)
+
+
+def calibration_error(right: np.ndarray, truth: np.ndarray, bins: int = 15) -> float:
+    """Return the expected calibration error of probabilities (Naeini et al. 2015).
+
+    Args:
+        right: (N,) in [0, 1], how likely each label is right.
+        truth: (N,) bool, which labels are right.
+        bins: Number of bins, of equal count.
+
+    Returns:
+        Mean over labels of the distance between the mean probability and the share of right labels
+        of their bin, in [0, 1].
+    """
+    parts = np.array_split(np.argsort(right, kind="stable"), bins)
+    distances = [abs(right[part].sum() - truth[part].sum()) for part in parts]
+    return float(sum(distances) / len(right))
