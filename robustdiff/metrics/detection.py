@@ -1,4 +1,4 @@
-"""How well a trust score finds the samples whose label was changed, and whether it is calibrated."""
+"""How well a trust score finds wrong labels, and whether it is calibrated."""
 
 import numpy as np
 import torch

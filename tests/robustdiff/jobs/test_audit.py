@@ -119,5 +119,5 @@ def test_classifiers_find_what_the_run_did_not_look_for(
     config = resolve({"curriculum": {"name": name}})
     findings, summary = audit_run(run, config, Report(), by=by)
     assert findings.source == source
-    assert summary == {"estimated_noise": 0.4, "issues": 20}
+    assert summary == {"estimated_noise": 0.4, "issues": 20, "doubts": []}
     assert source in (run.path / "audit.html").read_text()

@@ -85,5 +85,6 @@ def test_calibration_error_is_the_mean_distance_of_the_bins():
     # Off by nothing in the lower half and by .3 in the upper.
     assert calibration_error(right, truth, bins=2) == pytest.approx(0.15)
     assert calibration_error(right[::-1], truth[::-1], bins=2) == pytest.approx(0.15)
+    truth = np.arange(300) < 150
     assert calibration_error(truth.astype(float), truth) == 0
-    assert calibration_error(1.0 - truth, truth) == 1
+    assert calibration_error(1.0 - truth, truth, bins=2) == 1
