@@ -45,3 +45,5 @@ def audit(
     if cleanlab:
         print(f"cleanlab finds {summary['cleanlab_issues']}")
     print(f"{opened.path / CSV_NAME}\n{opened.path / PAGE_NAME}")
+    for doubt in summary["doubts"]:
+        print(f"in doubt: {doubt}")

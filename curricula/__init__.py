@@ -9,7 +9,7 @@ for epoch in range(epochs):
 from curricula.draw import gumbel_top_k, random_scores, selected_share
 from curricula.sampler import CurriculumSampler, Selection
 from curricula.scores import CURRICULA, Curriculum, dynamics, squared_error
-from curricula.trust import TREATMENTS, Labels, Trust, trusted
+from curricula.trust import TREATMENTS, Labels, Trust, spared, trusted
 
 __all__ = [
     "CURRICULA",
@@ -23,6 +23,7 @@ __all__ = [
     "gumbel_top_k",
     "random_scores",
     "selected_share",
+    "spared",
     "squared_error",
     "trusted",
 ]

@@ -204,7 +204,7 @@ def _stored(values: Any) -> Floats:  # noqa: ANN401 an array of any library
 
 def _stored_trust(trust: Trust) -> Trust:
     """Return trust as it is held: arrays over samples in float32."""
-    _, _, classes, image_classes, transition, _ = trust
+    classes, image_classes, transition = trust.classes, trust.image_classes, trust.transition
     return trust._replace(
         right=_stored(trust.right),
         classes=None if classes is None else _stored(classes),

@@ -14,7 +14,7 @@ from robustdiff.jobs.assemble import Material
 from robustdiff.jobs.audit import stored_findings
 from robustdiff.labels.given import known_noise
 from robustdiff.progress import Report
-from robustdiff.reports.audit import PAGE_NAME, estimate_in_words, write_audit
+from robustdiff.reports.audit import PAGE_NAME, doubts_in_words, estimate_in_words, write_audit
 from robustdiff.reports.card import time_spent, write_card
 from robustdiff.reports.pictures import image_grid, spread, write_png
 from robustdiff.reports.tensorboard import TensorBoard
@@ -170,7 +170,18 @@ class RunRecorder(Recorder):
             {"result/auroc": detected["auroc"]} if detected else {},
         )
         estimated = None if findings is None else findings.trust.noise
-        write_card(run, config, labels, detected=detected, estimated=estimated, step=self.step)
+        doubts = (
+            [] if findings is None else doubts_in_words(findings.trust, self.images.class_names)
+        )
+        write_card(
+            run,
+            config,
+            labels,
+            detected=detected,
+            estimated=estimated,
+            doubts=doubts,
+            step=self.step,
+        )
         self.report.message(time_spent(run, config, len(labels.given)))
         if findings is not None:
             summary = write_audit(run, self.images, labels, findings)
@@ -178,6 +189,8 @@ class RunRecorder(Recorder):
                 f"{summary['issues']} of {len(labels.given)} labels look wrong, "
                 f"{estimate_in_words(findings.trust.noise)}: {run.path / PAGE_NAME}"
             )
+        for doubt in doubts:
+            self.report.message(f"in doubt: {doubt}")
 
 
 @contextmanager

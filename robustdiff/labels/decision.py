@@ -23,10 +23,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logit
-from scipy.stats import chi2
+from scipy.stats import binom, chi2
 
-from robustdiff.labels.label_fit import Family, LabelModel, fit_labels
-from robustdiff.labels.sure import SURE, contradictions, sure_transition
+from robustdiff.labels.doubts import WEAK, sentences, unclear_names
+from robustdiff.labels.label_fit import Family, LabelModel, deconvolve, fit_labels
+from robustdiff.labels.sure import Contradictions, contradictions, sure_transition
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -36,6 +37,8 @@ Ints = NDArray[np.int64]
 # up to .26 on clean labels (classifiers right on .51 to .97), .64 where they are right on .33;
 # from .33 on under noise of 9 %, from .5 on under more.
 _CONTRADICTED, _MORE = 0.3, 2.2
+# How likely more contradictions than that pass for noise.
+_BY_CHANCE = 0.01
 # How likely probabilities without a bearing on the labels pass for evidence.
 _CHANCE = 1e-6
 # Nats an image by which explanations count as alike; the one with the sharpest classes is taken.
@@ -52,7 +55,6 @@ _SOLE, _CLEAR = 0.002, 0.85
 _UNSURE = 0.02
 # Entries (rows times classes) that are fitted, and rows a class at least.
 _MOST_FITTED, _LEAST_ROWS = 1 << 18, 20
-_ITERATIONS = 20
 # Least probability that counts, and least divisor.
 _FLOOR, _LEAST = 1e-6, 1e-12
 
@@ -74,6 +76,7 @@ class Decision:
         kind: "no evidence" (the probabilities do not predict the given labels), "no noise"
             (nothing speaks for noise), "by class", or "by image" (images that are hard to
             classify are labelled worse).
+        doubts: What cannot be known, see `robustdiff.labels.doubts`.
     """
 
     right: Floats
@@ -85,6 +88,7 @@ class Decision:
     low: float
     high: float
     kind: str
+    doubts: tuple[str, ...] = ()
 
 
 class _View(NamedTuple):
@@ -125,19 +129,42 @@ def decide(probabilities: NDArray[np.floating], given: Ints) -> Decision:
     rows = _some_rows(given, k)
     some, y = probabilities[rows], given[rows]
     none = fit_labels(_logs(some), y, np.zeros(k + 1), Family("none"))
-    if not _predicts(none, y, k):
-        return _as_given(probabilities, given, none, "no evidence")
-    everywhere, sure = contradictions(probabilities, given)
-    if sure <= (_CONTRADICTED + _MORE * max(everywhere - 0.5, 0.0)) * everywhere:
-        decision = _as_given(probabilities, given, none, "no noise")
-        return replace(decision, high=min(sure + _error(sure, int(SURE * len(given))), 1.0))
-    plain = _explained(some, y, none, None)
-    freed = _explained(some, y, none, sure_transition(probabilities, given))
-    best = max(plain.gain, freed.gain)
-    alike = [view for view in (plain, freed) if view.gain > best - _ALIKE]
-    chosen = max(alike, key=lambda view: view.sharpness)
-    views = [*alike, *_sharpened(some, y, none, chosen)]
-    return _decision(probabilities, given, none, views, [_share(some, y, none, v) for v in views])
+    by_frequency = _by_frequency(y, k)
+    explained = 1 - none.likelihood / min(by_frequency, -_LEAST)
+    against = contradictions(probabilities, given)
+    if 2 * (none.likelihood - by_frequency) <= chi2.isf(_CHANCE, 1):
+        decision = _as_given(probabilities, given, none, "no evidence")
+    elif not _speaks_for_noise(against):
+        # Weak classifiers contradict so many labels that this says nothing.
+        kind = "no noise" if explained >= WEAK else "no evidence"
+        decision = _as_given(probabilities, given, none, kind)
+        if kind == "no noise":
+            # Wrong labels that only hard images have would not be noticed.
+            high = against.everywhere + _error(against.everywhere, len(given))
+            decision = replace(decision, high=min(high, 1.0))
+    else:
+        plain = _explained(some, y, none, None)
+        freed = _explained(some, y, none, sure_transition(probabilities, given))
+        best = max(plain.gain, freed.gain)
+        alike = [view for view in (plain, freed) if view.gain > best - _ALIKE]
+        chosen = max(alike, key=lambda view: view.sharpness)
+        views = [*alike, *_sharpened(some, y, none, chosen)]
+        shares = [_share(some, y, none, view) for view in views]
+        decision = _decision(probabilities, given, none, views, shares)
+    unclear = unclear_names(probabilities, given) if decision.share else []
+    high = min(decision.high + sum(names.more for names in unclear), 1.0)
+    return replace(decision, high=high, doubts=sentences(unclear, given, k, explained))
+
+
+def _speaks_for_noise(against: Contradictions) -> bool:
+    """Return whether labels contradict the classifier where it is sure of the image.
+
+    More often, that is, than such weak classifiers do on clean labels, and than by chance.
+    """
+    everywhere, sure, images = against
+    usual = (_CONTRADICTED + _MORE * max(everywhere - 0.5, 0.0)) * everywhere
+    found = round(sure * images)
+    return sure > usual and bool(binom.sf(found - 1, images, min(usual, 1.0)) < _BY_CHANCE)
 
 
 def _explained(
@@ -240,11 +267,10 @@ def _as_given(
     return Decision(np.ones(n), given, classes, image_classes, np.eye(k), 0.0, 0.0, high, kind)
 
 
-def _predicts(none: LabelModel, y: Ints, k: int) -> bool:
-    """Return whether the labels are likelier than by their frequencies, beyond chance."""
+def _by_frequency(y: Ints, k: int) -> float:
+    """Return the log-likelihood of labels, (N,), under their frequencies."""
     counts = np.bincount(y, minlength=k)
-    alone = float((counts * np.log(np.maximum(counts, 1) / len(y))).sum())
-    return bool(2 * (none.likelihood - alone) > chi2.isf(_CHANCE, 1))
+    return float((counts * np.log(np.maximum(counts, 1) / len(y))).sum())
 
 
 def _error(share: float, count: int) -> float:
@@ -253,19 +279,11 @@ def _error(share: float, count: int) -> float:
 
 
 def _logs(probabilities: NDArray[np.floating], matrix: Floats | None = None) -> Floats:
-    """Return log-probabilities less their mean, (N, K), of the classes that give these under T.
-
-    Multiplicative updates (Richardson 1972, Lucy 1974) keep the classes a distribution. Few, since
-    more would fit the noise of the estimate.
-    """
+    """Return log-probabilities less their mean, (N, K), of the classes that give these under T."""
     shares = probabilities.astype(np.float64)
     shares /= np.maximum(shares.sum(axis=1, keepdims=True), _LEAST)
     if matrix is not None:
-        clean = np.full_like(shares, 1 / shares.shape[1])
-        for _ in range(_ITERATIONS):
-            clean *= (shares / np.maximum(clean @ matrix, _LEAST)) @ matrix.T
-            clean /= np.maximum(clean.sum(axis=1, keepdims=True), _LEAST)
-        shares = clean
+        shares = deconvolve(shares, matrix)
     logs = np.log(np.maximum(shares, _FLOOR))
     return np.asarray(logs - logs.mean(axis=1, keepdims=True))
 

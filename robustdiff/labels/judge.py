@@ -11,14 +11,17 @@ from scipy.special import expit
 from scipy.stats import binom
 
 from corruptions import mixture_posterior
-from curricula import Curriculum, Trust
+from curricula import Curriculum, Trust, spared
 from curricula.draw import standardise
 from curricula.scores import class_margin
 from curricula.types import Doubles, Floats, Ints
 from robustdiff.labels.noise_model import fit_noise
 
-_DECONVOLUTION_STEPS = 20
 _TINY = 1e-12
+# Least distance between the means of two heaps of scores, in units of their mean variance's root,
+# from which on they are apart (Ashman et al. 1994).
+_APART = 2.0
+_NO_EVIDENCE = "the scores are no evidence of which labels are wrong, nor of how many"
 # How likely classifiers that know nothing are taken for some that do.
 _CHANCE = 1e-3
 # Classes with fewer labels are compared with the median of all scores, not with their own.
@@ -43,18 +46,50 @@ def judge(curriculum: Curriculum, evidence: Floats, given: Ints) -> tuple[Floats
         ValueError: If a class is never given, for source "classes".
     """
     if curriculum.source == "classes" and curriculum.reduce is None:
-        return _by_evidence(evidence, given)
+        scores, trust = _by_evidence(evidence, given)
+        return scores, spared(trust, given)
     if curriculum.source == "clean":
         return evidence, _trust(np.where(evidence > 0, 1.0, 0.0))
     if curriculum.source == "random":
-        return evidence, Trust(np.ones(len(evidence)), float("nan"))
-    if curriculum.zero is None:
-        return evidence, _trust(1 - mixture_posterior(_levelled(evidence, given)))
+        return evidence, _without_evidence(len(evidence))
+    return evidence, spared(_by_scores(evidence, given, curriculum.zero), given)
+
+
+def _by_scores(scores: Floats, given: Ints, zero: float | None) -> Trust:
+    """Judge labels by scores, (N,), that do not compare the classes.
+
+    Scores without a zero are split if they form two heaps that stand apart. Scores with one are
+    split there, if they form such heaps or more of them lie above it than by chance. Otherwise they
+    are no evidence, and every label stays.
+    """
+    levelled = _levelled(scores, given)
+    wrong = mixture_posterior(levelled)
+    apart = _apart(levelled, wrong)
+    if zero is None:
+        return _trust(1 - wrong) if apart else _without_evidence(len(scores))
+    above = int((scores > zero).sum())
+    if not apart and binom.sf(above - 1, len(scores), 0.5) >= _CHANCE:
+        return _without_evidence(len(scores))
     # A logistic function centred at the zero, on the scale of the scores.
-    centred = standardise(np.append(evidence, evidence.dtype.type(curriculum.zero)))
+    centred = standardise(np.append(scores, scores.dtype.type(zero)))
     right = centred[:-1]
     right -= centred[-1]
-    return evidence, _trust(expit(right, out=right))
+    return _trust(expit(right, out=right))
+
+
+def _apart(scores: Floats, lower: Doubles) -> bool:
+    """Return whether two heaps stand apart, by how likely each score is of the lower one, (N,)."""
+    means, variances = np.empty(2), np.empty(2)
+    for heap, shares in enumerate((lower, 1 - lower)):
+        if shares.sum() < 1:
+            return False
+        means[heap] = np.average(scores, weights=shares)
+        variances[heap] = np.average((scores - means[heap]) ** 2, weights=shares)
+    return bool(means[1] - means[0] > _APART * np.sqrt(variances.mean()))
+
+
+def _without_evidence(count: int) -> Trust:
+    return Trust(np.ones(count), float("nan"), doubts=(_NO_EVIDENCE,))
 
 
 def _levelled(scores: Floats, given: Ints) -> Floats:
@@ -82,7 +117,7 @@ def _by_evidence(evidence: Floats, given: Ints) -> tuple[Floats, Trust]:
     if (model.transition == np.eye(len(model.transition))).all():
         scores, trust = _as_given(classes, model.transition, given)
     else:
-        scores, trust = by_classes(classes, model.transition, given)
+        scores, trust = _by_bayes(classes, model.transition, given)
         # The matrix is fitted to all labels, so even weak probabilities are calibrated.
         if not math.isnan(trust.noise):
             trust = trust._replace(noise=float(1 - trust.right.mean()))
@@ -127,9 +162,14 @@ def by_classes(image_classes: Floats, transition: Doubles, given: Ints) -> tuple
         (N,) float64, and the trust. Where the probabilities predict the given labels no better than
         chance, every label is right and the share of wrong ones NaN.
     """
+    scores, trust = _by_bayes(image_classes, transition, given)
+    return scores, spared(trust, given)
+
+
+def _by_bayes(image_classes: Floats, transition: Doubles, given: Ints) -> tuple[Floats, Trust]:
     if not _predicts(image_classes, transition, given):
         scores, trust = _as_given(image_classes, transition, given)
-        return scores, trust._replace(noise=float("nan"))
+        return scores, trust._replace(noise=float("nan"), doubts=(_NO_EVIDENCE,))
     scores, right = np.empty(len(given)), np.empty(len(given))
     classes = np.empty(image_classes.shape, dtype=np.float32)
     for where in _pieces(*image_classes.shape):
@@ -155,27 +195,6 @@ def _predicts(image_classes: Floats, transition: Doubles, given: Ints) -> bool:
 def _pieces(rows: int, columns: int) -> Iterator[slice]:
     size = max(1, _PIECE // columns)
     return (slice(start, start + size) for start in range(0, rows, size))
-
-
-def deconvolve(noisy: Floats, transition: Floats, steps: int = _DECONVOLUTION_STEPS) -> Floats:
-    """Return clean class probabilities f with f T close to the noisy ones.
-
-    Multiplicative updates (Richardson 1972, Lucy 1974): f stays a distribution, and T may be
-    singular. Few steps, since more would fit the noise of the estimate.
-
-    Args:
-        noisy: (N, K) probabilities of the given label.
-        transition: (K, K), T[clean, given].
-        steps: Updates.
-
-    Returns:
-        (N, K) float64, rows sum to 1.
-    """
-    clean = np.full_like(noisy, 1 / noisy.shape[1])
-    for _ in range(steps):
-        clean = clean * ((noisy / np.maximum(clean @ transition, _TINY)) @ transition.T)
-        clean /= clean.sum(axis=1, keepdims=True)
-    return clean
 
 
 def posterior(clean: Floats, transition: Floats, given: Ints) -> Floats:

@@ -23,6 +23,7 @@ _PSEUDO_LABELS, _PSEUDO_NOISE, _BIAS_PRECISION = 20.0, 0.2, 5.0
 # Noise that is allowed where none is fitted, so that no label is impossible.
 _LEAST_NOISE = 1e-4
 _TINY = 1e-300
+_DECONVOLUTION_STEPS, _LEAST = 20, 1e-12
 
 
 class LabelModel(NamedTuple):
@@ -153,3 +154,24 @@ def fit_labels(
     ).x
     model, _, named, lucky = expected(found)
     return model._replace(likelihood=float(np.log(named.sum(axis=1) + lucky + _TINY).sum()))
+
+
+def deconvolve(noisy: Floats, transition: Floats, steps: int = _DECONVOLUTION_STEPS) -> Floats:
+    """Return clean class probabilities f with f T close to the noisy ones.
+
+    Multiplicative updates (Richardson 1972, Lucy 1974): f stays a distribution, and T may be
+    singular. Few steps, since more would fit the noise of the estimate.
+
+    Args:
+        noisy: (N, K) probabilities of the given label.
+        transition: (K, K), T[clean, given].
+        steps: Updates.
+
+    Returns:
+        (N, K) float64, rows sum to 1.
+    """
+    clean = np.full_like(noisy, 1 / noisy.shape[1])
+    for _ in range(steps):
+        clean *= (noisy / np.maximum(clean @ transition, _LEAST)) @ transition.T
+        clean /= np.maximum(clean.sum(axis=1, keepdims=True), _LEAST)
+    return clean

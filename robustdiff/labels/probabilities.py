@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from curricula import Trust
+from curricula import Trust, spared
 from curricula.types import Floats, Ints
 from robustdiff.labels.decision import Decision, decide
 from robustdiff.labels.judge import margins
@@ -18,8 +18,15 @@ def by_probabilities(probabilities: NDArray[np.floating], given: Ints) -> tuple[
     """
     found = decide(probabilities, given)
     noise = float("nan") if found.kind == "no evidence" else found.share
-    trust = Trust(found.right, noise, found.classes, found.image_classes, found.transition)
-    return trust, _in_words(found)
+    trust = Trust(
+        found.right,
+        noise,
+        found.classes,
+        found.image_classes,
+        found.transition,
+        doubts=found.doubts,
+    )
+    return spared(trust, given), _in_words(found)
 
 
 def label_scores(trust: Trust, given: Ints) -> Floats:
@@ -37,7 +44,7 @@ def label_scores(trust: Trust, given: Ints) -> Floats:
 
 def _in_words(found: Decision) -> str:
     if found.kind == "no evidence":
-        return "they predict the given labels no better than chance"
+        return "they predict the given labels no better than chance, or hardly better"
     if found.kind == "no noise":
         return f"nothing speaks for wrong labels (at most {found.high:.1%})"
     where = "by class" if found.kind == "by class" else "more often on images that are hard"

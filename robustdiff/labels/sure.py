@@ -1,28 +1,42 @@
 """The images that a classifier is sure of, and how often their labels contradict it."""
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-# Share of the images of every predicted class that counts as sure.
-SURE = 0.1
+# Share of the images of every predicted class that counts as sure: a tenth, and of few images so
+# many that there are a hundred, but at most half.
+_SURE, _SURE_IMAGES, _MOST_SURE = 0.1, 100, 0.5
 _FLOOR = 1e-6
 
 
-def contradictions(probabilities: NDArray[np.floating], given: Ints) -> tuple[float, float]:
-    """Return how often the given label is not the likeliest class: of all and of sure images.
+class Contradictions(NamedTuple):
+    """How often the given label is not the likeliest class.
+
+    Attributes:
+        everywhere: Share of all labels.
+        sure: Share of the labels of images that the classifier is sure of.
+        images: Number of the latter.
+    """
+
+    everywhere: float
+    sure: float
+    images: int
+
+
+def contradictions(probabilities: NDArray[np.floating], given: Ints) -> Contradictions:
+    """Count labels that contradict the classifier.
 
     Args:
         probabilities: (N, K).
         given: (N,) int64.
-
-    Returns:
-        Two shares in [0, 1].
     """
-    differs = probabilities.argmax(axis=1) != given
-    return float(differs.mean()), float(differs[_sure(probabilities)].mean())
+    differs, sure = probabilities.argmax(axis=1) != given, _sure(probabilities)
+    return Contradictions(float(differs.mean()), float(differs[sure].mean()), int(sure.sum()))
 
 
 def sure_transition(probabilities: NDArray[np.floating], given: Ints) -> Floats:
@@ -46,11 +60,12 @@ def _sure(probabilities: NDArray[np.floating]) -> NDArray[np.bool_]:
 
     No calibration by a temperature changes which, (N,).
     """
+    share = min(max(_SURE, _SURE_IMAGES / len(probabilities)), _MOST_SURE)
     predicted = probabilities.argmax(axis=1)
     two = np.partition(probabilities, -2, axis=1)[:, -2:].astype(np.float64) + _FLOOR
     ratio, sure = two[:, 1] / two[:, 0], np.zeros(len(predicted), dtype=bool)
     for label in np.unique(predicted):
         members = np.flatnonzero(predicted == label)
-        count = int(np.ceil(SURE * len(members)))
+        count = int(np.ceil(share * len(members)))
         sure[members[np.argsort(-ratio[members], kind="stable")[:count]]] = True
     return sure

@@ -1,4 +1,4 @@
-"""How well a trust score finds the samples whose label was changed."""
+"""How well a trust score finds wrong labels, and whether it is calibrated."""
 
 import numpy as np
 import torch
@@ -57,17 +57,18 @@ def _precision_among(suspicion: np.ndarray, wrong: np.ndarray, count: int) -> fl
     return float((wrong[above].sum() + places * wrong[tied].mean()) / count)
 
 
-def calibration_error(probabilities: np.ndarray, happened: np.ndarray, bins: int = 15) -> float:
-    """Return how far probabilities are from frequencies, in bins of equal counts.
+def calibration_error(right: np.ndarray, truth: np.ndarray, bins: int = 15) -> float:
+    """Return the expected calibration error of probabilities (Naeini et al. 2015).
 
     Args:
-        probabilities: (N,) in [0, 1].
-        happened: (N,) bool.
-        bins: How many; fewer images than bins have one each.
+        right: (N,) in [0, 1], how likely each label is right.
+        truth: (N,) bool, which labels are right.
+        bins: Number of bins, of equal count.
 
     Returns:
-        Mean over images of the distance in their bin (Naeini et al. 2015).
+        Mean over labels of the distance between the mean probability and the share of right labels
+        of their bin, in [0, 1].
     """
-    parts = np.array_split(np.argsort(probabilities, kind="stable"), min(bins, len(probabilities)))
-    distances = [abs(probabilities[part].mean() - happened[part].mean()) for part in parts]
-    return float(np.average(distances, weights=[len(part) for part in parts]))
+    parts = np.array_split(np.argsort(right, kind="stable"), bins)
+    distances = [abs(right[part].sum() - truth[part].sum()) for part in parts]
+    return float(sum(distances) / len(right))

@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
@@ -19,7 +20,7 @@ from curricula import Trust
 from robustdiff.data.arrays import Images
 from robustdiff.files.atomic import write_text
 from robustdiff.runs.folder import Run
-from robustdiff.runs.scores import detect
+from robustdiff.runs.scores import detect, label_score
 
 CSV_NAME, PAGE_NAME = "label_issues.csv", "audit.html"
 _SHOWN = 64
@@ -65,6 +66,22 @@ class Findings:
     def predicted(self) -> NDArray[np.int64] | None:
         """Likeliest class of each image, (N,) int64; None where the scores know no classes."""
         return None if self.trust.classes is None else self.trust.classes.argmax(axis=1)
+
+
+def quality_column(findings: Findings) -> dict[str, NDArray[np.floating]]:
+    """Return how good the labels are, (N,) in [0, 1], under the name that it deserves.
+
+    "label_quality" is the probability that the label is right, by a judge that compares the
+    classes. Other scores only rank the labels: "label_score" is the rank over N.
+    """
+    if findings.trust.classes is not None:
+        return {"label_quality": findings.trust.right}
+    return {"label_score": label_score(findings.scores)}
+
+
+def doubts_in_words(trust: Trust, class_names: Sequence[str]) -> list[str]:
+    """Return what the labels cannot tell, in sentences with the names of the classes."""
+    return [doubt.format(*class_names) for doubt in trust.doubts]
 
 
 def estimate_in_words(noise: float) -> str:
@@ -119,7 +136,8 @@ def write_audit(
         use_cleanlab: Add a column with cleanlab's verdict.
 
     Returns:
-        "estimated_noise", the number of "issues", and that of "cleanlab_issues" if asked for.
+        "estimated_noise", the number of "issues", the "doubts" in sentences, and the number of
+        "cleanlab_issues" if asked for.
 
     Raises:
         ValueError: If cleanlab is asked for and cannot be used.
@@ -136,7 +154,11 @@ def write_audit(
     page = audit_page(run, images, labels, findings).encode(errors="backslashreplace").decode()
     write_text(run.path / PAGE_NAME, page)
     issues = int(findings.issue.sum())
-    summary: dict[str, Any] = {"estimated_noise": findings.trust.noise, "issues": issues}
+    summary: dict[str, Any] = {
+        "estimated_noise": findings.trust.noise,
+        "issues": issues,
+        "doubts": doubts_in_words(findings.trust, images.class_names),
+    }
     if use_cleanlab:
         summary["cleanlab_issues"] = int(columns["is_cleanlab_issue"].sum())
     return summary
@@ -151,7 +173,7 @@ def issue_columns(images: Images, labels: NoisyLabels, findings: Findings) -> di
         columns["file"] = images.paths
     columns |= {
         "is_label_issue": issue,
-        "label_quality": findings.trust.right,
+        **quality_column(findings),
         "given_label": given,
         # Where the scores know no classes: the label if it is trusted, else nothing.
         "predicted_label": np.where(issue, None, given) if predicted is None else predicted,  # type: ignore[call-overload]
@@ -200,6 +222,7 @@ def audit_page(run: Run, images: Images, labels: NoisyLabels, findings: Findings
             true_noise=labels.realised_rate if known else None,
             detected=detect(findings.scores, labels),
             issues=int(findings.issue.sum()),
+            doubts=doubts_in_words(findings.trust, images.class_names),
             suspects=suspects,
             classes=_class_table(images, labels, findings),
             figures=[_uri(figure_png(figure)) for figure in figures],

@@ -2,6 +2,7 @@
 
 import math
 import shlex
+from collections.abc import Sequence
 from importlib.metadata import version
 
 from corruptions import NoisyLabels
@@ -21,6 +22,7 @@ def write_card(
     *,
     detected: dict[str, float] | None,
     estimated: float | None,
+    doubts: Sequence[str] = (),
     step: int,
 ) -> None:
     """Write the card.
@@ -31,6 +33,7 @@ def write_card(
         labels: Its labels.
         detected: Detection metrics of the final scores, None where there are none.
         estimated: Share of wrong labels by the final scores, None where they judge no labels.
+        doubts: What cannot be known about the labels, in sentences.
         step: Optimiser steps made.
     """
     model = config.model
@@ -51,6 +54,7 @@ def write_card(
             f"- wrong labels found by the score: AUROC {detected['auroc']:.3f}, "
             f"precision at the true rate {detected['precision_at_rate']:.3f}"
         )
+    lines += [f"- in doubt: {plain_text(doubt)}" for doubt in doubts]
     command = plain_text(f"robustdiff eval {shlex.quote(str(run.path))}")
     lines += ["", f"Evaluate with {command}; figures go to metrics.json.", ""]
     write_text(run.path / "README.md", "\n".join(lines))

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from robustdiff.reports.pictures import image_grid
-from robustdiff.runs.scores import label_quality
+from robustdiff.runs.scores import label_score
 
 _SHOWN = 40
 _BINS = np.linspace(0, 1, 51)
@@ -78,15 +78,15 @@ class TensorBoard:
             flipped: (N,) which labels are known to be wrong.
             detected: Detection metrics; None where no label or every label is wrong.
         """
-        quality = label_quality(scores)
+        ranks = label_score(scores)
         self.writer.add_histogram("scores/all", scores, step)
         if detected is None:
             return
         for name, value in detected.items():
             self.writer.add_scalar(f"scores/{name}", value, step)
-        self._part("right", step, scores[~flipped], quality[~flipped])
-        self._part("wrong", step, scores[flipped], quality[flipped])
-        self.writer.add_pr_curve("wrong_labels", flipped, 1 - quality, step)
+        self._part("right", step, scores[~flipped], ranks[~flipped])
+        self._part("wrong", step, scores[flipped], ranks[flipped])
+        self.writer.add_pr_curve("wrong_labels", flipped, 1 - ranks, step)
 
     def estimate(self, step: int, estimated: float, true: float | None) -> None:
         """Log the estimated share of wrong labels, beside the true one where that is known."""
@@ -95,12 +95,12 @@ class TensorBoard:
             self.writer.add_scalar("noise/injected", true, step)
 
     def _part(
-        self, name: str, step: int, scores: NDArray[np.floating], quality: NDArray[np.float64]
+        self, name: str, step: int, scores: NDArray[np.floating], ranks: NDArray[np.float64]
     ) -> None:
         for quantile, share in _QUANTILES.items():
             value = float(np.quantile(scores, share))
             self.writer.add_scalar(f"scores_{name}/{quantile}", value, step)
-        self.writer.add_histogram(f"label_quality/{name}", quality, step, bins=_BINS)
+        self.writer.add_histogram(f"label_score/{name}", ranks, step, bins=_BINS)
 
     def extremes(
         self,

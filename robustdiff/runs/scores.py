@@ -44,7 +44,7 @@ def save_scores(
     content: dict[str, NDArray[Any]] = {
         "index": np.arange(len(scores)),
         "score": scores,
-        "label_quality": label_quality(scores),
+        "label_score": label_score(scores),
         "label_right": trust.right,
         "estimated_noise": np.array(trust.noise),
         "label_used": label_used,
@@ -53,6 +53,8 @@ def save_scores(
         value = getattr(trust, name)
         if value is not None:
             content[name] = value.astype(np.float32)
+    if trust.doubts:
+        content["doubts"] = np.array(trust.doubts)
     if trust.temperature is not None:
         content["temperature"] = np.array(trust.temperature)
     write_atomic(run.scores_file, lambda file: np.savez(file, **content))  # type: ignore[arg-type]
@@ -78,12 +80,14 @@ def load_scores(run: Run) -> StoredScores | None:
             raise ValueError("not one score a sample")
         noise = float(content["estimated_noise"])
         temperature = float(content["temperature"]) if "temperature" in content else None
+        doubts = tuple(map(str, content.get("doubts", ())))
     except Exception as error:  # damaged archives fail in many ways
         raise DamagedError(f"scores of run {run.path}: {path.name} is damaged") from error
     if temperature is None:
         temperature = _logged_temperature(run)
     known = {name: content[name] for name in _CLASS_PARTS if name in content}
-    return StoredScores(scores, Trust(right, noise, **known, temperature=temperature))
+    trust = Trust(right, noise, **known, temperature=temperature, doubts=doubts)
+    return StoredScores(scores, trust)
 
 
 def _logged_temperature(run: Run) -> float | None:
@@ -97,7 +101,7 @@ def detect(scores: NDArray[np.floating], labels: NoisyLabels) -> dict[str, float
     return detection(torch.from_numpy(scores), torch.from_numpy(labels.flipped))
 
 
-def label_quality(scores: NDArray[np.floating]) -> NDArray[np.float64]:
+def label_score(scores: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the rank of each score divided by N, (N,) in (0, 1]; lower is more suspect."""
     ranks = np.empty(len(scores))
     ranks[np.argsort(scores, kind="stable")] = np.arange(1, len(scores) + 1)

@@ -23,7 +23,7 @@ from robustdiff.classifiers.noisy_image import TimeClassifier, train_time_classi
 from robustdiff.diffusion.process import per_image
 from robustdiff.diffusion.schedules import SCHEDULES
 from robustdiff.labels.crossfit import label_counts
-from robustdiff.labels.judge import deconvolve
+from robustdiff.labels.label_fit import deconvolve
 from robustdiff.training.judging import judge_by_classifiers
 from robustdiff.training.task import Task
 

@@ -61,7 +61,7 @@ def test_train_eval_and_sample(capsys):
         assert (labels["flipped"] == (labels["clean"] != labels["given"])).all()
     with np.load(run / "scores.npz", allow_pickle=False) as scores:
         assert scores["score"].shape == (1347,)
-        assert 0 < scores["label_quality"].min() <= scores["label_quality"].max() == 1
+        assert 0 < scores["label_score"].min() <= scores["label_score"].max() == 1
     for path in (run / "checkpoints").glob("*.pt"):
         torch.load(path, weights_only=True)
 
@@ -113,7 +113,7 @@ def test_tensorboard_tells_right_from_wrong_labels():
         "scores_right/q50",
         "scores_wrong/q50",
     }
-    assert set(tags["histograms"]) >= {"label_quality/right", "label_quality/wrong"}
+    assert set(tags["histograms"]) >= {"label_score/right", "label_score/wrong"}
     assert set(tags["images"]) >= {
         "samples/one_column_per_class",
         "trust/least_trusted",

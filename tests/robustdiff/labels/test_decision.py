@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from gaussian_classes import classes_of, draw, symmetric
 from scipy.special import softmax
 
 from robustdiff.labels.decision import decide
@@ -9,26 +10,6 @@ from robustdiff.labels.label_fit import Family, fit_labels
 from robustdiff.labels.sure import contradictions, sure_transition
 
 SPARSE = np.array([[0.6, 0.4, 0, 0], [0, 1, 0, 0], [0.1, 0, 0.8, 0.1], [0, 0, 0.3, 0.7]])
-
-
-def classes_of(n, k, distance, seed=0, weights=None):
-    """Return clean classes (N,) and p(class | image), (N, K), for means that far apart."""
-    rng = np.random.default_rng(seed)
-    shares = np.full(k, 1 / k) if weights is None else np.asarray(weights)
-    clean = np.append(np.arange(k), rng.choice(k, n - k, p=shares))
-    points = rng.normal(size=(n, k))
-    points[np.arange(n), clean] += distance
-    return clean, softmax(distance * points + np.log(shares), axis=1)
-
-
-def symmetric(k, rate):
-    return (1 - rate) * np.eye(k) + rate / (k - 1) * (1 - np.eye(k))
-
-
-def draw(rows, seed=1):
-    """Draw a class from every row of probabilities."""
-    chance = np.random.default_rng(seed).random(len(rows))
-    return (rows.cumsum(axis=1) < chance[:, None]).sum(axis=1).clip(0, rows.shape[1] - 1)
 
 
 def f1(flags, wrong):
@@ -132,8 +113,12 @@ def test_a_temperature_does_not_matter():
 def test_sure_images_are_the_clearest_of_every_predicted_class():
     p = np.array([[0.9, 0.1]] + [[0.6, 0.4]] * 9 + [[0.2, 0.8]] * 9 + [[0.01, 0.99]])
     given = np.r_[1, np.zeros(9, int), np.ones(9, int), 1]
-    assert contradictions(p, given) == (0.05, 0.5)
-    np.testing.assert_allclose(sure_transition(p, given), [[0.5, 0.5], [0, 1]])
+    # Of few images half, of many a tenth.
+    assert contradictions(p, given) == (0.05, 0.1, 10)
+    np.testing.assert_allclose(sure_transition(p, given), [[5 / 6, 1 / 6], [0, 1]])
+    many, labels = np.tile(p, (50, 1)), np.tile(given, 50)
+    assert contradictions(many, labels) == (0.05, 0.5, 100)
+    np.testing.assert_allclose(sure_transition(many, labels), [[1 / 51, 50 / 51], [0, 1]])
 
 
 def test_the_fit_finds_the_same_optimum_from_elsewhere_and_noise_where_there_is():

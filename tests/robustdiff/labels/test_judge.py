@@ -6,7 +6,8 @@ from sklearn.metrics import roc_auc_score
 
 from corruptions import corrupt
 from curricula import CURRICULA, trusted
-from robustdiff.labels.judge import by_classes, deconvolve, judge, posterior
+from robustdiff.labels.judge import by_classes, judge, posterior
+from robustdiff.labels.label_fit import deconvolve
 from robustdiff.labels.noise_model import fit_noise
 
 CLEAN = np.arange(6000) % 3
@@ -147,14 +148,22 @@ def test_easy_and_hard_classes_are_no_noise():
     for flipped in (np.zeros(5000, dtype=bool), wrong):
         scores = offset + rng.normal(np.where(flipped, -4.0, 0.0))
         _, trust = judge(CURRICULA["small-loss"], scores, given)
-        assert trust.noise == pytest.approx(flipped.mean(), abs=0.03)
+        if flipped.any():
+            assert trust.noise == pytest.approx(flipped.mean(), abs=0.03)
+        else:
+            assert np.isnan(trust.noise)
         assert ((trust.right < 0.5) == flipped).mean() > 0.95
 
 
-def test_one_heap_of_scores_holds_no_wrong_labels():
-    scores = np.random.default_rng(0).normal(size=4000)
-    trust = judge(CURRICULA["small-loss"], scores, np.zeros(4000, int))[1]
-    assert trust.noise == 0
+@pytest.mark.parametrize("name", ["small-loss", "dynamics-uncond", "forgetting", "pmi", "sieve"])
+@pytest.mark.parametrize("law", ["normal", "laplace", "standard_t", "gumbel"])
+def test_one_heap_of_scores_is_no_evidence(name, law):
+    rng = np.random.default_rng(0)
+    scores = rng.standard_t(3, 4000) if law == "standard_t" else getattr(rng, law)(size=4000)
+    trust = judge(CURRICULA[name], scores - np.median(scores), np.zeros(4000, int))[1]
+    assert np.isnan(trust.noise)
+    assert (trust.right == 1).all()
+    assert "no evidence" in trust.doubts[0]
 
 
 def test_random_scores_say_nothing_of_the_noise():
@@ -162,9 +171,11 @@ def test_random_scores_say_nothing_of_the_noise():
     trust = judge(CURRICULA["random"], scores, np.zeros(4000, int))[1]
     assert np.isnan(trust.noise)
     assert (trust.right == 1).all()
+    assert trust.doubts
 
 
 def test_scores_with_a_zero_are_split_there():
-    scores = np.array([-3.0, -1e-9, 0.0, 1e-9, 20.0])
-    trust = judge(CURRICULA["pmi"], scores, np.zeros(5, int))[1]
-    assert (trust.right >= 0.5).tolist() == [False, False, True, True, True]
+    scores = np.append([-3.0, -1e-9, 0.0, 1e-9, 20.0], np.full(20, 0.5))
+    trust = judge(CURRICULA["pmi"], scores, np.zeros(25, int))[1]
+    assert (trust.right >= 0.5).tolist() == [False, False] + [True] * 23
+    assert trust.noise == 0.08

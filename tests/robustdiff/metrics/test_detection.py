@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from robustdiff.metrics.detection import detection
+from robustdiff.metrics.detection import calibration_error, detection
 
 
 def test_a_score_that_trusts_only_right_labels_is_perfect_and_its_negative_the_worst():
@@ -78,3 +78,13 @@ def test_bad_arguments_are_refused_in_one_line(score, flipped, message):
     with pytest.raises(ValueError, match=message) as caught:
         detection(score, flipped)
     assert "\n" not in str(caught.value)
+
+
+def test_calibration_error_is_the_mean_distance_of_the_bins():
+    right, truth = np.repeat([0.2, 0.8], 150), np.arange(300) % 10 < np.repeat([2, 5], 150)
+    # Off by nothing in the lower half and by .3 in the upper.
+    assert calibration_error(right, truth, bins=2) == pytest.approx(0.15)
+    assert calibration_error(right[::-1], truth[::-1], bins=2) == pytest.approx(0.15)
+    truth = np.arange(300) < 150
+    assert calibration_error(truth.astype(float), truth) == 0
+    assert calibration_error(1.0 - truth, truth, bins=2) == 1

@@ -58,7 +58,18 @@ def test_the_table_has_cleanlabs_columns_and_the_truth_where_it_is_known(tmp_pat
     assert [row["is_label_issue"] == "True" for row in rows] == labels.flipped.tolist()
     assert [int(row["predicted_label"]) for row in rows] == labels.clean.tolist()
     assert [float(row["sample_weight"]) for row in rows] == (~labels.flipped).tolist()
-    assert summary == {"estimated_noise": 0.4, "issues": 20}
+    assert summary == {"estimated_noise": 0.4, "issues": 20, "doubts": []}
+
+
+def test_doubts_name_the_classes(tmp_path, images, labels):
+    findings = sure(labels)
+    doubt = findings.trust._replace(doubts=("class {3} was not learnt, nor {4}",))
+    images = dataclasses.replace(images, class_names=("a", "b", "c", "<d>", "{e}", *"fghij"))
+    run = make_run(tmp_path, labels)
+    summary = write_audit(run, images, labels, dataclasses.replace(findings, trust=doubt))
+    assert summary["doubts"] == ["class <d> was not learnt, nor {e}"]
+    page = (run.path / "audit.html").read_text()
+    assert "class &lt;d&gt; was not learnt, nor {e}" in page
 
 
 def test_nobody_is_told_a_truth_that_is_not_known(tmp_path, images):
@@ -75,6 +86,9 @@ def test_without_classes_there_is_no_prediction_for_a_suspect(images, labels):
     right = np.where(labels.flipped, 0.2, 0.9)
     findings = Findings(labels.given, right, Trust(right, 0.4), "a score")
     columns = issue_columns(images, labels, findings)
+    # A score that does not compare classes is no probability: the column holds its rank.
+    assert "label_quality" not in columns
+    assert sorted(columns["label_score"]) == pytest.approx(np.arange(1, 51) / 50)
     assert (columns["is_label_issue"] == labels.flipped).all()
     assert [p is None for p in columns["predicted_label"]] == labels.flipped.tolist()
     pytest.importorskip("cleanlab")

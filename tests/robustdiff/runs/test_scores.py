@@ -7,7 +7,7 @@ from curricula import Trust
 from robustdiff.errors import DamagedError
 from robustdiff.runs.folder import Run
 from robustdiff.runs.history import append_entry
-from robustdiff.runs.scores import label_quality, load_scores, save_scores
+from robustdiff.runs.scores import label_score, load_scores, save_scores
 
 SCORES = np.array([0.5, -1.0, 2.0], dtype=np.float32)
 RIGHT = np.array([0.6, 0.1, 0.9])
@@ -28,7 +28,7 @@ def test_scores_and_trust_come_back(tmp_path):
     np.testing.assert_array_equal(trust.transition, np.eye(2))
     with np.load(run.scores_file) as content:
         np.testing.assert_array_equal(content["label_used"], USED)
-        np.testing.assert_array_equal(content["label_quality"], [2 / 3, 1 / 3, 1])
+        np.testing.assert_array_equal(content["label_score"], [2 / 3, 1 / 3, 1])
 
 
 def test_a_score_without_classes_has_neither_these_nor_a_temperature(tmp_path):
@@ -36,10 +36,10 @@ def test_a_score_without_classes_has_neither_these_nor_a_temperature(tmp_path):
     save_scores(run, SCORES, Trust(RIGHT, float("nan")), USED)
     trust = load_scores(run).trust
     assert np.isnan(trust.noise)
-    assert trust[2:] == (None, None, None, None)
+    assert trust[2:] == (None, None, None, None, ())
     with np.load(run.scores_file) as content:
         assert set(content) == {
-            "index", "score", "label_quality", "label_right", "estimated_noise", "label_used",
+            "index", "score", "label_score", "label_right", "estimated_noise", "label_used",
         }  # fmt: skip
 
 
@@ -63,5 +63,12 @@ def test_an_array_of_another_shape_is_damage(tmp_path, name):
         load_scores(Run(tmp_path))
 
 
-def test_label_quality_is_the_rank():
-    np.testing.assert_array_equal(label_quality(np.array([3.0, 1.0, 1.0, 9.0])) * 4, [3, 1, 2, 4])
+def test_doubts_are_kept(tmp_path):
+    doubts = ("class {1} was not learnt", "{0} or {1}?")
+    trust = Trust(RIGHT, float("nan"), doubts=doubts)
+    save_scores(Run(tmp_path), SCORES, trust, USED)
+    assert load_scores(Run(tmp_path)).trust.doubts == doubts
+
+
+def test_label_score_is_the_rank():
+    np.testing.assert_array_equal(label_score(np.array([3.0, 1.0, 1.0, 9.0])) * 4, [3, 1, 2, 4])
