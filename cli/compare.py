@@ -47,7 +47,7 @@ def compare(
             table.add_row(f"{plain(row.method)} ({len(row.seeds)})", *cells)
         console.print(table)
         for line in evaluators_in_words(part):
-            console.print(line, highlight=False)
+            console.print(line, highlight=False, soft_wrap=True)
     if out is not None:
         write_comparison(rows, out)
         where = printable(str(out))

@@ -73,7 +73,7 @@ def _print_table(result: dict[str, Any]) -> None:
     console = Console()
     console.print(table)
     trust = evaluator_in_words(result["label_accuracy_real"], result["evaluator_corrected"])
-    console.print(trust, highlight=False)
+    console.print(trust, highlight=False, soft_wrap=True)
     found = result["detection"]
     if found is not None:
         console.print(
