@@ -183,10 +183,8 @@ def main() -> None:
     images = load_images(config, Report())
     judge, digest = load_or_train(
         given.evaluators,
-        images.name,
-        images.train,
+        images,
         images.train_labels,
-        images.num_classes,
         seed=0,
     )
     real = Embedded(*embed(judge, images.train), images.train_labels)

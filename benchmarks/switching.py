@@ -87,10 +87,8 @@ def main() -> None:
     k = images.num_classes
     judge, _ = load_or_train(
         given.evaluators or run.path.resolve().parent / "evaluators",
-        images.name,
-        images.train,
+        images,
         images.train_labels,
-        k,
         seed=0,
     )
     labels = class_labels(given.num_samples, k)

@@ -24,6 +24,7 @@ def compare(
         GAP,
         by_noise,
         compare_runs,
+        evaluators_in_words,
         find_runs,
         write_comparison,
     )
@@ -45,6 +46,8 @@ def compare(
             cells = [cell(row.values[name]).replace(" ", "") for name in columns]
             table.add_row(f"{plain(row.method)} ({len(row.seeds)})", *cells)
         console.print(table)
+        for line in evaluators_in_words(part):
+            console.print(line, highlight=False, soft_wrap=True)
     if out is not None:
         write_comparison(rows, out)
         where = printable(str(out))

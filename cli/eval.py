@@ -58,7 +58,7 @@ def _print_table(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from robustdiff.metrics.catalogue import METRICS
+    from robustdiff.metrics.catalogue import METRICS, evaluator_in_words
 
     sample = result["sample"]
     title = (
@@ -72,6 +72,8 @@ def _print_table(result: dict[str, Any]) -> None:
         table.add_row(f"{metric.title} ({metric.ideal})", *cells)
     console = Console()
     console.print(table)
+    trust = evaluator_in_words(result["label_accuracy_real"], result["evaluator_corrected"])
+    console.print(trust, highlight=False, soft_wrap=True)
     found = result["detection"]
     if found is not None:
         console.print(

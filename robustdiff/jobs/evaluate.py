@@ -21,21 +21,20 @@ from robustdiff.data.arrays import Images
 from robustdiff.device import pick_device
 from robustdiff.diffusion.generate import class_labels
 from robustdiff.files.atomic import sha256
-from robustdiff.jobs.dataset import load_run_data
+from robustdiff.jobs.dataset import RunData, load_run_data
+from robustdiff.jobs.evaluator import evaluator_of
 from robustdiff.jobs.sample import sample_run
 from robustdiff.labels.given import known_noise
-from robustdiff.metrics.evaluator import load_or_train
 from robustdiff.metrics.report import Reference, make_reference, measure
 from robustdiff.parallel import ALONE, Workers
 from robustdiff.progress import Report
+from robustdiff.reports.card import add_evaluation
 from robustdiff.reports.pictures import class_grid, write_png
 from robustdiff.runs.evaluations import save_evaluation
 from robustdiff.runs.folder import Run, open_run
 from robustdiff.runs.history import seconds_spent
 from robustdiff.runs.scores import detect, load_scores
 
-# All runs on a dataset share one evaluator, so its seed is not the run's.
-_EVALUATOR_SEED = 0
 _DEFAULT_SAMPLES = 1000
 # A class has too few images for a distance in more dimensions.
 _CLASS_AXES = 32
@@ -69,36 +68,29 @@ def classes_to_make(config: Config, images: Images) -> Tensor:
 def load_reference(
     run: Run,
     config: Config,
-    images: Images,
+    data: RunData,
     report: Report,
     *,
     seed: int,
     inception_weights: Path | None = None,
     evaluators: Path | None = None,
-) -> tuple[Reference, str]:
+) -> tuple[Reference, dict[str, Any]]:
     """Measure the real images that a run's are compared with.
 
     Args:
         run: The run.
         config: Its configuration, for the eval section.
-        images: Its dataset.
+        data: Its dataset.
         report: Receives progress.
         seed: Seed of choices within metrics.
         inception_weights: See `evaluate_run`.
         evaluators: See `evaluate_run`.
 
     Returns:
-        The reference, and the SHA-256 of the evaluator's weights.
+        The reference, and what `evaluator_of` says of the evaluator.
     """
-    evaluator, digest = load_or_train(
-        evaluators or run.path.resolve().parent / "evaluators",
-        images.name,
-        images.train,
-        images.train_labels,
-        images.num_classes,
-        seed=_EVALUATOR_SEED,
-        progress=report.stage("training the evaluator"),
-    )
+    images, folder = data.images, evaluators or run.path.resolve().parent / "evaluators"
+    evaluator, about = evaluator_of(config, images, data.labels, folder, report)
     classes = classes_to_make(config, images)
     reference = make_reference(
         real=images.train,
@@ -111,7 +103,7 @@ def load_reference(
         embed_images=_embedding(config, images, inception_weights, report),
         class_axes=_CLASS_AXES if config.eval.features == EFFICIENTNET_LITE0 else None,
     )
-    return reference, digest
+    return reference, about
 
 
 def evaluate_run(
@@ -141,7 +133,8 @@ def evaluate_run(
     Raises:
         ValueError: If the run, its dataset or the Inception weights cannot be used.
     """
-    images, labels, rows = load_run_data(run, config, report)
+    data = load_run_data(run, config, report)
+    images, labels, rows = data
     classes = classes_to_make(config, images)
     digests = _weights_used(run, config)
     generated = sample_run(run, config, images, classes, seed, report, workers)
@@ -149,10 +142,10 @@ def evaluate_run(
         return {}
     if _weights_used(run, config) != digests:
         raise OSError(f"run {run.path} was trained further while it was evaluated; do it again")
-    reference, digest = load_reference(
+    reference, evaluator = load_reference(
         run,
         config,
-        images,
+        data,
         report,
         seed=seed,
         inception_weights=inception_weights,
@@ -162,7 +155,7 @@ def evaluate_run(
         **_about(run, config, images, labels),
         **measure(reference, generated, classes),
         **_about_scores(run, labels, rows),
-        "evaluator_sha256": digest,
+        **evaluator,
         **digests,
         "evaluation_seed": seed,
         **{name: to_plain(config)[name] for name in ("sample", "eval")},
@@ -171,6 +164,7 @@ def evaluate_run(
     shown = columns * min(10, len(generated) // columns)
     write_png(run.samples / "eval.png", class_grid(generated[:shown], columns))
     save_evaluation(run, metrics)
+    add_evaluation(run, metrics)
     return metrics
 
 

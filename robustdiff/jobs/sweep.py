@@ -109,16 +109,17 @@ def sweep(
     """
     table = run.path / f"sweep-{over}.csv"
     read_table(table)  # better now than after the first point
-    images = load_run_data(run, config, report).images
+    data = load_run_data(run, config, report)
+    images = data.images
     classes = classes_to_make(config, images)
-    reference, digest = load_reference(
-        run, config, images, report, seed=seed, inception_weights=inception_weights
+    reference, evaluator = load_reference(
+        run, config, data, report, seed=seed, inception_weights=inception_weights
     )
     rows = []
     for number, sample in enumerate(settings):
         report.progress(f"sweep over {over}", number, len(settings))
         tried = replace(config, sample=sample)
-        key = _key(run, tried, seed, len(classes), digest)
+        key = _key(run, tried, seed, len(classes), evaluator["evaluator_sha256"])
         row = next((row for row in read_table(table) if _same(row, key, _KEY)), None)
         if row is None:
             generated = sample_run(run, tried, images, classes, seed, report)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from curricula.types import Doubles, Floats, Ints
+from curricula.types import Floats, Ints
 from robustdiff.classifiers.image import (
     Lessons,
     passes_for,
@@ -34,13 +34,16 @@ from robustdiff.rng import Stream, stream_seed
 
 # What the deeper network's classifiers see in a round: so many passes by effort, and of few images
 # so many more that this many are seen, up to a number of passes.
-_LEAST_SEEN, _MOST_PASSES = 200_000, 60
+_LEAST_SEEN, _MOST_PASSES = 60_000, 40
 _SMOOTHING, _EARLY = 0.1, 2.0
 # The small network sees so many: enough to learn the classes, not enough to learn the wrong labels
 # by heart. Measured on the digits and on 12,000 MNIST images under 30 to 70 % noise.
-_SMALL_PASSES, _SMALL_LEAST, _SMALL_MOST = 14, 12_000, 80_000
+_SMALL_PASSES, _SMALL_LEAST, _SMALL_MOST, _SMALL_ROUNDS = 14, 12_000, 80_000, 2
 # Up to so many images are split into more folds and judged by several classifiers.
 _FEW = 5_000
+# Share of the images that no classifier of round one learns, and so many at least; of few images it
+# is one in so many.
+_PILOT, _LEAST_PILOT, _PILOT_OF_FEW = 0.1, 1000, 5
 # Images that a piece of unfinished work is recognised by.
 _RECOGNISED_BY = 64
 
@@ -51,17 +54,21 @@ class Effort:
 
     Attributes:
         rounds: How often.
-        passes: Of the deeper network over its images, in each round.
+        folds: Into how many the images are split.
+        first: Passes of the deeper network over its images in round one.
+        later: The same in later rounds, where it learns from all images.
     """
 
     rounds: int
-    passes: int
+    folds: int
+    first: int
+    later: int
 
 
 EFFORTS = {
-    "quick": Effort(rounds=1, passes=10),
-    "default": Effort(rounds=2, passes=16),
-    "thorough": Effort(rounds=3, passes=30),
+    "quick": Effort(rounds=1, folds=2, first=14, later=0),
+    "default": Effort(rounds=3, folds=2, first=12, later=9),
+    "thorough": Effort(rounds=3, folds=4, first=16, later=16),
 }
 
 
@@ -73,13 +80,17 @@ class Plan:
         folds: Into how many the images are split.
         splits: How many different splits the predictions are averaged over.
         rounds: How often classifiers are trained.
-        lessons: How each is trained; its seed is that of the first.
+        lessons: How each is trained in round one; its seed is that of the first.
+        later: How each is trained in later rounds.
+        pilot: Images that no classifier of round one learns and all predict.
     """
 
     folds: int
     splits: int
     rounds: int
     lessons: Lessons
+    later: Lessons
+    pilot: int
 
     def in_words(self) -> str:
         """Describe it in a few words."""
@@ -97,15 +108,18 @@ class Crossfitted(NamedTuple):
         probabilities: (N, K) float32, rows sum to 1: those of the given label after one round, of
             the class after more.
         decision: What they say about the labels.
-        outputs: (N, K) float32, what the classifiers of the last round that learnt an image
-            predicted for it meanwhile, on average.
-        margins: (N,) float32, their areas under the margin.
+        outputs: (N, K) float32, what the classifiers of round one that learnt an image predicted
+            for it meanwhile, on average; predictions where none learnt it.
+        margins: (N,) float32, their areas under the margin; 0 where none learnt it.
+        agreement: How often two classifiers of round one name one class for an image that neither
+            learnt.
     """
 
     probabilities: Floats
     decision: Decision
     outputs: Floats
     margins: Floats
+    agreement: float
 
 
 def make_plan(
@@ -125,19 +139,27 @@ def make_plan(
         seed: Seed of the run.
         dtype: Precision of the deeper network's products.
     """
-    effort, few = EFFORTS[settings.effort], count <= _FEW
-    natural = is_natural(shape)
-    folds = settings.folds or (5 if natural and few else 2)
-    learnt = count * (folds - 1) // folds
+    effort, natural = EFFORTS[settings.effort], is_natural(shape)
+    folds = settings.folds or (5 if natural and count <= _FEW else effort.folds)
+    pilot = min(max(round(_PILOT * count), _LEAST_PILOT), count // _PILOT_OF_FEW)
+    learnt = max((count - pilot) * (folds - 1) // folds, 1)
     lessons = Lessons(
         seed=stream_seed(seed, Stream.CROSSFIT) % 2**32,
         passes=passes_for(learnt, min(max(_SMALL_PASSES * learnt, _SMALL_LEAST), _SMALL_MOST)),
         flip=shape[0] == 3 if settings.flip is None else settings.flip,
     )
+    later = replace(lessons, passes=passes_for(count, learnt * lessons.passes))
     if natural:
-        passes = max(effort.passes, min(_LEAST_SEEN // learnt, _MOST_PASSES))
-        lessons = replace(lessons, passes=passes, smoothing=_SMOOTHING, early=_EARLY, dtype=dtype)
-    return Plan(folds, 1, settings.rounds or effort.rounds, lessons)
+        lessons = replace(lessons, smoothing=_SMOOTHING, early=_EARLY, dtype=dtype)
+        first, more = (
+            max(passes, min(_LEAST_SEEN // images, _MOST_PASSES))
+            for passes, images in ((effort.first, learnt), (effort.later, count))
+        )
+        # Cleaned targets are soft enough, and need no protection from wrong labels.
+        later = replace(lessons, passes=more, smoothing=0.0, early=0.0)
+        lessons = replace(lessons, passes=first)
+    rounds = settings.rounds or (effort.rounds if natural else min(effort.rounds, _SMALL_ROUNDS))
+    return Plan(folds, 1, rounds, lessons, later, pilot)
 
 
 def crossfit(
@@ -165,30 +187,28 @@ def crossfit(
         Predictions and decision of the last round; the second is the last where the first finds
         nothing to clean.
     """
-    labels, rounds = given.cpu().numpy(), list[_Found]()
+    labels = given.cpu().numpy()
     others: Tensor
     own: Tensor | None
     others, own = F.one_hot(given.cpu(), num_classes).float(), None
-    for number in range(plan.rounds):
-        work = _Work(images, labels, others, own, number)
-        rounds.append(_round(work, plan, folder, workers, progress))
-        decision = decide(rounds[-1].predicted, labels)
+    first = last = _round(_Work(images, labels, others, own, 0), plan, folder, workers, progress)
+    agreement = _agreement(first.votes)
+    decision = decide(first.predicted, labels)
+    for number in range(1, plan.rounds):
         if decision.kind in ("no evidence", "no noise"):
             break
         others, own = map(torch.from_numpy, (decision.classes, decision.image_classes))
-    return Crossfitted(rounds[-1].predicted, decision, rounds[0].outputs, rounds[0].margins)
+        last = _round(_Work(images, labels, others, own, number), plan, folder, workers, progress)
+        decision = decide(last.predicted, labels)
+    return Crossfitted(last.predicted, decision, first.outputs, first.margins, agreement)
 
 
-def label_counts(decision: Decision, given: Ints) -> Doubles:
-    """Return how likely label j is given to class i by a decision about all labels, (K, K).
-
-    Rows sum to 1; a class that no image is likely to have keeps its name.
-    """
-    counts = np.stack(
-        [decision.classes[given == j].sum(0) for j in range(decision.classes.shape[1])]
-    )
-    counts = counts.T.astype(np.float64) + 1e-9 * np.eye(len(counts))
-    return np.asarray(counts / counts.sum(axis=1, keepdims=True))
+def _agreement(votes: Floats) -> float:
+    """Return how often two of the votes for an image agree, (N, K) counts of at least 2 votes."""
+    votes = votes[votes.sum(1) > 1].astype(np.float64)
+    total = votes.sum(1)
+    agree = (votes * (votes - 1)).sum(1) / (total * (total - 1))
+    return float(agree.mean()) if len(votes) else float("nan")
 
 
 class _Work(NamedTuple):
@@ -209,42 +229,55 @@ class _Work(NamedTuple):
     number: int
 
 
-class _Found(NamedTuple):
-    """What classifiers predict for the images that they judge, and about those they learn."""
+class _Learnt(NamedTuple):
+    """What one classifier predicts for the images that it judges, and about those it learns."""
 
     predicted: Floats
     outputs: Floats
     margins: Floats
 
 
+class _Found(NamedTuple):
+    """The same of all classifiers of a round, (N, K) and (N,), and how many name each class."""
+
+    predicted: Floats
+    outputs: Floats
+    margins: Floats
+    votes: Floats
+
+
 def _round(
     work: _Work, plan: Plan, folder: Path | None, workers: Workers, progress: Progress
 ) -> _Found:
     """Train and ask the classifiers of all splits and folds, which processes share."""
-    (count, k), jobs = work.others.shape, plan.splits * plan.folds
-    found = _Found(
-        np.zeros((count, k), np.float32),
-        np.zeros((count, k), np.float32),
-        np.zeros(count, np.float32),
-    )
+    first, jobs = work.own is None, plan.splits * plan.folds
+    sums = [np.zeros(work.others.shape, np.float32) for _ in range(3)]
+    found = _Found(sums[0], sums[1], np.zeros(len(work.given), np.float32), sums[2])
     for job in range(workers.rank, jobs, workers.size):
         split, part = divmod(job, plan.folds)
-        judged = _folds(work.given, plan, split) == part
-        seed = plan.lessons.seed + work.number * jobs + job
-        learnt = ~judged if work.own is None else np.ones_like(judged)
+        order, fold = _folds(work.given, plan, split)
+        judged = fold == part
+        if first:
+            judged[order[: plan.pilot]] = True
+        learnt = ~judged if first else np.ones_like(judged)
+        lessons = plan.lessons if first else plan.later
         some = _classifier(
             work,
             judged,
             learnt,
-            replace(plan.lessons, seed=seed),
+            replace(lessons, seed=lessons.seed + work.number * jobs + job),
             None if folder is None else folder / f"round-{work.number + 1}-classifier-{job + 1}.pt",
             _share_of(progress, work.number * jobs + job, plan.rounds * jobs),
         )
-        found.predicted[judged] += some.predicted / plan.splits
+        found.predicted[judged] += some.predicted
         found.outputs[learnt] += some.outputs
         found.margins[learnt] += some.margins
+        found.votes[np.flatnonzero(judged), some.predicted.argmax(1)] += 1
     found = _Found(*(workers.total(torch.from_numpy(part)).numpy() for part in found))
-    return found._replace(outputs=found.outputs / found.outputs.sum(1, keepdims=True))
+    predicted = found.predicted / found.votes.sum(1, keepdims=True)
+    total = found.outputs.sum(1, keepdims=True)
+    outputs = np.where(total > 0, found.outputs / np.maximum(total, 1e-12), predicted)
+    return found._replace(predicted=predicted, outputs=outputs)
 
 
 def _share_of(progress: Progress, job: int, jobs: int) -> Progress:
@@ -259,7 +292,7 @@ def _classifier(
     lessons: Lessons,
     path: Path | None,
     progress: Progress,
-) -> _Found:
+) -> _Learnt:
     """Train one classifier and ask it; take up what an interrupted process has kept of it."""
     targets = work.others
     if work.own is not None:
@@ -289,7 +322,7 @@ def _classifier(
         if kept is not None:
             kept.save(done)
     progress(1, 1)
-    return _Found(*(done[name].numpy() for name in _Found._fields))
+    return _Learnt(*(done[name].numpy() for name in _Learnt._fields))
 
 
 def _name(images: Tensor, targets: Tensor, rows: Tensor, lessons: Lessons) -> str:
@@ -301,10 +334,13 @@ def _name(images: Tensor, targets: Tensor, rows: Tensor, lessons: Lessons) -> st
     return digest.hexdigest()
 
 
-def _folds(given: Ints, plan: Plan, split: int) -> Ints:
-    """Spread every class over the folds alike, so that each classifier learns all classes."""
+def _folds(given: Ints, plan: Plan, split: int) -> tuple[Ints, Ints]:
+    """Return a random order of the images and the fold of each.
+
+    Every class is spread over the folds alike, so that each classifier learns all classes.
+    """
     order = np.random.default_rng(plan.lessons.seed + split).permutation(len(given))
     by_class = order[np.argsort(given[order], kind="stable")]
     fold = np.empty(len(given), dtype=np.int64)
     fold[by_class] = np.arange(len(given)) % plan.folds
-    return fold
+    return order, fold

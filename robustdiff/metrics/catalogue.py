@@ -39,3 +39,25 @@ DETECTION = {
     "precision_at_rate": "precision at rate",
 }
 """Entry of `detection` in metrics.json -> name of the figure: how a score finds wrong labels."""
+
+WEAK = 0.9
+"""Evaluators that are right on fewer held-out images do not rank generators.
+
+They are right on typical images and wrong on others, so a generator that makes typical images alone
+gains label accuracy and NLL by it: up to the share that the evaluator gets wrong.
+"""
+
+
+def evaluator_in_words(accuracy: float, corrected: float | None) -> str:
+    """Return how far an evaluator is to be trusted, in one line.
+
+    Args:
+        accuracy: Share of held-out images that it is right on.
+        corrected: Share of its training labels that were corrected; None if it learnt clean ones.
+    """
+    labels = "" if corrected is None else f"trained on labels as given, {corrected:.1%} corrected, "
+    weak = f", under {WEAK:g}: too few to rank generators by label accuracy or NLL"
+    return (
+        f"evaluator: {labels}right on {accuracy:.3f} of held-out real images"
+        f"{weak if accuracy < WEAK else ''}"
+    )

@@ -10,9 +10,13 @@ from robustdiff import __version__
 from robustdiff.config.sections import Config
 from robustdiff.files.atomic import write_text
 from robustdiff.labels.given import known_noise
+from robustdiff.metrics.catalogue import METRICS, evaluator_in_words
 from robustdiff.reports.markdown import plain_text
+from robustdiff.runs.evaluations import Metrics
 from robustdiff.runs.folder import Run
 from robustdiff.runs.history import seconds_spent
+
+_EVALUATION = "\n## Evaluation\n\n"
 
 
 def write_card(
@@ -58,6 +62,26 @@ def write_card(
     command = plain_text(f"robustdiff eval {shlex.quote(str(run.path))}")
     lines += ["", f"Evaluate with {command}; figures go to metrics.json.", ""]
     write_text(run.path / "README.md", "\n".join(lines))
+
+
+def add_evaluation(run: Run, metrics: Metrics) -> None:
+    """Write the figures of the newest evaluation at the end of the card, if there is a card.
+
+    Args:
+        run: The run.
+        metrics: Content of metrics.json.
+    """
+    path = run.path / "README.md"
+    if not path.exists():
+        return
+    card, _, _ = path.read_text(errors="surrogateescape").partition(_EVALUATION)
+    figures = [
+        f"- {metric.title}: {metrics[metric.key]:.3f}, real images {metrics[metric.real]:.3f}"
+        for metric in METRICS
+        if metrics[metric.key] is not None
+    ]
+    trust = evaluator_in_words(metrics["label_accuracy_real"], metrics["evaluator_corrected"])
+    write_text(path, "\n".join([card + _EVALUATION, *figures, f"- {trust}", ""]))
 
 
 def _noise(config: Config, labels: NoisyLabels, estimated: float | None) -> str:

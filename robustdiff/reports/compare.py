@@ -14,7 +14,7 @@ from robustdiff.config.layers import flat, to_plain
 from robustdiff.config.roles import distinguishing
 from robustdiff.config.sections import Config, NoiseConfig
 from robustdiff.files.atomic import write_text
-from robustdiff.metrics.catalogue import DETECTION, METRICS
+from robustdiff.metrics.catalogue import DETECTION, METRICS, evaluator_in_words
 from robustdiff.reports.figures import comparison_figure, write_figure
 from robustdiff.reports.intervals import cell, interval
 from robustdiff.reports.markdown import plain_text
@@ -42,6 +42,7 @@ COLUMNS: dict[str, Callable[[Metrics], float | None]] = {
     **{f"{metric.title}, real": partial(_entry, key=metric.real) for metric in METRICS},
     **{title: _detected(key) for key, title in DETECTION.items()},
     "noise error": _noise_error,
+    "labels corrected for the evaluator": partial(_entry, key="evaluator_corrected"),
     "training seconds": partial(_entry, key="training_seconds"),
     "scoring seconds": partial(_entry, key="scoring_seconds"),
     "preparing seconds": partial(_entry, key="preparing_seconds"),
@@ -53,6 +54,7 @@ _CLEAN, _UNKNOWN = "clean", "unknown"
 _AS_THEY_ARE = (_CLEAN, _UNKNOWN)
 _MAIN = (
     "label accuracy",
+    "label accuracy, real",
     "NLL",
     "class-wise FID",
     GAP,
@@ -272,6 +274,18 @@ def by_noise(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return parts
 
 
+def evaluators_in_words(rows: Sequence[Row]) -> list[str]:
+    """Return how far the evaluators of some rows are to be trusted, one line for each of them."""
+    lines = []
+    for row in rows:
+        accuracy = row.values["label accuracy, real"]
+        corrected = row.values["labels corrected for the evaluator"]
+        if accuracy:  # earlier versions did not write it down
+            share = float(np.mean(corrected)) if corrected else None
+            lines.append(evaluator_in_words(float(np.mean(accuracy)), share))
+    return list(dict.fromkeys(lines))
+
+
 def markdown(rows: Sequence[Row]) -> str:
     """Return the comparison's main columns as one Markdown table for each noise."""
     lines = []
@@ -281,7 +295,7 @@ def markdown(rows: Sequence[Row]) -> str:
         for row in part:
             cells = " | ".join(cell(row.values[name]) for name in _MAIN)
             lines.append(f"| {plain_text(row.method)} | {len(row.seeds)} | {cells} |")
-        lines.append("")
+        lines += ["", *(f"- {line}" for line in evaluators_in_words(part)), ""]
     return "\n".join(lines)
 
 

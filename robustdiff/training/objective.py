@@ -22,7 +22,6 @@ from curricula.types import Doubles, Ints
 from robustdiff.classifiers.noisy_image import TimeClassifier, train_time_classifier
 from robustdiff.diffusion.process import per_image
 from robustdiff.diffusion.schedules import SCHEDULES
-from robustdiff.labels.crossfit import label_counts
 from robustdiff.labels.label_fit import deconvolve
 from robustdiff.training.judging import judge_by_classifiers
 from robustdiff.training.task import Task
@@ -144,7 +143,7 @@ def make_mixture(task: Task) -> ClassMixture | None:
     transition = task.transition
     if transition is None:
         found = judge_by_classifiers(task, "estimating the noise", rounds=1)
-        transition = label_counts(found.decision, task.given)
+        transition = found.decision.transition
     classifier = None
     if objective.name == "tdsm":
         classifier = train_time_classifier(

@@ -74,13 +74,15 @@ def test_train_eval_and_sample(capsys):
         "run", "dataset", "noise", "curriculum", "seed", "num_samples", "fid", "fid_floor",
         "class_fid", "class_fid_floor", "kid", "inception_score", "inception_score_real", "nll",
         "nll_real", "nll_per_class", "label_accuracy", "density", "coverage", "detection",
-        "evaluator_sha256", "weights_sha256", "evaluation_seed", "sample", "eval",
+        "evaluator_sha256", "evaluator_corrected", "weights_sha256", "evaluation_seed", "sample", "eval",
     }  # fmt: skip
     assert set(result["detection"]) == {"auroc", "average_precision", "precision_at_rate"}
     assert result == json.loads((run / "metrics.json").read_text())
 
     assert call("eval", "runs/one", "--num-samples=40") == 0
-    assert "class-wise FID" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "class-wise FID" in shown
+    assert f"right on {result['label_accuracy_real']:.3f} of held-out real images" in shown
     assert call("sample", "--classes=3,5", "--per-class=2", "--out=pictures") == 0
     with np.load("pictures/samples.npz") as pictures:
         assert pictures["images"].shape == (4, 1, 8, 8)

@@ -246,7 +246,7 @@ def test_hostile_names_in_cards_and_comparisons(tmp_path):
         assert "\x1b" not in text
     cells = [line for line in table.splitlines() if line.startswith("| \\<img")]
     assert len(cells) == 1
-    assert cells[0].replace("\\|", "").count("|") == 10
+    assert cells[0].replace("\\|", "").count("|") == 11
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")
@@ -268,6 +268,7 @@ def test_hostile_names_of_runs_in_the_table_of_an_evaluation(capsys):
     sample = {"sampler": "ddim", "steps": 1, "guidance_weight": 1.0}
     _print_table(figures | {
         "run": "[red]x[/red]\x1b[2J", "num_samples": 1, "sample": sample, "detection": None,
+        "evaluator_corrected": None,
     })  # fmt: skip
     said = capsys.readouterr().out
     assert said.count("[red]x[/red]") == 2

@@ -17,6 +17,7 @@ from robustdiff.jobs.evaluate import classes_to_make, evaluate_run
 from robustdiff.jobs.study import standing
 from robustdiff.jobs.train import resume_run, start_run
 from robustdiff.metrics import evaluator
+from robustdiff.metrics.catalogue import evaluator_in_words
 from robustdiff.progress import Report
 from robustdiff.reports.compare import compare_runs, find_runs
 from robustdiff.runs.evaluations import evaluations, has_evaluation
@@ -92,6 +93,22 @@ def test_an_evaluation_replaces_its_like_and_those_of_other_weights(runs):
     assert not has_evaluation(run, one)
     evaluate_run(run, one, Report(), seed=0)
     assert [found.path for found in evaluations(run)] == [run.metrics_file]
+
+
+def test_the_card_holds_the_newest_evaluation_and_how_far_its_evaluator_is_to_be_trusted(runs):
+    run, _ = runs
+    card = run.path / "README.md"
+    trained = card.read_text()
+    for steps in (2, 3):
+        metrics = evaluate_run(run, resolve(TINY, {"sample": {"steps": steps}}), Report(), seed=0)
+    assert metrics["evaluator_corrected"] is None
+    words = evaluator_in_words(metrics["label_accuracy_real"], None)
+    before, heading, evaluation = card.read_text().partition("\n## Evaluation\n")
+    assert before == trained
+    assert heading
+    assert f"- label accuracy: {metrics['label_accuracy']:.3f}, real images" in evaluation
+    assert evaluation.endswith(f"\n- {words}\n")
+    assert "## Evaluation" not in evaluation
 
 
 def test_the_seed_of_the_images_is_part_of_an_evaluation(runs):

@@ -32,9 +32,9 @@ def made(monkeypatch):
 
     references = []
 
-    def load_reference(run, config, images, report, *, seed, inception_weights):
+    def load_reference(run, config, data, report, *, seed, inception_weights):
         references.append(run)
-        return None, "e" * 64
+        return None, {"evaluator_sha256": "e" * 64}
 
     monkeypatch.setattr(module, "load_run_data", lambda *_: RunData(None, None, None))
     monkeypatch.setattr(module, "classes_to_make", lambda config, images: torch.arange(20))

@@ -1,11 +1,17 @@
+import copy
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from robustdiff.classifiers.image import embed
+from robustdiff.data.arrays import Images
 from robustdiff.files.atomic import sha256
 from robustdiff.metrics import evaluator as module
+from robustdiff.metrics.catalogue import evaluator_in_words
 from robustdiff.metrics.classification import label_accuracy, nll
-from robustdiff.metrics.evaluator import load_or_train, train_evaluator
+from robustdiff.metrics.evaluator import calibrate, load_or_train, train_evaluator
 
 
 @pytest.fixture
@@ -16,7 +22,7 @@ def short(monkeypatch):
 
 @pytest.fixture
 def small(digits):
-    return digits.train[:200], digits.train_labels[:200], 10
+    return replace(digits, train=digits.train[:200], train_labels=digits.train_labels[:200])
 
 
 def test_an_evaluator_of_digits_is_accurate_and_calibrated_on_held_out_images(digits, evaluator):
@@ -27,13 +33,17 @@ def test_an_evaluator_of_digits_is_accurate_and_calibrated_on_held_out_images(di
 
 @pytest.mark.usefixtures("short")
 def test_a_cache_hit_equals_training_again_bit_for_bit(tmp_path, small):
-    trained, digest = load_or_train(tmp_path / "a", "digits", *small, seed=0)
+    trained, digest = load_or_train(tmp_path / "a", small, small.train_labels, seed=0)
     cached, same = load_or_train(
-        tmp_path / "a", "digits", *small, seed=0, progress=lambda *_: pytest.fail("trained again")
+        tmp_path / "a",
+        small,
+        small.train_labels,
+        seed=0,
+        progress=lambda *_: pytest.fail("trained again"),
     )
-    _, retrained = load_or_train(tmp_path / "b", "digits", *small, seed=0)
+    _, retrained = load_or_train(tmp_path / "b", small, small.train_labels, seed=0)
     assert digest == same == retrained
-    for one, two in zip(embed(trained, small[0]), embed(cached, small[0]), strict=True):
+    for one, two in zip(embed(trained, small.train), embed(cached, small.train), strict=True):
         assert torch.equal(one, two)
     (path,) = (tmp_path / "a").iterdir()
     assert path.name.startswith("digits-")
@@ -56,7 +66,9 @@ def test_few_images_are_repeated_400_times(count, steps, digits):
 def test_the_limit_of_passes_names_only_evaluators_of_few_images(digits, monkeypatch):
     def names():
         return [
-            module._training_hash(digits.train[:count], digits.train_labels[:count], 10, 0)
+            module._training_hash(
+                replace(digits, train=digits.train[:count]), digits.train_labels[:count], 0
+            )
             for count in (33, 1347)
         ]
 
@@ -68,19 +80,22 @@ def test_the_limit_of_passes_names_only_evaluators_of_few_images(digits, monkeyp
 
 @pytest.mark.usefixtures("short")
 def test_everything_that_determines_the_weights_changes_the_name(tmp_path, small, monkeypatch):
-    images, labels, _ = small
-    changed = images.clone()
+    labels = small.train_labels
+    changed = small.train.clone()
     changed[0, 0, 0, 0] ^= 1
-    for arguments, seed in (
-        ((images, labels, 10), 0),
-        ((changed, labels, 10), 0),
-        ((images, labels.roll(1), 10), 0),
-        ((images, labels, 11), 0),
-        ((images, labels, 10), 1),
+    for images, learnt, seed in (
+        (small, labels, 0),
+        (replace(small, train=changed), labels, 0),
+        (small, labels.roll(1), 0),
+        (SimpleNamespace(**(vars(small) | {"num_classes": 11})), labels, 0),
+        (small, labels, 1),
     ):
-        load_or_train(tmp_path, "digits", *arguments, seed=seed)
-    monkeypatch.setattr(module, "RECIPE", "another")
-    load_or_train(tmp_path, "digits", *small, seed=0)
+        load_or_train(tmp_path, images, learnt, seed=seed)
+    monkeypatch.setattr(module, "RECIPE", {False: "another"})
+    load_or_train(tmp_path, small, labels, seed=0)
+    assert len(list(tmp_path.iterdir())) == 6
+    # Held-out images decide nothing of the small network.
+    load_or_train(tmp_path, replace(small, test=small.test[:9]), labels, seed=0)
     assert len(list(tmp_path.iterdir())) == 6
 
 
@@ -96,12 +111,16 @@ def test_everything_that_determines_the_weights_changes_the_name(tmp_path, small
     ids=["cut", "flipped bit", "empty", "foreign"],
 )
 def test_a_damaged_cache_file_is_trained_again_and_replaced(tmp_path, small, damage):
-    _, digest = load_or_train(tmp_path, "digits", *small, seed=0)
+    _, digest = load_or_train(tmp_path, small, small.train_labels, seed=0)
     (path,) = tmp_path.iterdir()
     path.write_bytes(damage(path.read_bytes()))
     calls = []
     _, again = load_or_train(
-        tmp_path, "digits", *small, seed=0, progress=lambda *call: calls.append(call)
+        tmp_path,
+        small,
+        small.train_labels,
+        seed=0,
+        progress=lambda *call: calls.append(call),
     )
     assert calls
     assert again == digest == sha256(path)
@@ -121,7 +140,80 @@ def test_a_damaged_cache_file_is_trained_again_and_replaced(tmp_path, small, dam
     ],
 )
 def test_unusable_training_data_are_refused_in_one_line(images, labels, message, tmp_path):
+    data = SimpleNamespace(name="x", train=images, num_classes=10)
     with pytest.raises(ValueError, match=message) as caught:
-        load_or_train(tmp_path / "cache", "x", images, labels, 10, seed=0)
+        load_or_train(tmp_path / "cache", data, labels, seed=0)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "cache").exists()
+
+
+def surer(evaluator, factor):
+    """A copy whose logits are multiplied."""
+    changed = copy.deepcopy(evaluator)
+    for part in (changed.classify.weight, changed.classify.bias):
+        part.data *= factor
+    return changed
+
+
+def test_calibration_undoes_a_temperature_and_leaves_features_and_accuracy(digits, evaluator):
+    found = []
+    for changed in (surer(evaluator, 4), surer(evaluator, 8)):
+        calibrate(changed, digits.test, digits.test_labels)
+        found.append(embed(changed, digits.test))
+    features, logits = embed(evaluator, digits.test)
+    for same, calibrated in found:
+        assert torch.equal(same, features)
+        assert torch.equal(calibrated.argmax(1), logits.argmax(1))
+        assert nll(calibrated, digits.test_labels) <= nll(logits, digits.test_labels)
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=0.02, atol=1e-6)
+
+
+def test_calibration_makes_nobody_surer(digits, evaluator):
+    """A few images, all of them right, would ask for certainty."""
+    changed = copy.deepcopy(evaluator)
+    _, logits = embed(changed, digits.test)
+    some = (logits.argmax(1) == digits.test_labels).nonzero()[:5, 0]
+    calibrate(changed, digits.test[some], digits.test_labels[some])
+    assert torch.equal(embed(changed, digits.test)[1], logits)
+
+
+def test_an_evaluator_of_larger_images_is_calibrated_on_those_held_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_SEEN", {True: 400})
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (20, 3, 24, 24), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(20) % 2
+    data = Images(
+        name="x", class_names=("a", "b"), train=images, train_labels=labels, test=images.flip(3),
+        test_labels=1 - labels,
+    )  # fmt: skip
+    plain = train_evaluator(images, labels, 2, seed=0)
+    evaluator, _ = load_or_train(tmp_path, data, labels, seed=0)
+    # All held-out labels are wrong, so it is as unsure as it can be.
+    torch.testing.assert_close(evaluator.classify.weight, plain.classify.weight / 10)
+    features, logits = embed(evaluator, images)
+    assert torch.equal(features, embed(plain, images)[0])
+    assert nll(logits, 1 - labels) < nll(embed(plain, images)[1], 1 - labels)
+    load_or_train(tmp_path, replace(data, test_labels=labels), labels, seed=0)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "corrected", "words"),
+    [
+        (0.9, None, "evaluator: right on 0.900 of held-out real images"),
+        (
+            0.713,
+            None,
+            "evaluator: right on 0.713 of held-out real images, under 0.9: too few to rank "
+            "generators by label accuracy or NLL",
+        ),
+        (
+            0.95,
+            0.0,
+            "evaluator: trained on labels as given, 0.0% corrected, right on 0.950 of held-out "
+            "real images",
+        ),
+    ],
+)
+def test_a_line_says_how_far_an_evaluator_is_to_be_trusted(accuracy, corrected, words):
+    assert evaluator_in_words(accuracy, corrected) == words

@@ -6,7 +6,14 @@ import os
 import pytest
 
 from robustdiff.config.layers import resolve, to_plain
-from robustdiff.reports.compare import compare_runs, find_runs, markdown, write_comparison
+from robustdiff.metrics.catalogue import evaluator_in_words
+from robustdiff.reports.compare import (
+    compare_runs,
+    evaluators_in_words,
+    find_runs,
+    markdown,
+    write_comparison,
+)
 from robustdiff.reports.intervals import cell, interval
 
 
@@ -191,3 +198,26 @@ def test_an_unknown_truth_is_neither_clean_nor_an_error_of_the_estimate(tmp_path
     ]
     assert rows[1].values["noise error"] == rows[1].values["gap closed"] == []
     assert rows[2].values["gap closed"] == [0.5]
+
+
+def test_each_evaluator_is_shown_with_its_accuracy_on_real_images_and_what_it_learnt(tmp_path):
+    about = {"label_accuracy_real": 0.75, "evaluator_corrected": 0.125, "evaluator_sha256": "a"}
+    for seed in range(2):
+        for method in ("pmi", "uniform"):
+            layer = {"curriculum": {"name": method}}
+            make_run(
+                tmp_path / f"{method}{seed}",
+                rate=0.3,
+                class_fid=2,
+                seed=seed,
+                judged=about,
+                **layer,
+            )
+    make_run(tmp_path / "earlier", rate=0, class_fid=2, seed=0)
+    rows = compare_runs(find_runs([tmp_path]))
+    noisy = [row for row in rows if row.noise != "clean"]
+    assert [row.values["label accuracy, real"] for row in noisy] == [[0.75, 0.75]] * 2
+    (line,) = evaluators_in_words(noisy)
+    assert line == evaluator_in_words(0.75, 0.125)
+    assert markdown(rows).splitlines().count(f"- {line}") == 1
+    assert evaluators_in_words([row for row in rows if row.noise == "clean"]) == []
