@@ -41,9 +41,6 @@ _SMOOTHING, _EARLY = 0.1, 2.0
 _SMALL_PASSES, _SMALL_LEAST, _SMALL_MOST, _SMALL_ROUNDS = 14, 12_000, 80_000, 2
 # Up to so many images are split into more folds and judged by several classifiers.
 _FEW = 5_000
-# Share of the images that no classifier of round one learns, and so many at least; of few images it
-# is one in so many.
-_PILOT, _LEAST_PILOT, _PILOT_OF_FEW = 0.1, 1000, 5
 # Images that a piece of unfinished work is recognised by.
 _RECOGNISED_BY = 64
 
@@ -82,7 +79,6 @@ class Plan:
         rounds: How often classifiers are trained.
         lessons: How each is trained in round one; its seed is that of the first.
         later: How each is trained in later rounds.
-        pilot: Images that no classifier of round one learns and all predict.
     """
 
     folds: int
@@ -90,7 +86,6 @@ class Plan:
     rounds: int
     lessons: Lessons
     later: Lessons
-    pilot: int
 
     def in_words(self) -> str:
         """Describe it in a few words."""
@@ -109,17 +104,14 @@ class Crossfitted(NamedTuple):
             the class after more.
         decision: What they say about the labels.
         outputs: (N, K) float32, what the classifiers of round one that learnt an image predicted
-            for it meanwhile, on average; predictions where none learnt it.
-        margins: (N,) float32, their areas under the margin; 0 where none learnt it.
-        agreement: How often two classifiers of round one name one class for an image that neither
-            learnt.
+            for it meanwhile, on average.
+        margins: (N,) float32, their areas under the margin.
     """
 
     probabilities: Floats
     decision: Decision
     outputs: Floats
     margins: Floats
-    agreement: float
 
 
 def make_plan(
@@ -141,8 +133,7 @@ def make_plan(
     """
     effort, natural = EFFORTS[settings.effort], is_natural(shape)
     folds = settings.folds or (5 if natural and count <= _FEW else effort.folds)
-    pilot = min(max(round(_PILOT * count), _LEAST_PILOT), count // _PILOT_OF_FEW)
-    learnt = max((count - pilot) * (folds - 1) // folds, 1)
+    learnt = max(count * (folds - 1) // folds, 1)
     lessons = Lessons(
         seed=stream_seed(seed, Stream.CROSSFIT) % 2**32,
         passes=passes_for(learnt, min(max(_SMALL_PASSES * learnt, _SMALL_LEAST), _SMALL_MOST)),
@@ -159,7 +150,7 @@ def make_plan(
         later = replace(lessons, passes=more, smoothing=0.0, early=0.0)
         lessons = replace(lessons, passes=first)
     rounds = settings.rounds or (effort.rounds if natural else min(effort.rounds, _SMALL_ROUNDS))
-    return Plan(folds, 1, rounds, lessons, later, pilot)
+    return Plan(folds, 1, rounds, lessons, later)
 
 
 def crossfit(
@@ -192,7 +183,6 @@ def crossfit(
     own: Tensor | None
     others, own = F.one_hot(given.cpu(), num_classes).float(), None
     first = last = _round(_Work(images, labels, others, own, 0), plan, folder, workers, progress)
-    agreement = _agreement(first.votes)
     decision = decide(first.predicted, labels)
     for number in range(1, plan.rounds):
         if decision.kind in ("no evidence", "no noise"):
@@ -200,15 +190,7 @@ def crossfit(
         others, own = map(torch.from_numpy, (decision.classes, decision.image_classes))
         last = _round(_Work(images, labels, others, own, number), plan, folder, workers, progress)
         decision = decide(last.predicted, labels)
-    return Crossfitted(last.predicted, decision, first.outputs, first.margins, agreement)
-
-
-def _agreement(votes: Floats) -> float:
-    """Return how often two of the votes for an image agree, (N, K) counts of at least 2 votes."""
-    votes = votes[votes.sum(1) > 1].astype(np.float64)
-    total = votes.sum(1)
-    agree = (votes * (votes - 1)).sum(1) / (total * (total - 1))
-    return float(agree.mean()) if len(votes) else float("nan")
+    return Crossfitted(last.predicted, decision, first.outputs, first.margins)
 
 
 class _Work(NamedTuple):
@@ -229,21 +211,12 @@ class _Work(NamedTuple):
     number: int
 
 
-class _Learnt(NamedTuple):
-    """What one classifier predicts for the images that it judges, and about those it learns."""
-
-    predicted: Floats
-    outputs: Floats
-    margins: Floats
-
-
 class _Found(NamedTuple):
-    """The same of all classifiers of a round, (N, K) and (N,), and how many name each class."""
+    """What classifiers predict for the images that they judge, and about those they learn."""
 
     predicted: Floats
     outputs: Floats
     margins: Floats
-    votes: Floats
 
 
 def _round(
@@ -251,14 +224,11 @@ def _round(
 ) -> _Found:
     """Train and ask the classifiers of all splits and folds, which processes share."""
     first, jobs = work.own is None, plan.splits * plan.folds
-    sums = [np.zeros(work.others.shape, np.float32) for _ in range(3)]
-    found = _Found(sums[0], sums[1], np.zeros(len(work.given), np.float32), sums[2])
+    predicted, outputs = (np.zeros(work.others.shape, np.float32) for _ in range(2))
+    found = _Found(predicted, outputs, np.zeros(len(work.given), np.float32))
     for job in range(workers.rank, jobs, workers.size):
         split, part = divmod(job, plan.folds)
-        order, fold = _folds(work.given, plan, split)
-        judged = fold == part
-        if first:
-            judged[order[: plan.pilot]] = True
+        judged = _folds(work.given, plan, split) == part
         learnt = ~judged if first else np.ones_like(judged)
         lessons = plan.lessons if first else plan.later
         some = _classifier(
@@ -269,15 +239,12 @@ def _round(
             None if folder is None else folder / f"round-{work.number + 1}-classifier-{job + 1}.pt",
             _share_of(progress, work.number * jobs + job, plan.rounds * jobs),
         )
-        found.predicted[judged] += some.predicted
+        found.predicted[judged] += some.predicted / plan.splits
         found.outputs[learnt] += some.outputs
         found.margins[learnt] += some.margins
-        found.votes[np.flatnonzero(judged), some.predicted.argmax(1)] += 1
     found = _Found(*(workers.total(torch.from_numpy(part)).numpy() for part in found))
-    predicted = found.predicted / found.votes.sum(1, keepdims=True)
     total = found.outputs.sum(1, keepdims=True)
-    outputs = np.where(total > 0, found.outputs / np.maximum(total, 1e-12), predicted)
-    return found._replace(predicted=predicted, outputs=outputs)
+    return found._replace(outputs=found.outputs / np.maximum(total, 1e-12))
 
 
 def _share_of(progress: Progress, job: int, jobs: int) -> Progress:
@@ -292,7 +259,7 @@ def _classifier(
     lessons: Lessons,
     path: Path | None,
     progress: Progress,
-) -> _Learnt:
+) -> _Found:
     """Train one classifier and ask it; take up what an interrupted process has kept of it."""
     targets = work.others
     if work.own is not None:
@@ -322,7 +289,7 @@ def _classifier(
         if kept is not None:
             kept.save(done)
     progress(1, 1)
-    return _Learnt(*(done[name].numpy() for name in _Learnt._fields))
+    return _Found(*(done[name].numpy() for name in _Found._fields))
 
 
 def _name(images: Tensor, targets: Tensor, rows: Tensor, lessons: Lessons) -> str:
@@ -334,13 +301,10 @@ def _name(images: Tensor, targets: Tensor, rows: Tensor, lessons: Lessons) -> st
     return digest.hexdigest()
 
 
-def _folds(given: Ints, plan: Plan, split: int) -> tuple[Ints, Ints]:
-    """Return a random order of the images and the fold of each.
-
-    Every class is spread over the folds alike, so that each classifier learns all classes.
-    """
+def _folds(given: Ints, plan: Plan, split: int) -> Ints:
+    """Spread every class over the folds alike, so that each classifier learns all classes."""
     order = np.random.default_rng(plan.lessons.seed + split).permutation(len(given))
     by_class = order[np.argsort(given[order], kind="stable")]
     fold = np.empty(len(given), dtype=np.int64)
     fold[by_class] = np.arange(len(given)) % plan.folds
-    return order, fold
+    return fold

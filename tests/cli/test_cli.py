@@ -74,7 +74,8 @@ def test_train_eval_and_sample(capsys):
         "run", "dataset", "noise", "curriculum", "seed", "num_samples", "fid", "fid_floor",
         "class_fid", "class_fid_floor", "kid", "inception_score", "inception_score_real", "nll",
         "nll_real", "nll_per_class", "label_accuracy", "density", "coverage", "detection",
-        "evaluator_sha256", "evaluator_corrected", "weights_sha256", "evaluation_seed", "sample", "eval",
+        "evaluator_sha256", "evaluator_corrected", "weights_sha256", "evaluation_seed", "sample",
+        "eval",
     }  # fmt: skip
     assert set(result["detection"]) == {"auroc", "average_precision", "precision_at_rate"}
     assert result == json.loads((run / "metrics.json").read_text())

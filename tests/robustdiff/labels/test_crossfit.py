@@ -14,7 +14,7 @@ from robustdiff.parallel import ALONE
 
 SHAPE = (1, 8, 8)
 LESSONS = Lessons(seed=1, passes=2)
-SHORT = Plan(folds=3, splits=2, rounds=2, lessons=LESSONS, later=LESSONS, pilot=100)
+SHORT = Plan(folds=3, splits=2, rounds=2, lessons=LESSONS, later=LESSONS)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,6 @@ def test_classifiers_find_wrong_labels_of_images_whose_labels_they_never_saw(dig
     assert (found.margins < 0).mean() == pytest.approx(noisy.realised_rate, abs=0.1)
     assert seen == sorted(seen)
     assert seen[-1] == 1
-    assert found.agreement > 0.9
 
 
 def lessons_of(monkeypatch, digits, given, plan):
@@ -73,7 +72,6 @@ def test_no_label_is_judged_by_a_classifier_that_learnt_it(monkeypatch, digits, 
     assert len(taught) == 2 * 3 * 2
     for number in (0, 1):
         asked = np.zeros(len(noisy.given))
-        times = [2, 6] if number == 0 else [2, 2]  # the pilot images are asked of all
         for rows, targets, judged in taught[number * 6 : number * 6 + 6]:
             asked[judged] += 1
             assert torch.allclose(targets.sum(1), torch.ones(len(targets)), atol=1e-5)
@@ -84,7 +82,7 @@ def test_no_label_is_judged_by_a_classifier_that_learnt_it(monkeypatch, digits, 
                 # What is learnt about the images that it judges follows from the image alone.
                 own = targets[judged].argmax(1)
                 assert (own == digits.train_labels[judged]).all()
-        assert [asked.min(), asked.max()] == times
+        assert (asked == 2).all()
 
 
 def test_labels_without_noise_are_not_learnt_twice(monkeypatch, digits):
