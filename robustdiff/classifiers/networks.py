@@ -10,8 +10,8 @@ from robustdiff.data.arrays import to_float
 
 # Smaller images are enlarged by a whole factor.
 _LEAST_SIDE = 8
-# Images from this side on are natural ones: the deeper network pays.
-NATURAL_SIDE = 24
+# Colour images from this side on are taken for natural ones, for which the deeper network pays.
+_NATURAL_SIDE = 24
 _WIDTHS = (32, 128, 128)
 # The first layer whitens patches of so many pixels a side; its scale is estimated from so many
 # images, and directions of less variance than this are not blown up.
@@ -132,7 +132,7 @@ def _block(channels_in: int, channels_out: int) -> nn.Module:
 
 def is_natural(shape: tuple[int, ...]) -> bool:
     """Return whether images of shape (C, H, W) get the deeper network."""
-    return min(shape[1:]) >= NATURAL_SIDE
+    return shape[0] == 3 and min(shape[1:]) >= _NATURAL_SIDE
 
 
 def make_classifier(shape: tuple[int, ...], num_classes: int) -> ImageClassifier:

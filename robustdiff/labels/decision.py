@@ -55,12 +55,8 @@ _SOLE, _CLEAR = 0.002, 0.85
 # Nats an image by which noise of classes and noise that depends on the image count as alike; the
 # steps and costs of sharpening the latter; the most classes that it is fitted to. All these were
 # chosen on generated noise, on digits, MNIST and features of CIFAR-10.
-_FAMILIES_ALIKE, _IMAGE_STEPS, _IMAGE_COST, _IMAGE_CLASSES = (
-    0.006,
-    (0.15, 0.3, 0.45, 0.6),
-    0.001,
-    100,
-)
+_FAMILIES_ALIKE, _IMAGE_STEPS, _IMAGE_COST = 0.006, (0.15, 0.3, 0.45, 0.6), 0.001
+_IMAGE_CLASSES = 50
 # Resemblance from which on wrong labels name what the image resembles.
 _RESEMBLING = 0.15
 # Added to the statistical error of the share, since no model is quite right.
@@ -163,8 +159,9 @@ def decide(probabilities: NDArray[np.floating], given: Ints) -> Decision:
         chosen = max(alike, key=lambda view: view.sharpness)
         views = [*alike, *_sharpened(some, y, none, chosen)]
         u = hardness(probabilities)
-        others = _by_image(some, u[rows], y, none, [view.matrix for view in (plain, freed)])
-        views = _with_images(views, others)
+        if k <= _IMAGE_CLASSES:
+            matrices = [plain.matrix, freed.matrix]
+            views = _with_images(views, _by_image(some, u[rows], y, none, matrices))
         shares = [_share(some, u[rows], y, none, view) for view in views]
         decision = _decision(probabilities, u, given, none, views, shares)
     unclear = unclear_names(probabilities, given) if decision.share else []
@@ -248,38 +245,36 @@ def _by_image(
     y: Ints,
     none: LabelModel,
     matrices: list[Floats | None],
-) -> list[_View]:
+) -> _View:
     """Fit noise that depends on the image; sharpen classes while labels stay as likely."""
     n, k = some.shape
-    views = []
-    for matrix in matrices if k <= _IMAGE_CLASSES else []:
-        z = _logs(some, matrix)
-        model = fit_mistakes(z, u, y, MistakeModel.before(k).parameters())
-        best, scale = model.likelihood, model.scale
-        for step in _IMAGE_STEPS:
-            tried = fit_mistakes(z, u, y, model.parameters(), scale=scale + step)
-            if tried.likelihood < best - _IMAGE_COST * n:
-                break
-            model = tried
-        sharpness = float(model.image_classes(z).max(axis=1).mean())
-        gain = (model.likelihood - none.likelihood) / n
-        views.append(_View(matrix, model, gain, structured=True, sharpness=sharpness))
-    return views
+    starts = [
+        (matrix, fit_mistakes(_logs(some, matrix), u, y, MistakeModel.before(k).parameters()))
+        for matrix in matrices
+    ]
+    matrix, model = max(starts, key=lambda start: start[1].likelihood)
+    z, best, scale = _logs(some, matrix), model.likelihood, model.scale
+    for step in _IMAGE_STEPS:
+        tried = fit_mistakes(z, u, y, model.parameters(), scale=scale + step)
+        if tried.likelihood < best - _IMAGE_COST * n:
+            break
+        model = tried
+    sharpness = float(model.image_classes(z).max(axis=1).mean())
+    gain = (model.likelihood - none.likelihood) / n
+    return _View(matrix, model, gain, structured=True, sharpness=sharpness)
 
 
-def _with_images(views: list[_View], others: list[_View]) -> list[_View]:
-    """Return the views, with the best of noise that depends on the image where that shows.
+def _with_images(views: list[_View], found: _View) -> list[_View]:
+    """Return the views with that of noise that depends on the image, where this shows.
 
     It comes last if it is likelier, or sharper and as likely; the last view decides.
     """
-    others = [view for view in others if _depends_on_image(view.model)]
-    if not others:
+    if not _depends_on_image(found.model):
         return views
-    found, last = max(others, key=lambda view: view.gain), views[-1]
+    last = views[-1]
     if found.gain > last.gain + _FAMILIES_ALIKE:
         return [found]
-    sharper = found.sharpness > max(last.sharpness, _KNOWN)
-    if sharper and found.gain > last.gain - _ALIKE:
+    if found.sharpness > max(last.sharpness, _KNOWN) and found.gain > last.gain - _ALIKE:
         return [*views, found]
     return [found, *views]
 

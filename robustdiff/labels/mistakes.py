@@ -83,7 +83,7 @@ def hardness(probabilities: NDArray[np.floating]) -> Floats:
     """
     two = np.partition(probabilities, -2, axis=1)[:, -2:].astype(np.float64) + _FLOOR
     ranks = rankdata(two[:, 0] / two[:, 1])
-    return np.asarray(1 - 2 * ranks / (len(ranks) + 1))
+    return np.asarray(2 * ranks / (len(ranks) + 1) - 1)
 
 
 def fit_mistakes(
@@ -126,7 +126,7 @@ def fit_mistakes(
         jac=True,
         method="L-BFGS-B",
         bounds=bounds + [(-14.0, 8.0)] * (k * k),
-        options={"maxiter": 200, "ftol": 1e-9},
+        options={"maxiter": 150, "ftol": 2e-8},
     ).x
     parameters = torch.from_numpy(found)
     _, joint = _joint(parameters, z, u, labels)

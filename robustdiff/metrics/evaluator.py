@@ -48,7 +48,7 @@ def train_evaluator(
     lessons = Lessons(
         seed=seed,
         passes=passes_for(len(images), seen),
-        flip=natural and images.shape[1] == 3,
+        flip=natural,
         dtype=native_precision(images.device) if natural else torch.float32,
     )
     return train_image_classifier(

@@ -7,6 +7,7 @@ from scipy.special import softmax
 
 from robustdiff.labels.decision import decide
 from robustdiff.labels.label_fit import Family, fit_labels
+from robustdiff.labels.mistakes import hardness
 from robustdiff.labels.sure import contradictions, sure_transition
 
 SPARSE = np.array([[0.6, 0.4, 0, 0], [0, 1, 0, 0], [0.1, 0, 0.8, 0.1], [0, 0, 0.3, 0.7]])
@@ -145,3 +146,17 @@ def test_the_fit_finds_the_same_optimum_from_elsewhere_and_noise_where_there_is(
 def test_wrong_input_is_refused(p, given, message):
     with pytest.raises(ValueError, match=message):
         decide(p, np.array(given))
+
+
+def test_names_that_hard_images_resemble_are_found_as_often_as_by_a_classifier_that_believes_none():
+    rng = np.random.default_rng(0)
+    clean, p = classes_of(5000, 6, 2.4)
+    u = hardness(p)
+    wrong = rng.random(len(clean)) < 1 / (1 + np.exp(-(0.9 * u - 0.7)))
+    names = p**0.4
+    names[np.arange(len(clean)), clean] = 0
+    given = np.where(wrong, draw(names / names.sum(axis=1, keepdims=True)), clean)
+    found = decide(p, given)
+    assert found.kind == "by image"
+    assert f1(found.right < 0.5, wrong) > f1(p.argmax(axis=1) != given, wrong) - 0.01
+    assert found.low <= wrong.mean() <= found.high
