@@ -26,6 +26,8 @@ _NO_EVIDENCE = "the scores are no evidence of which labels are wrong, nor of how
 _CHANCE = 1e-3
 # Classes with fewer labels are compared with the median of all scores, not with their own.
 _FEW = 50
+# Scores whose heaps are looked at; of more, so many.
+_MOST_HEAPED = 100_000
 # Entries of (N, K) arrays that are computed on at a time.
 _PIECE = 1 << 22
 
@@ -63,10 +65,13 @@ def _by_scores(scores: Floats, given: Ints, zero: float | None) -> Trust:
     are no evidence, and every label stays.
     """
     levelled = _levelled(scores, given)
-    wrong = mixture_posterior(levelled)
-    apart = _apart(levelled, wrong)
+    some = levelled[:: -(-len(levelled) // _MOST_HEAPED)]
+    apart = _apart(some, mixture_posterior(some))
     if zero is None:
-        return _trust(1 - wrong) if apart else _without_evidence(len(scores))
+        if not apart:
+            return _without_evidence(len(scores))
+        return _trust(1 - mixture_posterior(levelled))
+    del levelled
     above = int((scores > zero).sum())
     if not apart and binom.sf(above - 1, len(scores), 0.5) >= _CHANCE:
         return _without_evidence(len(scores))

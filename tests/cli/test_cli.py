@@ -395,7 +395,7 @@ def test_audit_of_any_run(capsys, monkeypatch):
     assert "judged by: curriculum pmi" in capsys.readouterr().out
     for words in (["runs/plain"], ["runs/pmi", "--by=crossfit"]):
         assert call("audit", *words) == 0
-        assert "judged by: two classifiers" in capsys.readouterr().out
+        assert "judged by: 4 classifiers in 2 rounds" in capsys.readouterr().out
     assert call("audit", "runs/none") == 2
     assert "runs/none is not a run" in capsys.readouterr().err
 
