@@ -1,8 +1,9 @@
 """Another library's class-conditional U-Net, trained on labels that robustdiff has judged.
 
 The network is diffusers' `UNet2DModel` with `num_class_embeds`, the loop is written by hand. The
-labels come from cross-fitted classifiers (`labels.crossfit`, `labels.judge`), the batches from
-`CurriculumSampler`, which also turns the verdict into labels to train on: wrong ones are replaced.
+labels come from cross-fitted classifiers (`labels.crossfit`, `labels.probabilities`), the batches
+from `CurriculumSampler`, which also turns the verdict into labels to train on: wrong ones are
+replaced.
 
 pip install diffusers; python examples/diffusers_unet.py [STEPS]
 """
@@ -18,11 +19,12 @@ with warnings.catch_warnings():
 
 from corruptions import corrupt
 from curricula import CurriculumSampler, Selection
+from robustdiff.config.judging import JudgeConfig
 from robustdiff.config.sections import DataConfig
 from robustdiff.data.arrays import to_float
 from robustdiff.data.registry import load_images
-from robustdiff.labels.crossfit import crossfit
-from robustdiff.labels.judge import by_classes
+from robustdiff.labels.crossfit import crossfit, make_plan
+from robustdiff.labels.probabilities import by_probabilities, label_scores
 from robustdiff.progress import Report, silent
 
 BATCH_SIZE, P_UNCOND = 64, 0.2
@@ -49,15 +51,15 @@ def main(steps: int) -> None:
     clean, k = images.train_labels.numpy(), images.num_classes
     noisy = corrupt(clean, num_classes=k, noise_type="symmetric", rate=0.4, seed=0)
 
-    # The judge: p(class | image) by classifiers that did not see the image, then Bayes.
+    # The judge: p(class | image) by classifiers that did not learn the label, then Bayes.
     given = torch.from_numpy(noisy.given)
-    found = crossfit(images.train, given, k, seed=0, progress=silent)
+    plan = make_plan(JudgeConfig(), images.train.shape[1:], len(given), seed=0)
+    found = crossfit(images.train, given, k, plan, progress=silent)
     sampler = CurriculumSampler(
         "crossfit", len(given), seed=0, selection=Selection(treatment="relabel")
     )
-    sampler.update(
-        found.image_classes, lambda classes: by_classes(classes, found.transition, noisy.given)
-    )
+    trust, _ = by_probabilities(found.probabilities, noisy.given)
+    sampler.update(found.probabilities, lambda _: (label_scores(trust, noisy.given), trust))
     labels = torch.from_numpy(sampler.labels(noisy.given, null=k).labels)
     print(f"estimated share of wrong labels {sampler.trust.noise:.3f}")
     print(f"wrong before {(noisy.given != clean).mean():.3f}, ", end="")

@@ -51,7 +51,7 @@ def contents(run):
         "labels": labels.sha256,
         "scores": scores.tolist(),
         "right": trust.right.tolist(),
-        "noise": trust.noise,
+        "noise": str(trust.noise),  # NaN without an estimate
         "weights": [value.tolist() for value in network.state_dict().values()],
         "seconds": seconds_spent(run, 128),
     }
