@@ -90,9 +90,10 @@ class Plan:
     def in_words(self) -> str:
         """Describe it in a few words."""
         rounds = f"{self.rounds} rounds" if self.rounds > 1 else "one round"
+        mirrored = ", with mirror images (--no-judge-flip: without)" if self.lessons.flip else ""
         return (
             f"{self.splits * self.folds * self.rounds} classifiers in {rounds}, "
-            "none of which learnt a label that it judges"
+            f"none of which learnt a label that it judges{mirrored}"
         )
 
 
