@@ -63,7 +63,7 @@ class Effort:
 
 
 EFFORTS = {
-    "quick": Effort(rounds=1, folds=2, first=14, later=0),
+    "quick": Effort(rounds=1, folds=2, first=14, later=7),
     "default": Effort(rounds=3, folds=2, first=12, later=9),
     "thorough": Effort(rounds=3, folds=4, first=16, later=16),
 }
@@ -176,8 +176,7 @@ def crossfit(
         workers: Those that share the work.
 
     Returns:
-        Predictions and decision of the last round; the second is the last where the first finds
-        nothing to clean.
+        Predictions and decision of the last round; a round that finds nothing to clean is the last.
     """
     labels = given.cpu().numpy()
     others: Tensor
