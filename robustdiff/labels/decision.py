@@ -260,7 +260,7 @@ def _by_image(
             break
         model = tried
     sharpness = float(model.image_classes(z).max(axis=1).mean())
-    # Less the parameters that noise of classes has not (Akaike 1974): they fit few labels by chance.
+    # Less the parameters that noise of classes has not: they fit few labels by chance (Akaike 1974)
     gain = (model.likelihood - none.likelihood - (k + 2)) / n
     return _View(matrix, model, gain, structured=True, sharpness=sharpness)
 
