@@ -182,10 +182,11 @@ def _all_whole(table: Table, number: int) -> bool:
 
 def _tells_apart(table: Table, number: int) -> bool:
     words = {word for word in table.column(number) if not is_missing(word)}
-    return len(words) > 1 and any(whole(w) is not None or not _is_number(w) for w in words)
+    return len(words) > 1 and any(whole(w) is not None or not is_number(w) for w in words)
 
 
-def _is_number(word: str) -> bool:
+def is_number(word: str) -> bool:
+    """Return whether a cell holds a number, whole or not."""
     try:
         float(word)
     except ValueError:

@@ -24,7 +24,7 @@ from robustdiff.config.sections import DataConfig
 from robustdiff.data.arrays import to_float
 from robustdiff.data.registry import load_images
 from robustdiff.labels.crossfit import crossfit, make_plan
-from robustdiff.labels.probabilities import by_probabilities, label_scores
+from robustdiff.labels.probabilities import by_decision, label_scores
 from robustdiff.progress import Report, silent
 
 BATCH_SIZE, P_UNCOND = 64, 0.2
@@ -58,7 +58,7 @@ def main(steps: int) -> None:
     sampler = CurriculumSampler(
         "crossfit", len(given), seed=0, selection=Selection(treatment="relabel")
     )
-    trust, _ = by_probabilities(found.probabilities, noisy.given)
+    trust, _ = by_decision(found.decision, noisy.given)
     sampler.update(found.probabilities, lambda _: (label_scores(trust, noisy.given), trust))
     labels = torch.from_numpy(sampler.labels(noisy.given, null=k).labels)
     print(f"estimated share of wrong labels {sampler.trust.noise:.3f}")

@@ -24,7 +24,7 @@ from robustdiff.labels.evidence import (
     is_given,
     probabilities_from,
 )
-from robustdiff.labels.probabilities import by_probabilities, label_scores
+from robustdiff.labels.probabilities import by_decision, by_probabilities, label_scores
 from robustdiff.progress import Report
 from robustdiff.reports.audit import Findings, write_audit
 from robustdiff.runs.folder import Run
@@ -154,7 +154,7 @@ def crossfit_findings(
         progress=report.stage("judging the labels"),
         folder=folder,
     )
-    trust, verdict = by_probabilities(found.probabilities, labels.given)
+    trust, verdict = by_decision(found.decision, labels.given)
     scores = label_scores(trust, labels.given)
     shutil.rmtree(folder, ignore_errors=True)
     return Findings(labels.given, scores, trust, f"{plan.in_words()}: {verdict}")

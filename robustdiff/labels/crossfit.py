@@ -28,6 +28,7 @@ from robustdiff.classifiers.networks import is_natural
 from robustdiff.config.judging import JudgeConfig
 from robustdiff.files.unfinished import Unfinished
 from robustdiff.labels.decision import Decision, decide
+from robustdiff.labels.rows import spread_folds
 from robustdiff.parallel import ALONE, Workers
 from robustdiff.progress import Progress
 from robustdiff.rng import Stream, stream_seed
@@ -228,7 +229,7 @@ def _round(
     found = _Found(predicted, outputs, np.zeros(len(work.given), np.float32))
     for job in range(workers.rank, jobs, workers.size):
         split, part = divmod(job, plan.folds)
-        judged = _folds(work.given, plan, split) == part
+        judged = spread_folds(work.given, plan.folds, plan.lessons.seed + split) == part
         learnt = ~judged if first else np.ones_like(judged)
         lessons = plan.lessons if first else plan.later
         some = _classifier(
@@ -288,7 +289,8 @@ def _classifier(
         }
         if kept is not None:
             kept.save(done)
-    progress(1, 1)
+    else:
+        progress(1, 1)
     return _Found(*(done[name].numpy() for name in _Found._fields))
 
 
@@ -299,12 +301,3 @@ def _name(images: Tensor, targets: Tensor, rows: Tensor, lessons: Lessons) -> st
     for part in (targets, rows, images[some.to(images.device)].cpu()):
         digest.update(part.contiguous().numpy().data)
     return digest.hexdigest()
-
-
-def _folds(given: Ints, plan: Plan, split: int) -> Ints:
-    """Spread every class over the folds alike, so that each classifier learns all classes."""
-    order = np.random.default_rng(plan.lessons.seed + split).permutation(len(given))
-    by_class = order[np.argsort(given[order], kind="stable")]
-    fold = np.empty(len(given), dtype=np.int64)
-    fold[by_class] = np.arange(len(given)) % plan.folds
-    return fold

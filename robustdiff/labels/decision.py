@@ -16,7 +16,6 @@ ones: their likelihood is nearly the same. Two conventions decide.
   classifier knows most images, the sharpest classes that explain the labels as well are taken.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -28,6 +27,7 @@ from scipy.stats import binom, chi2
 from robustdiff.labels.doubts import WEAK, sentences, unclear_names
 from robustdiff.labels.label_fit import Family, LabelModel, deconvolve, fit_labels
 from robustdiff.labels.mistakes import MistakeModel, fit_mistakes, hardness
+from robustdiff.labels.rows import pieces
 from robustdiff.labels.sure import Contradictions, contradictions, sure_transition
 
 Floats = NDArray[np.float64]
@@ -54,7 +54,8 @@ _KNOWN, _STEPS, _COST, _GUESSED = 0.8, (0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9), 0
 _SOLE, _CLEAR = 0.002, 0.85
 # Nats an image by which noise of classes and noise that depends on the image count as alike; the
 # steps and costs of sharpening the latter; the most classes that it is fitted to. All these were
-# chosen on generated noise, on digits, MNIST and features of CIFAR-10.
+# chosen on generated noise, on digits, MNIST and features of CIFAR-10, and while looking at
+# CIFAR-10N's worst labels.
 _FAMILIES_ALIKE, _IMAGE_STEPS, _IMAGE_COST = 0.006, (0.15, 0.3, 0.45, 0.6), 0.001
 _IMAGE_CLASSES = 50
 # Resemblance from which on wrong labels name what the image resembles.
@@ -83,8 +84,8 @@ class Decision:
         low: Lower end of its interval.
         high: Upper end.
         kind: "no evidence" (the probabilities do not predict the given labels), "no noise"
-            (nothing speaks for noise), "by class", or "by image" (images that are hard to
-            classify are labelled worse).
+            (nothing speaks for noise), "by class", or "by image" (wrong labels depend on how hard
+            the image is, or on what it resembles).
         doubts: What cannot be known, see `robustdiff.labels.doubts`.
     """
 
@@ -309,7 +310,7 @@ def _decision(
     n, k = probabilities.shape
     image_classes, classes = (np.empty((n, k), dtype=np.float32) for _ in range(2))
     right, counts = np.empty(n), np.zeros((k, k))
-    for where in _pieces(n, k):
+    for where in pieces(n, k):
         y = given[where]
         image_classes[where], found = _posterior(probabilities[where], u[where], y, none, views[-1])
         classes[where], right[where] = found, found[np.arange(len(y)), y]
@@ -344,7 +345,7 @@ def _as_given(
 ) -> Decision:
     n, k = probabilities.shape
     image_classes, classes = np.empty((n, k), dtype=np.float32), np.zeros((n, k), dtype=np.float32)
-    for where in _pieces(n, k):
+    for where in pieces(n, k):
         image_classes[where] = none.image_classes(_logs(probabilities[where]))
     classes[np.arange(n), given] = 1
     high = 1.0 if kind == "no evidence" else 0.0
@@ -379,11 +380,6 @@ def _some_rows(given: Ints, k: int) -> Ints:
         return np.arange(len(given))
     by_class = np.argsort(given, kind="stable")
     return by_class[np.linspace(0, len(given) - 1, most).astype(np.int64)]
-
-
-def _pieces(rows: int, columns: int) -> Iterator[slice]:
-    size = max(1, (1 << 21) // columns)
-    return (slice(start, start + size) for start in range(0, rows, size))
 
 
 def _check(probabilities: NDArray[np.floating], given: Ints) -> None:

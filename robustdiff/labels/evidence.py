@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from corruptions import NoisyLabels, Samples
 from corruptions.arrays import load_array
-from corruptions.columns import naming_columns
+from corruptions.columns import is_number, naming_columns
 from corruptions.rows import Claims, claims_of
 from corruptions.tables import Table, first_few, read_table
 from robustdiff.classifiers.pretrained import (
@@ -271,16 +271,8 @@ def _numbers(table: Table, column: int, rows: Ints) -> Floats:
     try:
         return np.array(words).astype(np.float64)
     except ValueError:
-        bad = [word for word in words if not _is_number(word)]
+        bad = [word for word in words if not is_number(word)]
         name = (table.header or ())[column]
         raise ValueError(
             f"{len(bad)} cells of column {name!r} of {table.path} are no numbers: {first_few(bad)}"
         ) from None
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True

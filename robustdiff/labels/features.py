@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from curricula.types import Doubles, Ints
+from robustdiff.labels.rows import spread_folds
 from robustdiff.progress import Progress, silent
 from robustdiff.rng import Stream, stream_seed
 
@@ -67,7 +68,12 @@ def probe(
         x = _projected(_standardised(torch.from_numpy(features).float()), _MOST_FEATURES)
     y, total = torch.from_numpy(given), 2 * len(given)
     fitted = _evenly(len(given), num_classes)
-    linear = _likeliest(_linear(x, y, num_classes, _folds(given, seed)), _PENALTIES, y, fitted)
+    linear = _likeliest(
+        _linear(x, y, num_classes, torch.from_numpy(spread_folds(given, _FOLDS, seed))),
+        _PENALTIES,
+        y,
+        fitted,
+    )
     progress(len(given), total)
 
     def compared(done: int, _: int) -> None:
@@ -98,14 +104,6 @@ def _projected(x: Tensor, most: int) -> Tensor:
         return x
     left, sizes, _ = torch.svd_lowrank(x, q=min(most, len(x)))
     return left * sizes * (len(x) / sizes.square().sum() * sizes.numel()).sqrt()
-
-
-def _folds(given: Ints, seed: int) -> Tensor:
-    """Spread every class over the folds alike, (N,) int64."""
-    order = np.random.default_rng(seed).permutation(len(given))
-    fold = np.empty(len(given), dtype=np.int64)
-    fold[order[np.argsort(given[order], kind="stable")]] = np.arange(len(given)) % _FOLDS
-    return torch.from_numpy(fold)
 
 
 def _linear(x: Tensor, y: Tensor, num_classes: int, fold: Tensor) -> Scorer:

@@ -4,7 +4,6 @@ Arrays of (N, K) are held in float32 and computed on in float64, in pieces of ro
 """
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 from scipy.special import expit
@@ -16,6 +15,7 @@ from curricula.draw import standardise
 from curricula.scores import class_margin
 from curricula.types import Doubles, Floats, Ints
 from robustdiff.labels.noise_model import fit_noise
+from robustdiff.labels.rows import pieces
 
 _TINY = 1e-12
 # Least distance between the means of two heaps of scores, in units of their mean variance's root,
@@ -28,8 +28,6 @@ _CHANCE = 1e-3
 _FEW = 50
 # Scores whose heaps are looked at; of more, so many.
 _MOST_HEAPED = 100_000
-# Entries of (N, K) arrays that are computed on at a time.
-_PIECE = 1 << 22
 
 
 def judge(curriculum: Curriculum, evidence: Floats, given: Ints) -> tuple[Floats, Trust]:
@@ -117,12 +115,12 @@ def _by_evidence(evidence: Floats, given: Ints) -> tuple[Floats, Trust]:
     """Judge labels by the fitted noise model; all are right where it finds no noise."""
     model = fit_noise(evidence, given)
     classes = np.empty(evidence.shape, dtype=np.float32)
-    for where in _pieces(*evidence.shape):
+    for where in pieces(*evidence.shape):
         classes[where] = model.image_classes(evidence[where])
     if (model.transition == np.eye(len(model.transition))).all():
         scores, trust = _as_given(classes, model.transition, given)
     else:
-        scores, trust = _by_bayes(classes, model.transition, given)
+        scores, trust = by_classes(classes, model.transition, given)
         # The matrix is fitted to all labels, so even weak probabilities are calibrated.
         if not math.isnan(trust.noise):
             trust = trust._replace(noise=float(1 - trust.right.mean()))
@@ -140,7 +138,7 @@ def margins(classes: Floats, given: Ints) -> Floats:
         (N,) float64.
     """
     scores = np.empty(len(given))
-    for where in _pieces(*classes.shape):
+    for where in pieces(*classes.shape):
         logs = np.log(classes[where].astype(np.float64) + _TINY)
         own = logs[np.arange(len(logs)), given[where]]
         scores[where] = class_margin(logs - own[:, None], given[where])
@@ -167,17 +165,12 @@ def by_classes(image_classes: Floats, transition: Doubles, given: Ints) -> tuple
         (N,) float64, and the trust. Where the probabilities predict the given labels no better than
         chance, every label is right and the share of wrong ones NaN.
     """
-    scores, trust = _by_bayes(image_classes, transition, given)
-    return scores, spared(trust, given)
-
-
-def _by_bayes(image_classes: Floats, transition: Doubles, given: Ints) -> tuple[Floats, Trust]:
     if not _predicts(image_classes, transition, given):
         scores, trust = _as_given(image_classes, transition, given)
         return scores, trust._replace(noise=float("nan"), doubts=(_NO_EVIDENCE,))
     scores, right = np.empty(len(given)), np.empty(len(given))
     classes = np.empty(image_classes.shape, dtype=np.float32)
-    for where in _pieces(*image_classes.shape):
+    for where in pieces(*image_classes.shape):
         found = posterior(image_classes[where].astype(np.float64), transition, given[where])
         own = found[np.arange(len(found)), given[where]]
         gains = np.log(found + _TINY) - np.log(own + _TINY)[:, None]
@@ -190,16 +183,11 @@ def _by_bayes(image_classes: Floats, transition: Doubles, given: Ints) -> tuple[
 def _predicts(image_classes: Floats, transition: Doubles, given: Ints) -> bool:
     """Return whether the labels are predicted more often than always by the commonest class."""
     hits = 0
-    for where in _pieces(*image_classes.shape):
+    for where in pieces(*image_classes.shape):
         likeliest = (image_classes[where] @ transition).argmax(axis=1)
         hits += int((likeliest == given[where]).sum())
     commonest = int(np.bincount(given).max())
     return bool(binom.sf(hits - 1, len(given), commonest / len(given)) < _CHANCE)
-
-
-def _pieces(rows: int, columns: int) -> Iterator[slice]:
-    size = max(1, _PIECE // columns)
-    return (slice(start, start + size) for start in range(0, rows, size))
 
 
 def posterior(clean: Floats, transition: Floats, given: Ints) -> Floats:

@@ -17,8 +17,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from scipy.special import softmax
 from scipy.stats import rankdata
 from torch import Tensor
+
+from robustdiff.labels.sure import first_to_second
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -66,13 +69,11 @@ class MistakeModel(NamedTuple):
 
     def image_classes(self, z: Floats) -> Floats:
         """Return p(class | image), (N, K), of evidence z, (N, K)."""
-        found, _ = _joint(torch.from_numpy(self.parameters()), z, np.zeros(len(z)), None)
-        return np.asarray(found.numpy())
+        return np.asarray(softmax(np.exp(self.scale) * z + self.bias, axis=1))
 
     def posterior(self, z: Floats, u: Floats, labels: Ints) -> Floats:
         """Return p(class | image, label), (N, K); u is the hardness, (N,)."""
-        _, joint = _joint(torch.from_numpy(self.parameters()), z, u, labels)
-        assert joint is not None
+        joint = _joint(torch.from_numpy(self.parameters()), z, u, labels)
         return np.asarray((joint / joint.sum(1, keepdim=True).clamp_min(_TINY)).numpy())
 
 
@@ -81,8 +82,7 @@ def hardness(probabilities: NDArray[np.floating]) -> Floats:
 
     The ranks of the ratio of the two largest probabilities, which no temperature changes.
     """
-    two = np.partition(probabilities, -2, axis=1)[:, -2:].astype(np.float64) + _FLOOR
-    ranks = rankdata(two[:, 0] / two[:, 1])
+    ranks = rankdata(-first_to_second(probabilities))
     return np.asarray(2 * ranks / (len(ranks) + 1) - 1)
 
 
@@ -108,8 +108,7 @@ def fit_mistakes(
 
     def loss(values: Floats) -> tuple[float, Floats]:
         parameters = torch.from_numpy(values.copy()).requires_grad_()
-        _, joint = _joint(parameters, z, u, labels)
-        assert joint is not None
+        joint = _joint(parameters, z, u, labels)
         likelihood = joint.sum(1).clamp_min(_TINY).log().sum()
         objective = -(likelihood + _prior(parameters, k)) / n
         objective.backward()
@@ -129,8 +128,7 @@ def fit_mistakes(
         options={"maxiter": 150, "ftol": 2e-8},
     ).x
     parameters = torch.from_numpy(found)
-    _, joint = _joint(parameters, z, u, labels)
-    assert joint is not None
+    joint = _joint(parameters, z, u, labels)
     _, bias, rate, trend, confusion = _split(parameters, k)
     return MistakeModel(
         float(found[0]),
@@ -151,22 +149,19 @@ def _split(parameters: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor, 
     return scale, bias, rate, trend, confusion
 
 
-def _joint(
-    parameters: Tensor, z: Floats, u: Floats, labels: Ints | None
-) -> tuple[Tensor, Tensor | None]:
-    """Return p(class | image) and, with labels, p(class, label | image), both (N, K)."""
+def _joint(parameters: Tensor, z: Floats, u: Floats, labels: Ints) -> Tensor:
+    """Return p(class, label | image), (N, K)."""
     evidence = torch.from_numpy(z)
     scale, bias, rate, (slope, resemblance), confusion = _split(parameters, z.shape[1])
     classes = (scale.exp() * evidence + bias).softmax(1)
-    if labels is None:
-        return classes, None
     rows, named = torch.arange(len(z)), torch.from_numpy(labels)
     wrong = torch.sigmoid(rate + slope * torch.from_numpy(u)[:, None])
     likeness = (resemblance * (evidence - evidence.amax(1, keepdim=True))).exp()
     norm = likeness @ confusion.T
     given = wrong * confusion[:, named].T * likeness[rows, named][:, None] / norm.clamp_min(_TINY)
     given = given.index_put((rows, named), 1 - wrong[rows, named])
-    return classes, classes * given
+    joint: Tensor = classes * given
+    return joint
 
 
 def _prior(parameters: Tensor, k: int) -> Tensor:

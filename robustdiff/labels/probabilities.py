@@ -9,14 +9,13 @@ from robustdiff.labels.decision import Decision, decide
 from robustdiff.labels.judge import margins
 
 
-def by_probabilities(probabilities: NDArray[np.floating], given: Ints) -> tuple[Trust, str]:
-    """Return trust in the labels by `decide`, and what was found, in words.
+def by_decision(found: Decision, given: Ints) -> tuple[Trust, str]:
+    """Return trust in the labels by a decision about them, and what was found, in words.
 
     Args:
-        probabilities: (N, K), by a classifier that was not trained on the label that it judges.
+        found: The decision.
         given: (N,) int64 labels as given.
     """
-    found = decide(probabilities, given)
     noise = float("nan") if found.kind == "no evidence" else found.share
     trust = Trust(
         found.right,
@@ -29,11 +28,21 @@ def by_probabilities(probabilities: NDArray[np.floating], given: Ints) -> tuple[
     return spared(trust, given), _in_words(found)
 
 
+def by_probabilities(probabilities: NDArray[np.floating], given: Ints) -> tuple[Trust, str]:
+    """Return trust in the labels by `decide`; see `by_decision`.
+
+    Args:
+        probabilities: (N, K), by a classifier that was not trained on the label that it judges.
+        given: (N,) int64 labels as given.
+    """
+    return by_decision(decide(probabilities, given), given)
+
+
 def label_scores(trust: Trust, given: Ints) -> Floats:
     """Return how well each given label fits its image, (N,), high = trusted.
 
     Args:
-        trust: What `by_probabilities` returned.
+        trust: What `by_decision` returned.
         given: (N,) int64 labels as given.
     """
     # Where all labels are right, they still differ in how well they fit.

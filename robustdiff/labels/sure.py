@@ -55,15 +55,20 @@ def sure_transition(probabilities: NDArray[np.floating], given: Ints) -> Floats:
     return np.asarray(counts / counts.sum(axis=1, keepdims=True))
 
 
-def _sure(probabilities: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Return the images of every predicted class with the largest ratio of the first to the second.
+def first_to_second(probabilities: NDArray[np.floating]) -> Floats:
+    """Return the ratio of the largest probability of each image to the next, (N,), at least 1.
 
-    No calibration by a temperature changes which, (N,).
+    No calibration by a temperature changes its order.
     """
-    share = min(max(_SURE, _SURE_IMAGES / len(probabilities)), _MOST_SURE)
-    predicted = probabilities.argmax(axis=1)
     two = np.partition(probabilities, -2, axis=1)[:, -2:].astype(np.float64) + _FLOOR
-    ratio, sure = two[:, 1] / two[:, 0], np.zeros(len(predicted), dtype=bool)
+    return np.asarray(two[:, 1] / two[:, 0])
+
+
+def _sure(probabilities: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Return the images of every predicted class with the largest `first_to_second`, (N,)."""
+    share = min(max(_SURE, _SURE_IMAGES / len(probabilities)), _MOST_SURE)
+    predicted, ratio = probabilities.argmax(axis=1), first_to_second(probabilities)
+    sure = np.zeros(len(predicted), dtype=bool)
     for label in np.unique(predicted):
         members = np.flatnonzero(predicted == label)
         count = int(np.ceil(share * len(members)))

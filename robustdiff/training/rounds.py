@@ -12,8 +12,9 @@ from curricula import CURRICULA, Trust, random_scores, trusted
 from curricula.sampler import Judge
 from curricula.types import Floats, Ints
 from robustdiff.config.sections import Config
+from robustdiff.labels.decision import Decision, decide
 from robustdiff.labels.judge import judge
-from robustdiff.labels.probabilities import by_probabilities, label_scores
+from robustdiff.labels.probabilities import by_decision, label_scores
 from robustdiff.labels.scoring import Probing, class_evidence, prediction_scores
 from robustdiff.training.judging import judge_by_classifiers
 from robustdiff.training.state import TrainState
@@ -73,16 +74,16 @@ def gather_evidence(state: TrainState, task: Task) -> tuple[Floats, Judge] | Non
     curriculum, given = state.sampler.curriculum, task.given
     if curriculum.source == "classifier" and task.probabilities is not None:
         probabilities = task.workers.from_leader(task.probabilities)
-        return probabilities, lambda p: _by_probabilities(p, given)
+        return probabilities, lambda p: _trusted(decide(p, given), given)
     if curriculum.source == "classifier":
         found = judge_by_classifiers(task, "judging the labels")
-        return found.probabilities, lambda p: _by_probabilities(p, given)
+        return found.probabilities, lambda _: _trusted(found.decision, given)
     evidence = _evidence(state, task)
     return None if evidence is None else (evidence, lambda e: judge(curriculum, e, given))
 
 
-def _by_probabilities(probabilities: Floats, given: Ints) -> tuple[Floats, Trust]:
-    trust, _ = by_probabilities(probabilities, given)
+def _trusted(found: Decision, given: Ints) -> tuple[Floats, Trust]:
+    trust, _ = by_decision(found, given)
     return label_scores(trust, given), trust
 
 

@@ -20,6 +20,7 @@ from robustdiff.diffusion.noise_levels import LOG_SNR_DISTRIBUTIONS
 from robustdiff.diffusion.process import PREDICTIONS
 from robustdiff.diffusion.samplers import SAMPLERS
 from robustdiff.jobs.sample import GUIDES
+from robustdiff.labels.crossfit import EFFORTS
 
 UNIT = st.floats(0, 1, exclude_max=True)
 POSITIVE = st.integers(1, 10**6)
@@ -156,6 +157,7 @@ def test_a_byte_order_mark_is_no_text(tmp_path, name, text):
 
 REGISTRIES = {
     "DatasetName": registry.DATASETS,
+    "JudgeEffort": EFFORTS,
     "CurriculumName": CURRICULA,
     "TreatmentName": TREATMENTS,
     "NoiseMode": MODES,
@@ -178,7 +180,6 @@ def test_names_without_a_registry_are_few():
     literals = {name for name, value in vars(names).items() if typing.get_args(value)}
     # Two branches each, in one function that raises nothing else.
     branches = {"BadImage", "ObjectiveName", "LossWeightName", "FeaturesName", "SplitName"}
-    branches.add("JudgeEffort")
     assert literals - REGISTRIES.keys() == branches
 
 
