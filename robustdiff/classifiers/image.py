@@ -19,7 +19,7 @@ from robustdiff.progress import Progress, silent
 
 # Metrics cache trained weights: whoever changes one of these changes `RECIPE` in metrics/evaluator.
 _SMALL = Recipe("adamw", learning_rate=1e-2, weight_decay=1e-2, batch_size=128)
-_NATURAL = Recipe("sgd", learning_rate=0.15, weight_decay=5e-4, batch_size=250)
+_NATURAL = Recipe("sgd", learning_rate=0.1, weight_decay=5e-4, batch_size=125)
 # Share of the memory of earlier predictions that a new one leaves.
 _MEMORY = 0.6
 # Predictions count from this share of the passes on: earlier ones tell little about the classes.

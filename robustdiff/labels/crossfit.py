@@ -65,8 +65,8 @@ class Effort:
 
 EFFORTS = {
     "quick": Effort(rounds=1, folds=2, first=14, later=7),
-    "default": Effort(rounds=3, folds=2, first=12, later=9),
-    "thorough": Effort(rounds=3, folds=4, first=16, later=16),
+    "default": Effort(rounds=3, folds=2, first=16, later=8),
+    "thorough": Effort(rounds=3, folds=4, first=24, later=12),
 }
 
 
@@ -188,7 +188,9 @@ def crossfit(
     for number in range(1, plan.rounds):
         if decision.kind in ("no evidence", "no noise"):
             break
-        others, own = map(torch.from_numpy, (decision.classes, decision.image_classes))
+        others, own = (
+            torch.from_numpy(mean) for mean in (decision.mean_classes, decision.mean_image_classes)
+        )
         last = _round(_Work(images, labels, others, own, number), plan, folder, workers, progress)
         decision = decide(last.predicted, labels)
     return Crossfitted(last.predicted, decision, first.outputs, first.margins)

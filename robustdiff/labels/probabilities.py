@@ -56,5 +56,8 @@ def _in_words(found: Decision) -> str:
         return "they predict the given labels no better than chance, or hardly better"
     if found.kind == "no noise":
         return f"nothing speaks for wrong labels (at most {found.high:.1%})"
+    between = f"between {found.low:.1%} and {found.high:.1%} of them"
+    if found.kind == "few":
+        return f"some labels are wrong, {between}"
     where = "by class" if found.kind == "by class" else "more often on images that are hard"
-    return f"labels are wrong {where}, between {found.low:.1%} and {found.high:.1%} of them"
+    return f"labels are wrong {where}, {between}"

@@ -19,13 +19,17 @@ class Contradictions(NamedTuple):
 
     Attributes:
         everywhere: Share of all labels.
-        sure: Share of the labels of images that the classifier is sure of.
+        sure: Share of the labels of images that the classifier is sure of, class by class.
         images: Number of the latter.
+        surest: Share of the labels of the tenth of all images that it is surest of.
+        surest_images: Number of the latter.
     """
 
     everywhere: float
     sure: float
     images: int
+    surest: float
+    surest_images: int
 
 
 def contradictions(probabilities: NDArray[np.floating], given: Ints) -> Contradictions:
@@ -36,7 +40,14 @@ def contradictions(probabilities: NDArray[np.floating], given: Ints) -> Contradi
         given: (N,) int64.
     """
     differs, sure = probabilities.argmax(axis=1) != given, _sure(probabilities)
-    return Contradictions(float(differs.mean()), float(differs[sure].mean()), int(sure.sum()))
+    surest = _surest(first_to_second(probabilities), _SURE)
+    return Contradictions(
+        float(differs.mean()),
+        float(differs[sure].mean()),
+        int(sure.sum()),
+        float(differs[surest].mean()),
+        len(surest),
+    )
 
 
 def sure_transition(probabilities: NDArray[np.floating], given: Ints) -> Floats:
@@ -71,6 +82,10 @@ def _sure(probabilities: NDArray[np.floating]) -> NDArray[np.bool_]:
     sure = np.zeros(len(predicted), dtype=bool)
     for label in np.unique(predicted):
         members = np.flatnonzero(predicted == label)
-        count = int(np.ceil(share * len(members)))
-        sure[members[np.argsort(-ratio[members], kind="stable")[:count]]] = True
+        sure[members[_surest(ratio[members], share)]] = True
     return sure
+
+
+def _surest(ratio: Floats, share: float) -> Ints:
+    """Return where a share of the ratios, (N,), is largest."""
+    return np.argsort(-ratio, kind="stable")[: int(np.ceil(share * len(ratio)))]

@@ -111,14 +111,34 @@ def test_a_temperature_does_not_matter():
     assert (flags[2] == flags[1]).mean() > 0.99
 
 
+@pytest.mark.parametrize("distance", [2.5, 3.0])
+def test_few_mistakes_show_on_the_clearest_images(distance):
+    clean, p = classes_of(20_000, 10, distance)
+    given = draw(symmetric(10, 0.05)[clean])
+    found = decide(softmax(1.2 * np.log(p), axis=1), given)
+    wrong = given != clean
+    assert found.kind == "few"
+    assert found.low <= wrong.mean() <= found.high
+    assert (found.corrected != clean).mean() < 1.1 * wrong.mean()
+    np.testing.assert_array_equal(found.classes, found.mean_classes)
+
+
+def test_others_learn_from_the_mean_of_all_explanations():
+    clean, p = classes_of(6000, 4, 3.0)
+    found = decide(p, draw(symmetric(4, 0.3)[clean]))
+    np.testing.assert_allclose(found.mean_classes.sum(axis=1), 1, rtol=1e-4)
+    np.testing.assert_allclose(found.mean_image_classes.sum(axis=1), 1, rtol=1e-4)
+    assert (found.mean_classes.argmax(axis=1) == clean).mean() > 0.9
+
+
 def test_sure_images_are_the_clearest_of_every_predicted_class():
     p = np.array([[0.9, 0.1]] + [[0.6, 0.4]] * 9 + [[0.2, 0.8]] * 9 + [[0.01, 0.99]])
     given = np.r_[1, np.zeros(9, int), np.ones(9, int), 1]
     # Of few images half, of many a tenth.
-    assert contradictions(p, given) == (0.05, 0.1, 10)
+    assert contradictions(p, given) == (0.05, 0.1, 10, 0.5, 2)
     np.testing.assert_allclose(sure_transition(p, given), [[5 / 6, 1 / 6], [0, 1]])
     many, labels = np.tile(p, (50, 1)), np.tile(given, 50)
-    assert contradictions(many, labels) == (0.05, 0.5, 100)
+    assert contradictions(many, labels) == (0.05, 0.5, 100, 0.5, 100)
     np.testing.assert_allclose(sure_transition(many, labels), [[1 / 51, 50 / 51], [0, 1]])
 
 
