@@ -14,8 +14,8 @@ _LEAST_SIDE = 8
 _NATURAL_SIDE = 24
 _WIDTHS = (32, 128, 128)
 # The first layer whitens patches of so many pixels a side; its scale is estimated from so many
-# images, and directions of less variance than this are not blown up.
-_PATCH, _WHITENED_BY, _LEAST_VARIANCE = 2, 2000, 5e-4
+# images, read so many at once, and directions of less variance than this are not blown up.
+_PATCH, _WHITENED_BY, _WHITENED_AT_ONCE, _LEAST_VARIANCE = 2, 2000, 100, 5e-4
 
 
 class ImageClassifier(nn.Module):
@@ -161,17 +161,16 @@ def whiten(classifier: ImageClassifier, images: Tensor, rows: Tensor) -> None:
     layer = classifier.trunk.whiten
     assert layer.bias is not None
     some = rows[:: -(-len(rows) // _WHITENED_BY)].to(images.device)
-    patches = (
-        to_float(images[some])
-        .double()
-        .unfold(2, _PATCH, 1)
-        .unfold(3, _PATCH, 1)
-        .permute(0, 2, 3, 1, 4, 5)
-        .flatten(3)
-    )
-    flat = patches.reshape(-1, patches.shape[-1])
-    mean = flat.mean(0)
-    variances, directions = torch.linalg.eigh((flat - mean).T @ (flat - mean) / len(flat))
+    channels = layer.in_channels * _PATCH**2
+    count, total = 0, torch.zeros(channels, dtype=torch.float64, device=images.device)
+    squares = torch.zeros(channels, channels, dtype=torch.float64, device=images.device)
+    for part in torch.split(some, _WHITENED_AT_ONCE):
+        patches = F.unfold(to_float(images[part]).double(), _PATCH).transpose(1, 2).flatten(0, 1)
+        count += len(patches)
+        total += patches.sum(0)
+        squares += patches.T @ patches
+    mean = total / count
+    variances, directions = torch.linalg.eigh(squares / count - torch.outer(mean, mean))
     filters = (directions / (variances + _LEAST_VARIANCE * variances.max()).sqrt()).T
     both = torch.cat([filters, -filters])
     layer.weight.copy_(both.reshape_as(layer.weight))
