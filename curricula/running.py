@@ -9,10 +9,10 @@ from curricula.types import Floats
 
 
 class Running(NamedTuple):
-    """A statistic of the margins of all rounds.
+    """A statistic of the scores of all rounds.
 
     Attributes:
-        add: (state (N, M) or None, new margins (N,), NaN where none) -> state (N, M).
+        add: (state (N, M) or None, new scores (N,), NaN where none) -> state (N, M).
         score: State (N, M) -> (N,) scores, high = trusted.
     """
 
@@ -20,10 +20,10 @@ class Running(NamedTuple):
     score: Callable[[Floats], Floats]
 
 
-def _add_mean(state: Floats | None, margins: Floats) -> Floats:
-    """State: sum and number of margins."""
-    measured = ~np.isnan(margins)
-    new = np.stack([np.where(measured, margins, 0), measured], axis=1)
+def _add_mean(state: Floats | None, scores: Floats) -> Floats:
+    """State: sum and number of scores."""
+    measured = ~np.isnan(scores)
+    new = np.stack([np.where(measured, scores, 0), measured], axis=1)
     return new if state is None else state + new
 
 
@@ -47,6 +47,7 @@ def _forgetting(state: Floats) -> Floats:
     return np.asarray(-np.where(state[:, 2] > 0, state[:, 1], state[:, 3]))
 
 
-# Area under the margin (Pleiss et al. 2020); forgetting events (Toneva et al. 2019).
-AREA_UNDER_MARGIN = Running(_add_mean, _mean)
+# Of margins, the mean is the area under the margin (Pleiss et al. 2020).
+MEAN_OF_ROUNDS = Running(_add_mean, _mean)
+# Toneva et al. (2019).
 FORGETTING = Running(_add_forgetting, _forgetting)

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from curricula.running import AREA_UNDER_MARGIN, FORGETTING, Running
+from curricula.running import FORGETTING, MEAN_OF_ROUNDS, Running
 from curricula.types import Floats, Ints
 
 Forward = Literal["given", "null", "dropped", "old_given", "old_null", "old_dropped"]
@@ -145,11 +145,35 @@ CURRICULA: dict[str, Curriculum] = {
         ("dropped", "old_dropped"),
         lambda target, f: dynamics(target, f["dropped"], f["dropped"], f["old_dropped"]),
     ),
+    # The conditional motion less the unconditional one: how fast the label is learnt, beyond the
+    # image. A round's signal fades as training goes on, so that the rounds are summed.
+    "dynamics-label": Curriculum(
+        "predictions",
+        "null",
+        ("given", "null", "old_given", "old_null"),
+        lambda target, f: (
+            dynamics(target, f["given"], f["given"], f["old_given"])
+            - dynamics(target, f["given"], f["null"], f["old_null"])
+        ),
+        zero=0.0,
+        running=MEAN_OF_ROUNDS,
+    ),
+    # Whether the unconditional prediction moves towards the conditional one, as it does where the
+    # image shows the class of the label. With the opposite sign this is part of dynamics-uncond.
+    "dynamics-guidance": Curriculum(
+        "predictions",
+        "null",
+        ("given", "null", "old_null"),
+        lambda target, f: inner(f["given"] - f["null"], f["null"] - f["old_null"]),
+        zero=0.0,
+        running=MEAN_OF_ROUNDS,
+    ),
     "small-loss": Curriculum(
         "predictions", "select", ("given",), lambda target, f: -squared_error(target, f["given"])
     ),
     # Pointwise mutual information of image and label, up to a factor and the choice of times
-    # (Kong et al. 2023): how much better the image is denoised with its label than without.
+    # (Kong et al. 2023): how much better the image is denoised with its label than without. SPFM
+    # (arXiv 2509.19091) found it independently, at the one time .5, with the treatment "null".
     "pmi": Curriculum(
         "predictions",
         "null",
@@ -160,7 +184,7 @@ CURRICULA: dict[str, Curriculum] = {
     # Diffusion classifier: whether the image is denoised best under its given label.
     "margin": Curriculum("classes", "null"),
     "sieve": Curriculum("classes", "null", zero=0.0, reduce=sieve),
-    "aum": Curriculum("classes", "null", zero=0.0, reduce=class_margin, running=AREA_UNDER_MARGIN),
+    "aum": Curriculum("classes", "null", zero=0.0, reduce=class_margin, running=MEAN_OF_ROUNDS),
     "forgetting": Curriculum("classes", "null", reduce=class_margin, running=FORGETTING),
     # Two small classifiers, each for the half of the samples that it was not trained on.
     "crossfit": Curriculum("classifier", "relabel"),

@@ -10,6 +10,8 @@ CurriculumName = Literal[
     "dynamics-cond",
     "dynamics-uncond",
     "dynamics-dropout",
+    "dynamics-label",
+    "dynamics-guidance",
     "small-loss",
     "pmi",
     "margin",

@@ -252,7 +252,7 @@ class CurriculumConfig:
         warmup: Passes over the dataset before the first scoring round.
         score_every: Passes over the dataset between scoring rounds.
         probes: Noise draws (t, eps) per sample and round.
-        probe_times: (low, high) range of the probes' times, stratified within.
+        probe_times: (low, high) range of the probes' times, stratified within; equal for one time.
         rivals: Classes that curriculum "margin" tries besides the given one, the likeliest by what
             earlier rounds found; None for all. The first round tries all.
         rotate: Rounds over which the samples take turns: each round after the first probes one in
@@ -284,8 +284,8 @@ class CurriculumConfig:
     def __post_init__(self) -> None:
         low, high = self.probe_times
         _require(
-            0 < low < high <= 1,
-            f"curriculum.probe_times must be 0 < low < high <= 1, got {[low, high]}",
+            0 < low <= high <= 1,
+            f"curriculum.probe_times must be 0 < low <= high <= 1, got {[low, high]}",
         )
         check_bounds(self, "curriculum")
         _require(

@@ -131,7 +131,7 @@ TRAIN = {
     "endless average": (["--set=train.ema=1"], 2, "train.ema must be in [0, 1), got 1"),
     "checkpoints all the time": (["--checkpoint-minutes=0"], 2, "checkpoint_minutes must be"),
     "times in the wrong order": (
-        ["--set=curriculum.probe_times=[0.9,0.3]"], 2, "0 < low < high <= 1, got [0.9, 0.3]"
+        ["--set=curriculum.probe_times=[0.9,0.3]"], 2, "0 < low <= high <= 1, got [0.9, 0.3]"
     ),
     "no new scores": (["--set=curriculum.smoothing=1"], 2, "curriculum.smoothing must be in"),
     "no rivals": (["--set=curriculum.rivals=0"], 2, "curriculum.rivals must be at least 1"),

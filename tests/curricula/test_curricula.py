@@ -55,6 +55,45 @@ def test_dynamics_uncond_uses_the_residual_with_label_and_the_motion_without():
     torch.testing.assert_close(scores, expected)
 
 
+def computed(name, target, outputs):
+    return CURRICULA[name].compute(target, outputs)
+
+
+@given(st.integers(0, 1000))
+def test_the_dynamics_scores_are_parts_of_each_other(seed):
+    target, *moved = (predictions(seed + i) for i in range(5))
+    f = dict(zip(("given", "null", "old_given", "old_null"), moved, strict=True))
+    by_label = computed("dynamics-label", target, f)
+    torch.testing.assert_close(
+        by_label,
+        computed("dynamics-cond", target, f) - computed("dynamics-uncond", target, f),
+    )
+    # S = S1 - S2: a part that is blind to the label, less the part that the label has.
+    along = computed("dynamics-guidance", target, f)
+    blind = dynamics(target, f["null"], f["null"], f["old_null"])
+    torch.testing.assert_close(computed("dynamics-uncond", target, f), blind - along)
+    # And by the change of pmi, on equal probes.
+    old = {"given": f["old_given"], "null": f["old_null"]}
+    gain = computed("pmi", target, f) - computed("pmi", target, old)
+    steps = squared_error(f["given"], f["old_given"]) - squared_error(f["null"], f["old_null"])
+    torch.testing.assert_close(by_label, gain / 2 + along - steps / 2)
+
+
+def test_the_label_is_learnt_where_only_the_conditional_prediction_improves():
+    target, old = predictions(0), predictions(1)
+    better, worse = old + 0.1 * (target - old), old - 0.1 * (target - old)
+    still = {"null": old, "old_given": old, "old_null": old}
+    assert (computed("dynamics-label", target, {"given": better} | still) > 0).all()
+    assert (computed("dynamics-label", target, {"given": worse} | still) < 0).all()
+
+
+def test_the_unconditional_prediction_moves_towards_a_right_label():
+    given, old = predictions(0), predictions(1)
+    for share, sign in ((0.1, 1), (-0.1, -1)):
+        outputs = {"given": given, "null": old + share * (given - old), "old_null": old}
+        assert (sign * computed("dynamics-guidance", predictions(2), outputs) > 0).all()
+
+
 def test_pmi_is_high_where_the_label_helps():
     target, null = predictions(0), predictions(1)
     helped, misled = target + 0.1 * (null - target), target + 2 * (null - target)
