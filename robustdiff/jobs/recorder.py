@@ -18,6 +18,7 @@ from robustdiff.reports.audit import PAGE_NAME, doubts_in_words, estimate_in_wor
 from robustdiff.reports.card import time_spent, write_card
 from robustdiff.reports.pictures import image_grid, spread, write_png
 from robustdiff.reports.tensorboard import TensorBoard
+from robustdiff.reports.verdict import verdict
 from robustdiff.runs.folder import Run
 from robustdiff.runs.history import append_entry
 from robustdiff.runs.scores import detect, load_scores, save_scores
@@ -191,6 +192,8 @@ class RunRecorder(Recorder):
             )
         for doubt in doubts:
             self.report.message(f"in doubt: {doubt}")
+        if (weak := verdict(config.curriculum.name, detected)) is not None:
+            self.report.message(weak)
 
 
 @contextmanager

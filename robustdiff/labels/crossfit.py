@@ -40,8 +40,9 @@ _SMOOTHING, _EARLY = 0.1, 2.0
 # The small network sees so many: enough to learn the classes, not enough to learn the wrong labels
 # by heart. Measured on the digits and on 12,000 MNIST images under 30 to 70 % noise.
 _SMALL_PASSES, _SMALL_LEAST, _SMALL_MOST, _SMALL_ROUNDS = 14, 12_000, 80_000, 2
-# Up to so many images are split into more folds and judged by several classifiers.
-_FEW = 5_000
+# Up to so many natural images are split into so many folds, so many times: each is judged by the
+# mean of as many classifiers, which then are no better after more rounds.
+_FEW, _FEW_FOLDS, _FEW_SPLITS, _FEW_ROUNDS = 5_000, 5, 2, 2
 # Images that a piece of unfinished work is recognised by.
 _RECOGNISED_BY = 64
 
@@ -134,7 +135,8 @@ def make_plan(
         dtype: Precision of the deeper network's products.
     """
     effort, natural = EFFORTS[settings.effort], is_natural(shape)
-    folds = settings.folds or (5 if natural and count <= _FEW else effort.folds)
+    few = natural and count <= _FEW
+    folds = settings.folds or (_FEW_FOLDS if few else effort.folds)
     learnt = max(count * (folds - 1) // folds, 1)
     lessons = Lessons(
         seed=stream_seed(seed, Stream.CROSSFIT) % 2**32,
@@ -151,8 +153,9 @@ def make_plan(
         # Cleaned targets are soft enough, and need no protection from wrong labels.
         later = replace(lessons, passes=more, smoothing=0.0, early=0.0)
         lessons = replace(lessons, passes=first)
-    rounds = settings.rounds or (effort.rounds if natural else min(effort.rounds, _SMALL_ROUNDS))
-    return Plan(folds, 1, rounds, lessons, later)
+    most = _FEW_ROUNDS if few else effort.rounds if natural else _SMALL_ROUNDS
+    rounds = settings.rounds or min(effort.rounds, most)
+    return Plan(folds, _FEW_SPLITS if few else 1, rounds, lessons, later)
 
 
 def crossfit(

@@ -142,7 +142,7 @@ def test_processes_share_the_classifiers(monkeypatch, digits, noisy):
     [
         (JudgeConfig(), SHAPE, 1347, 2, 2, False),
         (JudgeConfig(effort="quick"), (3, 32, 32), 50_000, 2, 1, True),
-        (JudgeConfig(), (3, 32, 32), 2000, 5, 3, True),
+        (JudgeConfig(), (3, 32, 32), 2000, 5, 2, True),
         (JudgeConfig(folds=4, rounds=3, flip=False), (3, 32, 32), 2000, 4, 3, False),
         (JudgeConfig(effort="thorough", flip=True), (1, 28, 28), 60_000, 4, 2, True),
         (JudgeConfig(), (1, 28, 28), 60_000, 2, 2, False),
@@ -153,3 +153,4 @@ def test_settings_win_over_what_effort_and_size_suggest(
 ):
     plan = make_plan(settings, shape, count, seed=0)
     assert (plan.folds, plan.rounds, plan.lessons.flip) == (folds, rounds, flip)
+    assert plan.splits == (2 if count == 2000 else 1)

@@ -1,0 +1,20 @@
+import pytest
+
+from robustdiff.reports.verdict import verdict
+
+
+@pytest.mark.parametrize(
+    ("auroc", "said"),
+    [(0.43, "ranks wrong labels above right ones"), (0.5, "as chance does"), (0.58, "hardly")],
+)
+def test_a_score_that_finds_no_wrong_labels_says_so(auroc, said):
+    sentence = verdict("dynamics-uncond", {"auroc": auroc})
+    assert said in sentence
+    assert f"AUROC {auroc:.3f}" in sentence
+    assert "docs/dynamics.md" in sentence
+    assert "docs" not in verdict("random", {"auroc": auroc})
+
+
+def test_nothing_is_said_of_a_score_that_finds_them_or_whose_truth_is_not_known():
+    assert verdict("pmi", {"auroc": 0.98}) is None
+    assert verdict("dynamics-uncond", None) is None
