@@ -1,20 +1,38 @@
-"""`robustdiff audit`: find labels that look wrong."""
+"""`robustdiff audit`: find labels that look wrong, of a run or of images without one."""
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from robustdiff.config.layers import Layer
+from robustdiff.config.layers import Layer, flat, resolve
+from robustdiff.config.sections import Config
 
 from .console import make_report
 from .flags import open_with, with_options
-from .options import JUDGE, STORED_DATA, RunArgument
+from .options import DATA, GIVEN_LABELS, JUDGE, JUDGING, RUN_PANEL
+
+if TYPE_CHECKING:
+    from robustdiff.runs.folder import Run
+
+_ROOT = Path("audits")
+# What may be said of a run, which has its own images and labels.
+_OF_RUNS = ("data.data_dir", "train.device", "train.precision")
 
 
 @with_options
 def audit(
     *,
-    run: RunArgument = None,
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[RUN|FOLDER]",
+            help="Run folder, or folder of images with one folder a class; the newest run under "
+            "runs/ by default.",
+        ),
+    ] = None,
+    data: Annotated[Layer, DATA],
+    labels: Annotated[Layer, GIVEN_LABELS],
     by: Annotated[
         Literal["run", "crossfit"],
         typer.Option(
@@ -26,17 +44,34 @@ def audit(
         bool,
         typer.Option("--cleanlab", help="Add what cleanlab finds with the same probabilities."),
     ] = False,
-    place: Annotated[Layer, STORED_DATA],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            rich_help_panel=RUN_PANEL,
+            help="Folder to make for images without a run; audits/NAME by default.",
+        ),
+    ] = None,
+    judging: Annotated[Layer, JUDGING],
 ) -> None:
-    """Report wrong labels: label_issues.csv and audit.html in the run's folder."""
-    opened, config = open_with(run, judge, place)
-    from robustdiff.jobs.audit import audit_run
-    from robustdiff.reports.audit import CSV_NAME, PAGE_NAME, estimate_in_words
+    """Report wrong labels: label_issues.csv, label_issues.json and audit.html.
+
+    Of a run the reports go to its folder. Images without a run are judged alone, all of a folder,
+    without training a model; the same command goes on where it was interrupted.
+    """
+    asked = [data, labels, judge, judging]
+    wanted = _without_run(source, out, asked)
+    opened, config = (None, wanted) if wanted is not None else _of_run(source, asked)
+    from robustdiff.jobs.audit import audit_images, audit_run
+    from robustdiff.reports.audit import CSV_NAME, PAGE_NAME, SUMMARY_NAME, estimate_in_words
 
     with make_report() as report:
-        findings, summary = audit_run(
-            opened, config, report, by="crossfit" if judge else by, use_cleanlab=cleanlab
-        )
+        if opened is None:
+            name = config.data.dataset if source is None else source.resolve().name
+            path = _ROOT / name if out is None else out
+            opened, findings, summary = audit_images(config, path, report, use_cleanlab=cleanlab)
+        else:
+            by = "crossfit" if judge else by
+            findings, summary = audit_run(opened, config, report, by=by, use_cleanlab=cleanlab)
     print(f"judged by: {findings.source}")
     print(
         f"{summary['issues']} of {len(findings.given)} labels look wrong, "
@@ -44,6 +79,34 @@ def audit(
     )
     if cleanlab:
         print(f"cleanlab finds {summary['cleanlab_issues']}")
-    print(f"{opened.path / CSV_NAME}\n{opened.path / PAGE_NAME}")
+    for file in (CSV_NAME, SUMMARY_NAME, PAGE_NAME):
+        print(opened.path / file)
     for doubt in summary["doubts"]:
         print(f"in doubt: {doubt}")
+
+
+def _without_run(source: Path | None, out: Path | None, asked: list[Layer]) -> Config | None:
+    """Return the configuration of an audit of images without a run; None where a run is meant."""
+    named = "dataset" in asked[0].get("data", {})
+    is_folder = source is not None and source.is_dir() and not (source / "config.json").exists()
+    if not (is_folder or named or out is not None):
+        return None
+    if source is not None and (named or not is_folder):
+        raise ValueError(
+            f"--dataset and --out are for images without a run, and {source} is "
+            f"{'a folder of images already' if is_folder else 'no folder of images'}"
+        )
+    place = {"dataset": "folder", "data_dir": str(source)} if is_folder else {}
+    base = {"data": {"whole": True, **place}, "curriculum": {"name": "crossfit"}}
+    return resolve(base, *asked)
+
+
+def _of_run(source: Path | None, asked: list[Layer]) -> tuple["Run", Config]:
+    data, labels, judge, judging = asked
+    given = flat(data) | flat(labels) | flat(judging)
+    if other := [key for key in given if key not in _OF_RUNS]:
+        raise ValueError(
+            f"a run has its own images and labels, so {', '.join(other)} cannot be given; "
+            "they are for a folder of images, or with --dataset"
+        )
+    return open_with(source, judge, data, judging)

@@ -93,8 +93,7 @@ CORRUPTION: Group = {
         str, "--class-map", help="For asymmetric noise: mnist, cifar10, ..., or a .json file."
     ),
 }
-NOISE: Group = {
-    **without(CORRUPTION, "noise.mode"),
+LABELS: Group = {
     "noise.labels": _noise(
         Path,
         "--labels",
@@ -108,6 +107,11 @@ NOISE: Group = {
         "--labels-as",
         help="Whether words of the label file are names or numbers of classes.",
     ),
+}
+GIVEN_LABELS: Group = {**LABELS, **CORRUPTION}
+NOISE: Group = {
+    **without(CORRUPTION, "noise.mode"),
+    **LABELS,
     "curriculum.name": _noise(
         CurriculumName, "--curriculum", help="Score by which samples are preferred."
     ),
@@ -176,6 +180,8 @@ RUN: Group = {
         float, "--checkpoint-minutes", help="Most minutes between checkpoints."
     ),
 }
+
+JUDGING: Group = {key: RUN[key] for key in ("seed", "train.device", "train.precision")}
 
 EVALUATION: Group = {
     "eval.num_samples": _option(

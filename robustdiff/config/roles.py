@@ -66,6 +66,21 @@ def fixed_changes(before: Layer, now: Layer) -> list[str]:
     ]
 
 
+def check_same_audit(before: Layer, now: Layer) -> None:
+    """Refuse a configuration under which an audit that was begun would find something else.
+
+    Raises:
+        ValueError: Naming every changed entry.
+    """
+    sections = ("seed", "data", "noise", "judge", "train.precision")
+    changed = [key for key in fixed_changes(before, now) if key.startswith(sections)]
+    if changed:
+        raise ValueError(
+            f"another audit was made there, which differs in {', '.join(changed)}; "
+            "choose another --out"
+        )
+
+
 def check_resumable(before: Layer, now: Layer) -> None:
     """Refuse a changed configuration for a run that is resumed.
 

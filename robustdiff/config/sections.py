@@ -34,6 +34,8 @@ class DataConfig:
         split: How a folder's sub-folders are read: "auto" takes train/ and test/, under any usual
             names, as parts where that is certain; "none" takes every sub-folder as a class.
         train_size: Training images to use, an equal share of every class; None for all.
+        whole: Whether the training part of a folder is all of it, so that nothing is held out. It
+            can be audited then, not trained on.
     """
 
     dataset: names.DatasetName = "digits"
@@ -43,6 +45,7 @@ class DataConfig:
     on_bad_image: names.BadImage = "refuse"
     split: names.SplitName = "auto"
     train_size: Count | None = None
+    whole: bool = False
 
     def __post_init__(self) -> None:
         check_bounds(self, "data")

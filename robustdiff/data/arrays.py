@@ -21,7 +21,7 @@ class Images:
         name: Name of the dataset.
         train: (N, C, H, W) uint8 images.
         train_labels: (N,) int64 labels as published.
-        test: (M, C, H, W) uint8 held-out images.
+        test: (M, C, H, W) uint8 held-out images; M is 0 where all are in the training part.
         test_labels: (M,) int64.
         class_names: K names.
         paths: File of each training image, relative to the dataset's folder; None for datasets that
@@ -64,6 +64,8 @@ class Images:
 
     def __post_init__(self) -> None:
         for part, labels in (("training", self.train_labels), ("test", self.test_labels)):
+            if part == "test" and not len(labels):
+                continue
             counts = torch.bincount(labels, minlength=self.num_classes)
             if (counts == 0).any():
                 empty = self.class_names[int(torch.nonzero(counts == 0)[0])]

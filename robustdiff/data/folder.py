@@ -40,7 +40,9 @@ class Folder(NamedTuple):
     bad: list[tuple[str, str]]
 
 
-def read_folder(root: Path, size: int, report: Report, split: SplitName = "auto") -> Folder:
+def read_folder(
+    root: Path, size: int, report: Report, split: SplitName = "auto", *, whole: bool = False
+) -> Folder:
     """Read a folder of images, from its cache if nothing has changed.
 
     Args:
@@ -49,6 +51,7 @@ def read_folder(root: Path, size: int, report: Report, split: SplitName = "auto"
         report: Receives progress, one line on what is used, and one on each kind of doubt: what is
             left out, images of sub-folders, images that come out dark, no room for the cache.
         split: How sub-folders are read, see `list_folder`.
+        whole: Whether nothing is held out.
 
     Returns:
         The images that can be read.
@@ -57,7 +60,7 @@ def read_folder(root: Path, size: int, report: Report, split: SplitName = "auto"
         ValueError: If the folder cannot be used, see `list_folder`.
         OSError: If a folder in it cannot be listed.
     """
-    layout = list_folder(root, split)
+    layout = list_folder(root, split, whole=whole)
     for line in layout.describe(Path(os.path.abspath(root)).name or str(root)):
         report.message(line)
     contents = _contents(root, size, [entry.path for entry in layout.listed], report)

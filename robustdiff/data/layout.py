@@ -40,7 +40,8 @@ class Layout(NamedTuple):
     Attributes:
         class_names: K names, sorted.
         listed: The image files, the training part first.
-        held_out: Where the held-out part comes from: "test/", or how it is drawn.
+        held_out: Where the held-out part comes from: "test/", or how it is drawn; "" where there is
+            none.
         nested: Those of the images that lie in sub-folders of their class's folder.
         left_out: Everything else in the folder.
     """
@@ -56,10 +57,12 @@ class Layout(NamedTuple):
         held = sum(entry.is_test for entry in self.listed)
         more = len(self.class_names) > _SHOWN
         shown = [*self.class_names[:_SHOWN], *["..."] * more]
-        lines = [
-            f"{name}: {len(self.class_names)} classes ({', '.join(shown)}), "
-            f"{len(self.listed) - held} images to train on, {held} held out ({self.held_out})"
-        ]
+        used = f"{len(self.listed)} images"
+        if self.held_out:
+            used = (
+                f"{len(self.listed) - held} images to train on, {held} held out ({self.held_out})"
+            )
+        lines = [f"{name}: {len(self.class_names)} classes ({', '.join(shown)}), {used}"]
         if self.nested:
             lines.append(
                 f"images in sub-folders of their class: {len(self.nested)} (first: "
@@ -70,13 +73,14 @@ class Layout(NamedTuple):
         return lines
 
 
-def list_folder(root: Path, split: SplitName = "auto") -> Layout:
+def list_folder(root: Path, split: SplitName = "auto", *, whole: bool = False) -> Layout:
     """List a folder's classes and image files.
 
     Args:
         root: The folder.
         split: "auto" takes sub-folders such as train and test as parts where that is certain, see
             `find_parts`; "none" takes every sub-folder as a class.
+        whole: Whether the training part is all of the folder, so that nothing is held out.
 
     Raises:
         ValueError: If there is no such folder, its parts are not certain or differ in their
@@ -101,7 +105,7 @@ def list_folder(root: Path, split: SplitName = "auto") -> Layout:
         _check_classes(root, parts[0], names, part, _class_folders(root, part, left_out))
     _check_links(root, [f"{base}{name}" for base in bases for name in names])
     listed = [
-        Listed(path, label, is_test=base in bases[1:])
+        Listed(path, label, is_test=base in bases[1:] and not whole)
         for base in bases
         for label, name in enumerate(names)
         for path in image_files(root, f"{base}{name}", left_out)
@@ -109,6 +113,8 @@ def list_folder(root: Path, split: SplitName = "auto") -> Layout:
     nested = [entry.path for entry in listed if entry.path.count("/") > 1 + bool(parts)]
     if split == "auto":
         _check_nested(root, nested, 1 + bool(parts))
+    if whole:
+        return Layout(tuple(names), listed, "", nested, left_out)
     if len(bases) > 1:
         return Layout(tuple(names), listed, bases[1], nested, left_out)
     divided = _hold_out(listed, names, left_out)

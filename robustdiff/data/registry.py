@@ -82,7 +82,8 @@ def _tensors(part: object) -> tuple[Tensor, Tensor]:
 
 def _folder(config: DataConfig, report: Report) -> Images:
     root = Path(config.data_dir)
-    folder = read_folder(root, config.image_size or DEFAULT_SIZE, report, config.split)
+    size = config.image_size or DEFAULT_SIZE
+    folder = read_folder(root, size, report, config.split, whole=config.whole)
     if folder.bad:
         path, reason = folder.bad[0]
         found = f"{len(folder.bad)} of the images in {root} cannot be read, the first is {path}"

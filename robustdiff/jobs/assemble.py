@@ -4,7 +4,6 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from corruptions import NoisyLabels, load_matrix
@@ -22,7 +21,7 @@ from robustdiff.labels.evidence import (
     probabilities_from,
     read_evidence,
 )
-from robustdiff.labels.given import prepare_labels
+from robustdiff.labels.given import check_given, prepare_labels
 from robustdiff.metrics.catalogue import METRICS
 from robustdiff.metrics.report import out_of_reach
 from robustdiff.parallel import ALONE, Workers
@@ -59,6 +58,10 @@ def assemble(config: Config, report: Report, workers: Workers, run: Run | None =
         DamagedError: If the run's labels are missing or damaged.
     """
     check_judge(config)
+    if config.data.whole:
+        raise ValueError(
+            "data.whole leaves no image to evaluate with: such data can be audited, not trained on"
+        )
     if run is None:
         images = workers.leader_first(lambda: load_images(config.data, report))
         labels = workers.from_leader(lambda: prepare_labels(config, images, report))
@@ -66,7 +69,7 @@ def assemble(config: Config, report: Report, workers: Workers, run: Run | None =
         images, labels, _ = workers.leader_first(
             lambda: load_run_data(run, config, report, whole=True)
         )
-    check_material(config, images, labels)
+    check_given(config, images, labels)
     if run is None and is_given(config.judge):
         data = dataset_of(config, images, labels)
         workers.from_leader(lambda: read_evidence(config.judge, data, report))
@@ -85,26 +88,6 @@ def check_judge(config: Config) -> None:
         raise ValueError(
             f"{in_words(config.judge)} judge labels for curriculum 'crossfit' and for no other, "
             f"got {config.curriculum.name!r}"
-        )
-
-
-def check_material(config: Config, images: Images, labels: NoisyLabels) -> None:
-    """Check that the labels allow what the run will do with them.
-
-    Raises:
-        ValueError: If a class is never given, and the run needs labels of every class.
-    """
-    counts = np.bincount(labels.given, minlength=images.num_classes)
-    needs = f"curriculum {config.curriculum.name!r}"
-    if config.objective.name != "plain":
-        needs = f"objective {config.objective.name!r}"
-    elif CURRICULA[config.curriculum.name].source not in ("classes", "classifier"):
-        return
-    if not counts.all():
-        missing = [images.class_names[k] for k in np.flatnonzero(counts == 0)]
-        raise ValueError(
-            f"{needs} compares the classes and needs labels of each, but {len(missing)} of "
-            f"{len(counts)} are given to no image, the first is {missing[0]!r}"
         )
 
 

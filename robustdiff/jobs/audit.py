@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from corruptions import NoisyLabels
 from curricula import CURRICULA, TREATMENTS, Trust
 from curricula.scores import treatment_of
+from robustdiff.config.layers import to_plain
+from robustdiff.config.roles import check_same_audit
 from robustdiff.config.sections import Config
 from robustdiff.data.arrays import Images
-from robustdiff.device import set_precision
+from robustdiff.data.registry import load_images
+from robustdiff.device import pick_device, set_precision
 from robustdiff.jobs.dataset import load_run_data
 from robustdiff.labels.crossfit import crossfit, make_plan
 from robustdiff.labels.evidence import (
@@ -23,12 +26,14 @@ from robustdiff.labels.evidence import (
     in_words,
     is_given,
     probabilities_from,
+    read_evidence,
 )
+from robustdiff.labels.given import check_given, prepare_labels
 from robustdiff.labels.probabilities import by_decision, by_probabilities, label_scores
 from robustdiff.progress import Report
 from robustdiff.reports.audit import Findings, write_audit
-from robustdiff.runs.folder import Run
-from robustdiff.runs.scores import load_scores
+from robustdiff.runs.folder import Run, check_name, create_run
+from robustdiff.runs.scores import load_scores, save_scores
 
 
 def audit_run(
@@ -59,13 +64,73 @@ def audit_run(
     """
     images, labels, rows = load_run_data(run, config, report)
     findings = stored_findings(run, config, labels, rows) if by == "run" else None
-    if findings is None and is_given(config.judge):
-        data = dataset_of(config, images, run.labels(), rows)
-        findings = evidence_findings(data, labels, config, report)
-    elif findings is None:
-        findings = crossfit_findings(images, labels, config, report, run.unfinished)
+    if findings is None:
+        findings = _judged(run, config, images, labels, rows, report)
     findings = replace(findings, rows=rows)
     return findings, write_audit(run, images, labels, findings, use_cleanlab=use_cleanlab)
+
+
+def audit_images(
+    config: Config, path: Path, report: Report, *, use_cleanlab: bool = False
+) -> tuple[Run, Findings, dict[str, Any]]:
+    """Find wrong labels of images that no model is trained on.
+
+    What it finds is a run without a model: other commands can read its labels and findings.
+
+    Args:
+        config: Names the images, their labels, and how they are judged.
+        path: Folder to make. An audit that was interrupted there goes on, and a finished one is
+            reported again.
+        report: Receives progress and messages.
+        use_cleanlab: Add a column with cleanlab's verdict.
+
+    Returns:
+        The run, the findings, and the summary of `write_audit`.
+
+    Raises:
+        ValueError: If the images, their labels or evidence about them cannot be used, or another
+            audit was made in the folder.
+        TakenError: If the folder holds something else.
+        DamagedError: If what an earlier audit left is damaged.
+    """
+    check_name(path)
+    if Run(path).config_file.exists():
+        run = Run(path)
+        stored = run.config()
+        check_same_audit(to_plain(stored), to_plain(config))
+        images, labels, rows = load_run_data(run, config, report)
+    else:
+        images = load_images(config.data, report)
+        labels = prepare_labels(config, images, report)
+        check_given(config, images, labels)
+        rows = np.arange(len(labels.given))
+        if is_given(config.judge):
+            read_evidence(config.judge, dataset_of(config, images, labels), report)
+        run = create_run(path, config, labels, trained=False)
+    with run.locked():
+        findings = stored_findings(run, config, labels, rows)
+        if findings is None:
+            findings = _judged(run, config, images, labels, rows, report)
+            save_scores(run, findings.scores, findings.trust, ~findings.issue)
+        findings = replace(findings, weights=None)
+        return run, findings, write_audit(run, images, labels, findings, use_cleanlab=use_cleanlab)
+
+
+def _judged(
+    run: Run,
+    config: Config,
+    images: Images,
+    labels: NoisyLabels,
+    rows: NDArray[np.int64],
+    report: Report,
+) -> Findings:
+    """Judge anew, by evidence from elsewhere or by classifiers."""
+    if is_given(config.judge):
+        data = dataset_of(config, images, run.labels(), rows)
+        found = evidence_findings(data, labels, config, report)
+    else:
+        found = crossfit_findings(images, labels, config, report, run.unfinished)
+    return replace(found, rows=rows)
 
 
 def stored_findings(
@@ -82,6 +147,9 @@ def stored_findings(
     curriculum, stored = CURRICULA[config.curriculum.name], load_scores(run)
     if stored is None or curriculum.source in ("none", "random"):
         return None
+    source = f"curriculum {config.curriculum.name}, last scoring round"
+    if config.data.whole:
+        source = "an earlier audit"
     scores, trust = stored.scores, stored.trust
     if rows is not None and len(rows) < len(scores):
         scores, trust = scores[rows], _some(trust, rows)
@@ -89,7 +157,7 @@ def stored_findings(
         labels.given,
         scores,
         trust,
-        f"curriculum {config.curriculum.name}, last scoring round",
+        source,
         _weights(config, trust, labels.given),
         in_sample=curriculum.source in ("predictions", "classes"),
     )
@@ -143,11 +211,12 @@ def crossfit_findings(
         report: Receives progress.
         folder: Where interrupted work is kept, and goes on from; it is gone afterwards.
     """
-    shape, count = tuple(images.train.shape[1:]), len(images.train)
-    dtype = set_precision(config.train.precision, images.train.device)
+    judged = images.train.to(pick_device(config.train.device))
+    shape, count = tuple(judged.shape[1:]), len(judged)
+    dtype = set_precision(config.train.precision, judged.device)
     plan = make_plan(config.judge, shape, count, seed=config.seed, dtype=dtype)
     found = crossfit(
-        images.train,
+        judged,
         torch.from_numpy(labels.given),
         images.num_classes,
         plan,

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corruptions import NoisyLabels, Samples, corrupt, labels_from, load_matrix, read_labels
+from curricula import CURRICULA
 from robustdiff.config.sections import Config, DataConfig, NoiseConfig
 from robustdiff.data.arrays import Images
 from robustdiff.progress import Report
@@ -105,3 +106,23 @@ def known_noise(config: DataConfig, labels: NoisyLabels) -> float | None:
     if config.dataset == "folder" and not labels.flipped.any():
         return None
     return labels.realised_rate
+
+
+def check_given(config: Config, images: Images, labels: NoisyLabels) -> None:
+    """Check that the labels allow what the run will do with them.
+
+    Raises:
+        ValueError: If a class is never given, and the run needs labels of every class.
+    """
+    counts = np.bincount(labels.given, minlength=images.num_classes)
+    needs = f"curriculum {config.curriculum.name!r}"
+    if config.objective.name != "plain":
+        needs = f"objective {config.objective.name!r}"
+    elif CURRICULA[config.curriculum.name].source not in ("classes", "classifier"):
+        return
+    if not counts.all():
+        missing = [images.class_names[k] for k in np.flatnonzero(counts == 0)]
+        raise ValueError(
+            f"{needs} compares the classes and needs labels of each, but {len(missing)} of "
+            f"{len(counts)} are given to no image, the first is {missing[0]!r}"
+        )

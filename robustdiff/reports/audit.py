@@ -3,7 +3,9 @@
 import base64
 import csv
 import io
+import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +24,7 @@ from robustdiff.files.atomic import write_text
 from robustdiff.runs.folder import Run
 from robustdiff.runs.scores import detect, label_score
 
-CSV_NAME, PAGE_NAME = "label_issues.csv", "audit.html"
+CSV_NAME, PAGE_NAME, SUMMARY_NAME = "label_issues.csv", "audit.html", "label_issues.json"
 _SHOWN = 64
 
 
@@ -61,6 +63,14 @@ class Findings:
         """
         predicted = self.predicted
         return self.trust.right < 0.5 if predicted is None else predicted != self.given
+
+    @cached_property
+    def second(self) -> NDArray[np.int64]:
+        """Likeliest class of each image but one, (N,) int64; where the scores know classes."""
+        assert self.trust.classes is not None
+        others = self.trust.classes.copy()
+        others[np.arange(len(others)), others.argmax(axis=1)] = -1
+        return np.asarray(others.argmax(axis=1))
 
     @cached_property
     def predicted(self) -> NDArray[np.int64] | None:
@@ -126,7 +136,7 @@ def write_audit(
     *,
     use_cleanlab: bool = False,
 ) -> dict[str, Any]:
-    """Write label_issues.csv and audit.html into the run's folder.
+    """Write label_issues.csv, label_issues.json and audit.html into the run's folder.
 
     Args:
         run: The run.
@@ -136,8 +146,9 @@ def write_audit(
         use_cleanlab: Add a column with cleanlab's verdict.
 
     Returns:
-        "estimated_noise", the number of "issues", the "doubts" in sentences, and the number of
-        "cleanlab_issues" if asked for.
+        What label_issues.json holds: the number of "images", the "source" of the verdict, its
+        "estimated_noise", the number of "issues", those of each "pair" of classes, the "doubts" in
+        sentences, and the number of "cleanlab_issues" if asked for.
 
     Raises:
         ValueError: If cleanlab is asked for and cannot be used.
@@ -154,14 +165,31 @@ def write_audit(
     page = audit_page(run, images, labels, findings).encode(errors="backslashreplace").decode()
     write_text(run.path / PAGE_NAME, page)
     issues = int(findings.issue.sum())
+    noise = findings.trust.noise
     summary: dict[str, Any] = {
-        "estimated_noise": findings.trust.noise,
+        "images": len(findings.given),
+        "source": findings.source,
+        "estimated_noise": None if math.isnan(noise) else noise,
         "issues": issues,
+        "pairs": _pairs(images, findings),
         "doubts": doubts_in_words(findings.trust, images.class_names),
     }
     if use_cleanlab:
         summary["cleanlab_issues"] = int(columns["is_cleanlab_issue"].sum())
+    write_text(run.path / SUMMARY_NAME, json.dumps(summary, indent=2) + "\n")
     return summary
+
+
+def _pairs(images: Images, findings: Findings) -> list[dict[str, Any]]:
+    """Count the labels that look wrong by given and likeliest class, the commonest first."""
+    if findings.predicted is None:
+        return []
+    names, wrong = images.class_names, findings.issue
+    pairs = zip(findings.given[wrong].tolist(), findings.predicted[wrong].tolist(), strict=True)
+    return [
+        {"given": names[given], "predicted": names[predicted], "issues": count}
+        for (given, predicted), count in Counter(pairs).most_common()
+    ]
 
 
 def issue_columns(images: Images, labels: NoisyLabels, findings: Findings) -> dict[str, Any]:
@@ -177,6 +205,7 @@ def issue_columns(images: Images, labels: NoisyLabels, findings: Findings) -> di
         "given_label": given,
         # Where the scores know no classes: the label if it is trusted, else nothing.
         "predicted_label": np.where(issue, None, given) if predicted is None else predicted,  # type: ignore[call-overload]
+        **_name_columns(images, findings),
         "sample_weight": (~issue).astype(np.float64)
         if findings.weights is None
         else findings.weights,
@@ -184,6 +213,16 @@ def issue_columns(images: Images, labels: NoisyLabels, findings: Findings) -> di
     if labels.flipped.any():
         columns |= {"true_label": labels.clean, "is_flipped": labels.flipped}
     return columns
+
+
+def _name_columns(images: Images, findings: Findings) -> dict[str, Any]:
+    """Return the names of given and likeliest classes, and what is wrong, N words each."""
+    names = np.array(images.class_names, dtype=object)
+    columns: dict[str, Any] = {"given_name": names[findings.given]}
+    if findings.predicted is not None:
+        columns["predicted_name"] = names[findings.predicted]
+        columns["second_predicted"] = names[findings.second]
+    return columns | {"issue": np.where(findings.issue, "label", "")}
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 whatever a column holds

@@ -200,7 +200,9 @@ def check_name(path: Path | None) -> None:
         raise ValueError(f"the folder of a run must have a UTF-8 name, got {shown}") from None
 
 
-def create_run(path: Path | None, config: Config, labels: NoisyLabels) -> Run:
+def create_run(
+    path: Path | None, config: Config, labels: NoisyLabels, *, trained: bool = True
+) -> Run:
     """Make a run's folder with its configuration and labels.
 
     Args:
@@ -208,6 +210,7 @@ def create_run(path: Path | None, config: Config, labels: NoisyLabels) -> Run:
             new one under runs/.
         config: The run's configuration.
         labels: Its labels.
+        trained: Whether a model will be trained there.
 
     Raises:
         TakenError: If the folder exists and holds anything else.
@@ -216,14 +219,15 @@ def create_run(path: Path | None, config: Config, labels: NoisyLabels) -> Run:
     run = _new_folder(default_path(config)) if path is None else Run(path)
     if path is not None:
         if path.exists() and not _is_free(path):
-            raise _taken(path)
+            raise _taken(path, trained=trained)
         path.mkdir(parents=True, exist_ok=True)
     with run.locked():
         # Again under the lock: another process may have made a run here since the first check.
         if not _is_free(run.path):
-            raise _taken(run.path)
-        run.samples.mkdir(exist_ok=True)
-        run.tensorboard.mkdir(exist_ok=True)
+            raise _taken(run.path, trained=trained)
+        if trained:
+            run.samples.mkdir(exist_ok=True)
+            run.tensorboard.mkdir(exist_ok=True)
         with named(run.labels_file):
             labels.save(run.labels_file)
         # Last, because a folder with config.json counts as a run.
@@ -240,10 +244,9 @@ def _is_free(path: Path) -> bool:
     return not any(path.iterdir()) or (begun and not any(path.glob("*/*")))
 
 
-def _taken(path: Path) -> TakenError:
-    return TakenError(
-        f"{path} already exists; choose another --out, or continue it with --resume {path}"
-    )
+def _taken(path: Path, *, trained: bool) -> TakenError:
+    more = f", or continue it with --resume {path}" if trained else ""
+    return TakenError(f"{path} already exists; choose another --out{more}")
 
 
 def _new_folder(path: Path) -> Run:

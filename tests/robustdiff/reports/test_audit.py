@@ -1,6 +1,7 @@
 import csv
 import dataclasses
 import html.parser
+import json
 
 import numpy as np
 import pytest
@@ -51,14 +52,24 @@ def test_the_table_has_cleanlabs_columns_and_the_truth_where_it_is_known(tmp_pat
     summary = write_audit(run, images, labels, sure(labels))
     rows = read(run.path / "label_issues.csv")
     assert list(rows[0]) == [
-        "index", "is_label_issue", "label_quality", "given_label", "predicted_label",
-        "sample_weight", "true_label", "is_flipped",
+        "index", "is_label_issue", "label_quality", "given_label", "predicted_label", "given_name",
+        "predicted_name", "second_predicted", "issue", "sample_weight", "true_label", "is_flipped",
     ]  # fmt: skip
     assert [int(row["index"]) for row in rows] == list(range(50))
     assert [row["is_label_issue"] == "True" for row in rows] == labels.flipped.tolist()
     assert [int(row["predicted_label"]) for row in rows] == labels.clean.tolist()
     assert [float(row["sample_weight"]) for row in rows] == (~labels.flipped).tolist()
-    assert summary == {"estimated_noise": 0.4, "issues": 20, "doubts": []}
+    assert [row["given_name"] for row in rows] == [images.class_names[k] for k in labels.given]
+    assert [row["predicted_name"] for row in rows] == [images.class_names[k] for k in labels.clean]
+    assert all(row["second_predicted"] != row["predicted_name"] for row in rows)
+    assert [row["issue"] == "label" for row in rows] == labels.flipped.tolist()
+    assert json.loads((run.path / "label_issues.json").read_text()) == summary
+    pairs = summary.pop("pairs")
+    assert sum(pair["issues"] for pair in pairs) == 20
+    assert all(pair["given"] != pair["predicted"] for pair in pairs)
+    assert summary == {
+        "images": 50, "source": "the truth", "estimated_noise": 0.4, "issues": 20, "doubts": [],
+    }  # fmt: skip
 
 
 def test_doubts_name_the_classes(tmp_path, images, labels):

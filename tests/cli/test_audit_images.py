@@ -1,0 +1,132 @@
+"""An audit of images that no model is trained on: what it writes, refuses, and takes up again."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import call
+from PIL import Image
+
+from robustdiff.config.layers import resolve
+from robustdiff.jobs import audit as module
+from robustdiff.jobs.audit import audit_images
+from robustdiff.progress import Report
+
+NAMES = ["plain", 'with "quotes"', "<u>", "two\nlines", "=cat"]
+
+
+@pytest.fixture(autouse=True)
+def _inside(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def photos():
+    """A folder of 5 classes, 40 files each, the first 4 of every class from the next one."""
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(NAMES):
+        folder = Path("photos", name)
+        folder.mkdir(parents=True)
+        for i in range(40):
+            level = 50 * ((label + (i < 4)) % 5)
+            pixels = rng.integers(level, level + 40, (8, 8), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{i}.png")
+    return Path("photos")
+
+
+def read(folder):
+    with (folder / "label_issues.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_all_images_of_a_folder_are_judged_and_named(photos, capsys):
+    assert call("audit", photos, "--image-size=8") == 0
+    said, rows = capsys.readouterr().out, read(Path("audits/photos"))
+    assert len(rows) == 200
+    assert {row["given_name"] for row in rows} == set(NAMES)
+    found = {row["file"] for row in rows if row["issue"] == "label"}
+    wrong = {f"{name}/{i}.png" for name in NAMES for i in range(4)}
+    assert len(found & wrong) >= 16
+    assert len(found - wrong) <= 4
+    as_is = [
+        row["predicted_name"] == NAMES[(NAMES.index(row["given_name"]) + 1) % 5]
+        for row in rows
+        if row["file"] in found & wrong
+    ]
+    assert sum(as_is) >= 16
+    summary = json.loads(Path("audits/photos/label_issues.json").read_text())
+    assert (summary["images"], summary["issues"]) == (200, len(found))
+    assert f"{len(found)} of 200 labels look wrong" in said
+    page = Path("audits/photos/audit.html").read_text()
+    assert "<u>" not in page
+    assert not Path("audits/photos/tb").exists()
+
+
+def test_the_same_command_reports_again_and_another_one_is_refused(photos, capsys, monkeypatch):
+    words = ("audit", photos, "--image-size=8", "--out=found")
+    assert call(*words) == 0
+    first = Path("found/label_issues.csv").read_bytes()
+    monkeypatch.setattr(module, "crossfit", None)
+    assert call(*words) == 0
+    assert Path("found/label_issues.csv").read_bytes() == first
+    assert call("audit", "found") == 0
+    capsys.readouterr()
+    assert call(*words, "--judge-folds=3") == 2
+    assert "differs in judge.folds" in capsys.readouterr().err
+    assert call("audit", photos, "--out=photos") == 2
+    assert "photos already exists; choose another --out" in capsys.readouterr().err
+    assert not Path("photos/config.json").exists()
+
+
+def test_an_interrupted_audit_goes_on_with_the_classifier_it_was_at(photos, monkeypatch):
+    config = resolve(
+        {"data": {"dataset": "folder", "data_dir": str(photos), "image_size": 8, "whole": True}},
+        {"curriculum": {"name": "crossfit"}},
+    )
+    whole = audit_images(config, Path("whole"), Report())[1]
+    steps = []
+
+    class Stops(Report):
+        def progress(self, stage, done, total, note=""):
+            steps.append((stage, done))
+            if stage == "judging the labels" and done > 0.6 * total:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        audit_images(config, Path("again"), Stops())
+    again = audit_images(config, Path("again"), Report())[1]
+    np.testing.assert_array_equal(again.scores, whole.scores)
+    assert not Path("again/unfinished").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["photos", "--dataset=digits"], "photos is a folder of images already"),
+        (["none", "--out=x"], "none is no folder of images"),
+        (["none"], "none is not a run"),
+        (["photos/plain"], "must hold one folder of images per class"),
+        (["--dataset=digits", "--noise=2"], "noise.rate"),
+        (["photos", "--image-size=8", "--labels=none.csv"], "none.csv"),
+        (["photos", "--image-size=8", "--judge-probs=none.npy"], "none.npy"),
+    ],
+)
+def test_what_cannot_be_audited_is_refused_before_the_work(photos, words, said, capsys):
+    assert call("audit", *words) == 2
+    assert said in capsys.readouterr().err
+    assert not Path("audits").exists()
+    assert not Path("x").exists()
+
+
+def test_a_run_keeps_its_own_labels_and_an_audit_trains_no_model(photos, capsys):
+    assert call("audit", "--dataset=digits", "--noise=0.3", "--judge-effort=quick") == 0
+    capsys.readouterr()
+    assert call("audit", "audits/digits", "--noise=0.2") == 2
+    assert "a run has its own images and labels" in capsys.readouterr().err
+    assert call("train", "--resume=audits/digits") == 2
+    assert "can be audited, not trained on" in capsys.readouterr().err
+    assert call("train", "--set=data.whole=true") == 2
+    assert "can be audited, not trained on" in capsys.readouterr().err
