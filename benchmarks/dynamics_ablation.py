@@ -156,10 +156,14 @@ def table(results: dict[str, dict[str, dict]], how: str) -> str:
 
 def curves(results: dict[str, dict[str, dict]], title: str) -> Figure:
     """Draw AUROC against the number of rounds: of their mean, smoothed, and of one alone."""
-    figure = Figure(figsize=(3.1 * len(results), 3.2), dpi=110, layout="constrained")
-    panels = figure.subplots(1, len(results), sharey=True, squeeze=False)[0]
+    columns = min(3, len(results))
+    rows = -(-len(results) // columns)
+    figure = Figure(figsize=(3.2 * columns, 2.9 * rows + 0.4), dpi=110, layout="constrained")
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    for unused in panels.flat[len(results) :]:
+        unused.remove()
     styles = {"mean": "-", "smoothed": "--", "single": ":"}
-    for axes, (kind, seeds) in zip(panels, results.items(), strict=True):
+    for axes, (kind, seeds) in zip(panels.flat, results.items(), strict=False):
         for name, colour in DRAWN.items():
             for how, style in styles.items():
                 mean = np.mean([seed[name][how] for seed in seeds.values()], axis=0)
@@ -169,9 +173,11 @@ def curves(results: dict[str, dict[str, dict]], title: str) -> Figure:
         axes.axhline(0.5, color="black", linewidth=0.5)
         axes.set_title(kind, fontsize=10)
         axes.set_xlabel("rounds")
-    panels[0].set_ylabel("AUROC")
-    panels[0].legend(fontsize=8)
-    figure.suptitle(f"{title}: mean of rounds (line), smoothed (dashes), one round (dots)")
+    for first in panels[:, 0]:
+        first.set_ylabel("AUROC")
+    panels[0, 0].legend(fontsize=8)
+    how = "mean of rounds (line), smoothed (dashes), one round (dots)"
+    figure.suptitle(f"{title}\n{how}", fontsize=9)
     return figure
 
 
