@@ -96,9 +96,10 @@ def _without_run(source: Path | None, out: Path | None, asked: list[Layer]) -> C
             f"--dataset and --out are for images without a run, and {source} is "
             f"{'a folder of images already' if is_folder else 'no folder of images'}"
         )
-    place = {"dataset": "folder", "data_dir": str(source)} if is_folder else {}
-    base = {"data": {"whole": True, **place}, "curriculum": {"name": "crossfit"}}
-    return resolve(base, *asked)
+    from robustdiff.jobs.audit import AUDIT_LAYER
+
+    place = {"data": {"dataset": "folder", "data_dir": str(source)}} if is_folder else {}
+    return resolve(AUDIT_LAYER, place, *asked)
 
 
 def _of_run(source: Path | None, asked: list[Layer]) -> tuple["Run", Config]:

@@ -7,11 +7,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from robustdiff.api import Samples, audit, evaluate, load_run, resume, sample, train
+    from robustdiff.api import (
+        Samples,
+        audit,
+        audit_images,
+        evaluate,
+        load_run,
+        resume,
+        sample,
+        train,
+    )
     from robustdiff.config.sections import Config
 
 __version__ = "0.1.0"
-__all__ = ["Config", "Samples", "audit", "evaluate", "load_run", "resume", "sample", "train"]
+__all__ = [
+    "Config",
+    "Samples",
+    "audit",
+    "audit_images",
+    "evaluate",
+    "load_run",
+    "resume",
+    "sample",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 whatever stands behind the name

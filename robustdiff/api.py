@@ -24,7 +24,8 @@ from robustdiff.config.layers import Layer, nested, resolve, to_plain
 from robustdiff.config.presets import preset
 from robustdiff.config.roles import role_of
 from robustdiff.config.sections import Config
-from robustdiff.jobs.audit import audit_run
+from robustdiff.jobs.audit import AUDIT_LAYER, audit_run
+from robustdiff.jobs.audit import audit_images as audit_job
 from robustdiff.jobs.dataset import load_run_data
 from robustdiff.jobs.evaluate import evaluate_run
 from robustdiff.jobs.sample import classes_wanted, sample_run
@@ -222,6 +223,32 @@ def audit(
     judge = [key for key in settings or () if key.startswith("judge.")]
     config = _config(opened, settings, free=judge)
     return audit_run(opened, config, report or Report(), by="crossfit" if judge else by)[0]
+
+
+def audit_images(
+    settings: Settings, *, out: str | Path | None = None, report: Report | None = None
+) -> Findings:
+    """Find the labels of images that look wrong, without training a model on them.
+
+    Args:
+        settings: Names the images, their labels and how they are judged: {"data.dataset":
+            "folder", "data.data_dir": "photos", "judge.effort": "quick"}. All images of a folder
+            are judged.
+        out: Folder of the reports, made if missing. An interrupted audit goes on there. None for a
+            temporary one, which is removed when Python ends.
+        report: Receives messages and progress; None for silence.
+
+    Returns:
+        The findings, as `audit` returns them, in the order of the dataset.
+
+    Raises:
+        ValueError: If the images, their labels or evidence about them cannot be used, or another
+            audit was made in `out`.
+        robustdiff.errors.TakenError: If `out` holds something else.
+    """
+    folder = _temporary_folder() if out is None else Path(out)
+    config = resolve(AUDIT_LAYER, _layer(settings))
+    return audit_job(config, folder, report or Report())[1]
 
 
 def _config(run: Run, settings: Settings | None, free: Sequence[str] = ()) -> Config:

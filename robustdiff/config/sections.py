@@ -28,14 +28,12 @@ class DataConfig:
         data_dir: Folder in torchvision's layout, or of one folder a class for dataset "folder"; not
             used by digits.
         download: Fetch a missing dataset into data_dir.
-        image_size: Side in pixels that images are resized to; None leaves them as they are, and
-            means 32 for dataset "folder".
+        image_size: Side in pixels that images get; None is their own, 32 for dataset "folder".
         on_bad_image: What to do about files of a folder that cannot be read.
         split: How a folder's sub-folders are read: "auto" takes train/ and test/, under any usual
             names, as parts where that is certain; "none" takes every sub-folder as a class.
         train_size: Training images to use, an equal share of every class; None for all.
-        whole: Whether the training part of a folder is all of it, so that nothing is held out. It
-            can be audited then, not trained on.
+        whole: Whether all of a folder is its training part: to be audited, not trained on.
     """
 
     dataset: names.DatasetName = "digits"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from corruptions import NoisyLabels
 from curricula import CURRICULA, TREATMENTS, Trust
 from curricula.scores import treatment_of
-from robustdiff.config.layers import to_plain
+from robustdiff.config.layers import Layer, to_plain
 from robustdiff.config.roles import check_same_audit
 from robustdiff.config.sections import Config
 from robustdiff.data.arrays import Images
@@ -34,6 +34,9 @@ from robustdiff.progress import Report
 from robustdiff.reports.audit import Findings, write_audit
 from robustdiff.runs.folder import Run, check_name, create_run
 from robustdiff.runs.scores import load_scores, save_scores
+
+# What an audit of images without a run sets, before anything else does.
+AUDIT_LAYER: Layer = {"data": {"whole": True}, "curriculum": {"name": "crossfit"}}
 
 
 def audit_run(

@@ -103,3 +103,14 @@ def test_a_run_is_evaluated_audited_and_made_longer(run, monkeypatch):
     assert robustdiff.load_run(str(run.path)) == run
     with pytest.raises(ValueError, match="is not a run"):
         robustdiff.load_run("/nowhere")
+
+
+def test_images_are_audited_without_a_run(tmp_path):
+    settings = {"data.dataset": "digits", "noise.rate": 0.3, "judge.effort": "quick"}
+    found = robustdiff.audit_images(settings, out=tmp_path / "found")
+    with open(tmp_path / "found" / "label_issues.csv") as file:
+        assert sum(1 for _ in file) == 1348
+    truth = robustdiff.load_run(tmp_path / "found").labels().flipped
+    assert (found.issue == truth).mean() > 0.95
+    with pytest.raises(ValueError, match="another audit was made there"):
+        robustdiff.audit_images({**settings, "seed": 1}, out=tmp_path / "found")
