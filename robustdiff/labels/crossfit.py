@@ -27,7 +27,7 @@ from robustdiff.classifiers.image import (
 from robustdiff.classifiers.networks import is_natural
 from robustdiff.config.judging import JudgeConfig
 from robustdiff.files.unfinished import Unfinished
-from robustdiff.labels.decision import Decision, decide
+from robustdiff.labels.decision import Decision, decide, hedged
 from robustdiff.labels.rows import spread_folds
 from robustdiff.parallel import ALONE, Workers
 from robustdiff.progress import Progress
@@ -181,6 +181,7 @@ def crossfit(
 
     Returns:
         Predictions and decision of the last round; a round that finds nothing to clean is the last.
+        The evidence of one round is weak, so the mean of all explanations decides then.
     """
     labels = given.cpu().numpy()
     others: Tensor
@@ -196,6 +197,8 @@ def crossfit(
         )
         last = _round(_Work(images, labels, others, own, number), plan, folder, workers, progress)
         decision = decide(last.predicted, labels)
+    if plan.rounds == 1 and decision.kind not in ("no evidence", "no noise"):
+        decision = hedged(decision, labels)
     return Crossfitted(last.predicted, decision, first.outputs, first.margins)
 
 

@@ -123,6 +123,41 @@ def decide(probabilities: NDArray[np.floating], given: Ints) -> Decision:
     return replace(decision, high=high, doubts=sentences(unclear, given, k, explained))
 
 
+def hedged(found: Decision, given: Ints) -> Decision:
+    """Return the decision by the mean of all explanations, for weak evidence.
+
+    A chosen explanation is the better one where classifiers know the images well; where they do
+    not, it can be far off.
+
+    Args:
+        found: What `decide` returned.
+        given: (N,) int64 labels.
+    """
+    right = found.mean_classes[np.arange(len(given)), given].astype(np.float64)
+    right = np.minimum(right, 1.0)
+    share = float(1 - right.mean())
+    return replace(
+        found,
+        right=right,
+        corrected=np.where(right >= 0.5, given, found.mean_classes.argmax(axis=1)),
+        classes=found.mean_classes,
+        image_classes=found.mean_image_classes,
+        transition=_transition(found.mean_classes, given),
+        share=share,
+        low=min(found.low, share),
+        high=max(found.high, share),
+    )
+
+
+def _transition(classes: NDArray[np.float32], given: Ints) -> Floats:
+    """Return T[clean, given] by p(class | image, label), (N, K)."""
+    n, k = classes.shape
+    counts = _LEAST * np.eye(k)
+    for where in pieces(n, k):
+        np.add.at(counts.T, given[where], classes[where])
+    return np.asarray(counts / counts.sum(axis=1, keepdims=True))
+
+
 def _speaks_for_noise(against: Contradictions) -> bool:
     """Return whether labels contradict the classifier where it is sure of the image.
 
@@ -152,15 +187,13 @@ def _by_explanations(everyone: Labelled, rows: Ints, *, few: bool) -> Decision:
     The shares under the likeliest explanations bound that of wrong labels. Where few are wrong,
     none of these can be told from the others, and the mean of all decides.
     """
-    (n, k), given, some = everyone.probabilities.shape, everyone.given, everyone.at(rows)
+    given, some = everyone.given, everyone.at(rows)
     everything, likeliest = explanations(some, sure_transition(everyone.probabilities, given))
     chosen = [] if few else likeliest[-1:]
     means = _mean_posterior(everyone, [*everything, *chosen])
     classes, image_classes = _mean_posterior(everyone, chosen) if chosen else means
+    n = len(given)
     right = np.minimum(classes[np.arange(n), given].astype(np.float64), 1.0)
-    counts = _LEAST * np.eye(k)
-    for where in pieces(n, k):
-        np.add.at(counts.T, given[where], classes[where])
     share = float(1 - right.mean())
     shares = [share, *(found.share(some) for found in (everything if few else likeliest))]
     error = _error(share, n) + _UNSURE
@@ -170,7 +203,7 @@ def _by_explanations(everyone: Labelled, rows: Ints, *, few: bool) -> Decision:
         classes,
         image_classes,
         *means,
-        counts / counts.sum(axis=1, keepdims=True),
+        _transition(classes, given),
         share,
         max(min(shares) - error, 0.0),
         min(max(shares) + error, 1.0),

@@ -5,7 +5,7 @@ import pytest
 from gaussian_classes import classes_of, draw, symmetric
 from scipy.special import softmax
 
-from robustdiff.labels.decision import decide
+from robustdiff.labels.decision import decide, hedged
 from robustdiff.labels.label_fit import Family, fit_labels
 from robustdiff.labels.mistakes import hardness
 from robustdiff.labels.sure import contradictions, sure_transition
@@ -129,6 +129,20 @@ def test_others_learn_from_the_mean_of_all_explanations():
     np.testing.assert_allclose(found.mean_classes.sum(axis=1), 1, rtol=1e-4)
     np.testing.assert_allclose(found.mean_image_classes.sum(axis=1), 1, rtol=1e-4)
     assert (found.mean_classes.argmax(axis=1) == clean).mean() > 0.9
+
+
+def test_a_hedged_decision_is_by_the_mean_of_all_explanations():
+    clean, p = classes_of(6000, 4, 2.5)
+    given = draw(symmetric(4, 0.3)[clean])
+    found = decide(p, given)
+    mean = hedged(found, given)
+    np.testing.assert_array_equal(mean.classes, found.mean_classes)
+    np.testing.assert_allclose(mean.right, found.mean_classes[np.arange(6000), given], rtol=1e-6)
+    assert mean.share == pytest.approx(1 - mean.right.mean())
+    assert mean.low <= mean.share <= mean.high
+    assert (mean.corrected[mean.right >= 0.5] == given[mean.right >= 0.5]).all()
+    np.testing.assert_allclose(mean.transition.sum(axis=1), 1)
+    assert abs(mean.share - 0.3) < 0.05
 
 
 def test_sure_images_are_the_clearest_of_every_predicted_class():
