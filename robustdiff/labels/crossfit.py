@@ -189,6 +189,8 @@ def crossfit(
     others, own = F.one_hot(given.cpu(), num_classes).float(), None
     first = last = _round(_Work(images, labels, others, own, 0), plan, folder, workers, progress)
     decision = decide(first.predicted, labels)
+    # Later classifiers learn what was decided, so only round one tells the kinds of noise apart.
+    by_image = {"by image": True, "by class": False}.get(decision.kind)
     for number in range(1, plan.rounds):
         if decision.kind in ("no evidence", "no noise"):
             break
@@ -196,7 +198,7 @@ def crossfit(
             torch.from_numpy(mean) for mean in (decision.mean_classes, decision.mean_image_classes)
         )
         last = _round(_Work(images, labels, others, own, number), plan, folder, workers, progress)
-        decision = decide(last.predicted, labels)
+        decision = decide(last.predicted, labels, by_image=by_image)
     if plan.rounds == 1 and decision.kind not in ("no evidence", "no noise"):
         decision = hedged(decision, labels)
     return Crossfitted(last.predicted, decision, first.outputs, first.margins)

@@ -82,7 +82,9 @@ class Decision:
     doubts: tuple[str, ...] = ()
 
 
-def decide(probabilities: NDArray[np.floating], given: Ints) -> Decision:
+def decide(
+    probabilities: NDArray[np.floating], given: Ints, *, by_image: bool | None = None
+) -> Decision:
     """Decide which labels are wrong.
 
     Args:
@@ -90,6 +92,7 @@ def decide(probabilities: NDArray[np.floating], given: Ints) -> Decision:
             factor per row, by a classifier that was not trained on the label that it judges: one
             that was hides what is wrong.
         given: (N,) int64 in [0, K).
+        by_image: Whether wrong labels are known to depend on the image; None where that is open.
 
     Returns:
         The decision.
@@ -117,7 +120,7 @@ def decide(probabilities: NDArray[np.floating], given: Ints) -> Decision:
             decision = replace(decision, high=min(high, 1.0))
     else:
         everyone = Labelled(probabilities, hardness(probabilities), given, none)
-        decision = _by_explanations(everyone, rows, few=not much)
+        decision = _by_explanations(everyone, rows, few=not much, by_image=by_image)
     unclear = unclear_names(probabilities, given) if decision.share else []
     high = min(decision.high + sum(names.more for names in unclear), 1.0)
     return replace(decision, high=high, doubts=sentences(unclear, given, k, explained))
@@ -181,14 +184,17 @@ def _above(share: float, count: int, usual: float) -> bool:
     return share > usual and bool(binom.sf(found - 1, count, min(usual, 1.0)) < _BY_CHANCE)
 
 
-def _by_explanations(everyone: Labelled, rows: Ints, *, few: bool) -> Decision:
+def _by_explanations(
+    everyone: Labelled, rows: Ints, *, few: bool, by_image: bool | None
+) -> Decision:
     """Explain some rows, and apply what is found to all images.
 
     The shares under the likeliest explanations bound that of wrong labels. Where few are wrong,
     none of these can be told from the others, and the mean of all decides.
     """
     given, some = everyone.given, everyone.at(rows)
-    everything, likeliest = explanations(some, sure_transition(everyone.probabilities, given))
+    matrix = sure_transition(everyone.probabilities, given)
+    everything, likeliest = explanations(some, matrix, by_image=by_image)
     chosen = [] if few else likeliest[-1:]
     means = _mean_posterior(everyone, [*everything, *chosen])
     classes, image_classes = _mean_posterior(everyone, chosen) if chosen else means
@@ -207,7 +213,7 @@ def _by_explanations(everyone: Labelled, rows: Ints, *, few: bool) -> Decision:
         share,
         max(min(shares) - error, 0.0),
         min(max(shares) + error, 1.0),
-        "few" if few else "by image" if likeliest[-1].by_image else "by class",
+        "few" if few else "by image" if by_image or likeliest[-1].by_image else "by class",
     )
 
 

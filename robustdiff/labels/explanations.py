@@ -116,7 +116,9 @@ class Explanation(NamedTuple):
         return float(1 - found[np.arange(len(found)), some.given].mean())
 
 
-def explanations(some: Labelled, matrix: Floats) -> tuple[list[Explanation], list[Explanation]]:
+def explanations(
+    some: Labelled, matrix: Floats, *, by_image: bool | None = None
+) -> tuple[list[Explanation], list[Explanation]]:
     """Return explanations of all kinds, and the likeliest ones, of which the last decides.
 
     Among the former noise that depends on the image comes with classes that are not sharpened.
@@ -124,6 +126,7 @@ def explanations(some: Labelled, matrix: Floats) -> tuple[list[Explanation], lis
     Args:
         some: What is explained.
         matrix: (K, K), noise that the classifier may have learnt.
+        by_image: Whether noise is known to depend on the image; None where that is open.
     """
     plain, freed = (_by_class(some, undone) for undone in (None, matrix))
     best = max(plain.gain, freed.gain)
@@ -131,9 +134,9 @@ def explanations(some: Labelled, matrix: Floats) -> tuple[list[Explanation], lis
     sharpened = _sharpened(some, max(alike, key=lambda found: found.sharpness))
     everything, likeliest = [plain, freed, *sharpened], [*alike, *sharpened]
     if some.probabilities.shape[1] <= _IMAGE_CLASSES:
-        by_image = _by_image(some, [plain.matrix, freed.matrix])
-        everything.append(by_image[0])
-        likeliest = _with_images(likeliest, by_image[-1])
+        first, sharp = _by_image(some, [plain.matrix, freed.matrix])
+        everything.append(first)
+        likeliest = _with_images(likeliest, sharp, by_image)
     return everything, likeliest
 
 
@@ -205,7 +208,7 @@ def _sharpened(some: Labelled, found: Explanation) -> list[Explanation]:
     return [last] if known else [last, found]
 
 
-def _by_image(some: Labelled, matrices: list[Floats | None]) -> list[Explanation]:
+def _by_image(some: Labelled, matrices: list[Floats | None]) -> tuple[Explanation, Explanation]:
     """Fit noise that depends on the image; return it before and after sharpening.
 
     Classes are sharpened while labels stay as likely.
@@ -226,20 +229,29 @@ def _by_image(some: Labelled, matrices: list[Floats | None]) -> list[Explanation
     # Less the parameters that noise of classes has not: they fit few labels by chance
     # (Akaike 1974).
     least = some.unnoisy.likelihood + k + 2
-    return [
-        Explanation(matrix, each, (each.likelihood - least) / n, True, _sharpness(each, z))
-        for each in (first, model)
-    ]
+
+    def explanation(model: MistakeModel) -> Explanation:
+        gain, sharpness = (model.likelihood - least) / n, _sharpness(model, z)
+        return Explanation(matrix, model, gain, structured=True, sharpness=sharpness)
+
+    return explanation(first), explanation(model)
 
 
-def _with_images(likeliest: list[Explanation], found: Explanation) -> list[Explanation]:
+def _with_images(
+    likeliest: list[Explanation], found: Explanation, known: bool | None
+) -> list[Explanation]:
     """Return the likeliest with that of noise that depends on the image, where this shows.
 
-    It comes last if it is likelier, or sharper and as likely; the last one decides.
+    It comes last if that is known; or if it is likelier, or sharper and as likely, where it is not.
+    The last one decides.
     """
+    if known:
+        return [*likeliest, found]
     if not found.by_image:
         return likeliest
     last = likeliest[-1]
+    if known is not None:
+        return [found, *likeliest]
     if found.gain > last.gain + _FAMILIES_ALIKE:
         return [found]
     if found.sharpness > max(last.sharpness, _KNOWN) and found.gain > last.gain - _ALIKE:

@@ -131,6 +131,16 @@ def test_others_learn_from_the_mean_of_all_explanations():
     assert (found.mean_classes.argmax(axis=1) == clean).mean() > 0.9
 
 
+def test_the_kind_of_noise_can_be_known():
+    clean, p = classes_of(6000, 4, 2.5)
+    given = draw(symmetric(4, 0.3)[clean])
+    found, by_class, by_image = (decide(p, given, by_image=known) for known in (None, False, True))
+    assert by_class.kind == "by class"
+    np.testing.assert_array_equal(by_class.right, found.right)
+    assert by_image.kind == "by image"
+    assert (by_image.right != found.right).any()
+
+
 def test_a_hedged_decision_is_by_the_mean_of_all_explanations():
     clean, p = classes_of(6000, 4, 2.5)
     given = draw(symmetric(4, 0.3)[clean])
