@@ -190,8 +190,8 @@ def test_a_file_that_is_gone_before_it_is_looked_at_is_bad(tmp_path, monkeypatch
     classes(tmp_path / "d")
     list_folder = folder_module.list_folder
 
-    def list_and_lose(*given):
-        layout = list_folder(*given)
+    def list_and_lose(*given, **options):
+        layout = list_folder(*given, **options)
         (tmp_path / "d" / "ant" / "000.png").unlink()
         return layout
 
