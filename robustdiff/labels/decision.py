@@ -136,13 +136,12 @@ def hedged(found: Decision, given: Ints) -> Decision:
         found: What `decide` returned.
         given: (N,) int64 labels.
     """
-    right = found.mean_classes[np.arange(len(given)), given].astype(np.float64)
-    right = np.minimum(right, 1.0)
+    right, corrected = _judged(found.mean_classes, given)
     share = float(1 - right.mean())
     return replace(
         found,
         right=right,
-        corrected=np.where(right >= 0.5, given, found.mean_classes.argmax(axis=1)),
+        corrected=corrected,
         classes=found.mean_classes,
         image_classes=found.mean_image_classes,
         transition=_transition(found.mean_classes, given),
@@ -150,6 +149,12 @@ def hedged(found: Decision, given: Ints) -> Decision:
         low=min(found.low, share),
         high=max(found.high, share),
     )
+
+
+def _judged(classes: NDArray[np.float32], given: Ints) -> tuple[Floats, Ints]:
+    """Return how likely labels are right, and corrected ones, by p(class | image, label)."""
+    right = np.minimum(classes[np.arange(len(given)), given].astype(np.float64), 1.0)
+    return right, np.where(right >= 0.5, given, classes.argmax(axis=1))
 
 
 def _transition(classes: NDArray[np.float32], given: Ints) -> Floats:
@@ -198,14 +203,13 @@ def _by_explanations(
     chosen = [] if few else likeliest[-1:]
     means = _mean_posterior(everyone, [*everything, *chosen])
     classes, image_classes = _mean_posterior(everyone, chosen) if chosen else means
-    n = len(given)
-    right = np.minimum(classes[np.arange(n), given].astype(np.float64), 1.0)
+    right, corrected = _judged(classes, given)
     share = float(1 - right.mean())
     shares = [share, *(found.share(some) for found in (everything if few else likeliest))]
-    error = _error(share, n) + _UNSURE
+    error = _error(share, len(given)) + _UNSURE
     return Decision(
         right,
-        np.where(right >= 0.5, given, classes.argmax(axis=1)),
+        corrected,
         classes,
         image_classes,
         *means,

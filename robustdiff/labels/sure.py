@@ -39,8 +39,9 @@ def contradictions(probabilities: NDArray[np.floating], given: Ints) -> Contradi
         probabilities: (N, K).
         given: (N,) int64.
     """
-    differs, sure = probabilities.argmax(axis=1) != given, _sure(probabilities)
-    surest = _surest(first_to_second(probabilities), _SURE)
+    ratio = first_to_second(probabilities)
+    differs, sure = probabilities.argmax(axis=1) != given, _sure(probabilities, ratio)
+    surest = _surest(ratio, _SURE)
     return Contradictions(
         float(differs.mean()),
         float(differs[sure].mean()),
@@ -60,7 +61,7 @@ def sure_transition(probabilities: NDArray[np.floating], given: Ints) -> Floats:
     Returns:
         (K, K), T[predicted, given]; one label of every class's own is added to each row.
     """
-    sure = _sure(probabilities)
+    sure = _sure(probabilities, first_to_second(probabilities))
     counts = np.eye(probabilities.shape[1])
     np.add.at(counts, (probabilities[sure].argmax(axis=1), given[sure]), 1)
     return np.asarray(counts / counts.sum(axis=1, keepdims=True))
@@ -75,10 +76,10 @@ def first_to_second(probabilities: NDArray[np.floating]) -> Floats:
     return np.asarray(two[:, 1] / two[:, 0])
 
 
-def _sure(probabilities: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Return the images of every predicted class with the largest `first_to_second`, (N,)."""
+def _sure(probabilities: NDArray[np.floating], ratio: Floats) -> NDArray[np.bool_]:
+    """Return the images of every predicted class with the largest ratios, (N,)."""
     share = min(max(_SURE, _SURE_IMAGES / len(probabilities)), _MOST_SURE)
-    predicted, ratio = probabilities.argmax(axis=1), first_to_second(probabilities)
+    predicted = probabilities.argmax(axis=1)
     sure = np.zeros(len(predicted), dtype=bool)
     for label in np.unique(predicted):
         members = np.flatnonzero(predicted == label)
