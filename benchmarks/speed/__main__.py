@@ -90,10 +90,11 @@ def quality(options: argparse.Namespace) -> dict[str, list[tuple[float, float]]]
     """Train each against the clock; return (seconds, error of the noise on held-out images)."""
     config, images = load(PRESET, options.data_dir, batch_size=BATCH)
     generator = torch.Generator().manual_seed(0)
-    x_0, labels = to_float(images.test[:256]), images.test_labels[:256]
+    device = pick_device("auto")
+    x_0, labels = to_float(images.test[:256]).to(device), images.test_labels[:256].to(device)
     # Evenly spaced log-SNRs at which a label matters and the noise is not all there is.
-    alpha_bar = torch.sigmoid(torch.linspace(-6, 4, len(x_0)))
-    eps = torch.randn(x_0.shape, generator=generator)
+    alpha_bar = torch.sigmoid(torch.linspace(-6, 4, len(x_0))).to(device)
+    eps = torch.randn(x_0.shape, generator=generator).to(device)
     found: dict[str, list[tuple[float, float]]] = {}
     makers = contenders(config, images, PRESET)
     for name in (name for name in QUALITY if name in makers):

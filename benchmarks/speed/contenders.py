@@ -21,6 +21,7 @@ from robustdiff.config.presets import preset
 from robustdiff.config.sections import Config
 from robustdiff.data.arrays import Images, to_float
 from robustdiff.data.registry import load_images
+from robustdiff.device import pick_device
 from robustdiff.diffusion.generate import class_labels, generate
 from robustdiff.diffusion.guidance import drop_labels
 from robustdiff.diffusion.model import Model, bind
@@ -34,8 +35,11 @@ from robustdiff.training.task import build_network
 PRESET, BATCH = "mnist-small", 128
 OURS, PLAIN = "robustdiff", "our network, plain fp32 loop"
 # Preset -> diffusers' widths, denoising-diffusion-pytorch's (even) width and number of heads, with
-# which their networks have our size.
-WIDTHS: dict[str, tuple[tuple[int, ...], int, int]] = {"mnist-small": ((32, 56, 112), 28, 3)}
+# which their networks have our size; width 0 leaves the latter out.
+WIDTHS: dict[str, tuple[tuple[int, ...], int, int]] = {
+    "mnist-small": ((32, 56, 112), 28, 3),
+    "cifar10-small": ((56, 88, 96, 184), 0, 0),
+}
 SAMPLING_STEPS = 25
 TIMESTEPS = 1000
 P_UNCOND = 0.2
@@ -109,20 +113,22 @@ def plain(config: Config, images: Images) -> Contender:
     """Train our network with the loop that one would write first, in float32."""
     network = build_network(config.model, tuple(images.train.shape[1:]), images.num_classes, 0)
     schedule, prediction = config.diffusion.schedule, config.diffusion.prediction
-    k, dtype = images.num_classes, torch.float32
+    k, dtype, device = images.num_classes, torch.float32, pick_device("auto")
+    network = network.to(device)
     model = bind(network, schedule, prediction, null_class=k, dtype=dtype)
 
     def loss(x_0: Tensor, labels: Tensor) -> Tensor:
-        t = torch.rand(len(x_0), dtype=torch.float64)
+        t = torch.rand(len(x_0), dtype=torch.float64, device=device)
         alpha, sigma = (part.float()[:, None, None, None] for part in model.schedule(t))
         eps = torch.randn_like(x_0)
-        labels = drop_labels(labels, torch.rand(len(x_0)), P_UNCOND, images.num_classes)
+        dropped = torch.rand(len(x_0), device=device)
+        labels = drop_labels(labels, dropped, P_UNCOND, images.num_classes)
         output = network(alpha * x_0 + sigma * eps, t, labels)
         return F.mse_loss(output, model.prediction.target(x_0, eps, alpha, sigma))
 
     def sample(count: int) -> object:
         setting = replace(config.sample, sampler="ddim", steps=SAMPLING_STEPS, batch_size=count)
-        labels = class_labels(count, images.num_classes)
+        labels = class_labels(count, images.num_classes).to(device)
         return generate(model, labels, tuple(images.train.shape[1:]), sample=setting, seed=0)
 
     step = _loop(network, loss, config, images)
@@ -138,12 +144,13 @@ def _loop(
 ) -> Callable[[], int]:
     """Return one step of a plain loop: batch, loss, backward pass, AdamW."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.train.lr)
-    half = dtype != torch.float32
+    half, device = dtype != torch.float32, next(network.parameters()).device
+    train, known = images.train.to(device), images.train_labels.to(device)
 
     def step() -> int:
-        index = torch.randint(len(images.train), (config.train.batch_size,))
-        x_0, labels = to_float(images.train[index]), images.train_labels[index]
-        with torch.autocast("cpu", dtype) if half else nullcontext():
+        index = torch.randint(len(train), (config.train.batch_size,), device=device)
+        x_0, labels = to_float(train[index]), known[index]
+        with torch.autocast(device.type, dtype) if half else nullcontext():
             value = loss(x_0, labels)
         optimizer.zero_grad()
         value.backward()
@@ -154,12 +161,17 @@ def _loop(
 
 
 def diffusers(
-    config: Config, images: Images, widths: tuple[int, ...], dtype: torch.dtype = torch.float32
+    config: Config,
+    images: Images,
+    widths: tuple[int, ...],
+    dtype: torch.dtype = torch.float32,
+    *,
+    compiled: bool = False,
 ) -> Contender:
     """Train diffusers' UNet2DModel, attention in every level, with its schedulers."""
     from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
 
-    channels, null = images.train.shape[1], images.num_classes
+    channels, null, device = images.train.shape[1], images.num_classes, pick_device("auto")
     network: Any = UNet2DModel(
         sample_size=images.train.shape[-1],
         in_channels=channels,
@@ -170,33 +182,38 @@ def diffusers(
         up_block_types=("AttnUpBlock2D",) * len(widths),
         num_class_embeds=null + 1,
         norm_num_groups=8,
-    )
+    ).to(device)
+    if compiled:
+        network.compile()
     noiser = DDPMScheduler(TIMESTEPS, beta_schedule="squaredcos_cap_v2")
     half = dtype != torch.float32
 
     def predict(x_t: Tensor, t: Tensor, labels: Tensor) -> Tensor:
-        with torch.autocast("cpu", dtype) if half else nullcontext():
+        with torch.autocast(device.type, dtype) if half else nullcontext():
             output: Tensor = network(x_t, t, labels).sample
         return output.float()
 
     def loss(x_0: Tensor, labels: Tensor) -> Tensor:
-        t, eps = torch.randint(TIMESTEPS, (len(x_0),)), torch.randn_like(x_0)
-        labels = drop_labels(labels, torch.rand(len(x_0)), P_UNCOND, null)
+        t = torch.randint(TIMESTEPS, (len(x_0),), device=device)
+        eps, dropped = torch.randn_like(x_0), torch.rand(len(x_0), device=device)
+        labels = drop_labels(labels, dropped, P_UNCOND, null)
         return F.mse_loss(predict(noiser.add_noise(x_0, eps, t), t, labels), eps)
 
     @torch.inference_mode()
     def sample(count: int) -> object:
         sampler: Any = DDIMScheduler(TIMESTEPS, beta_schedule="squaredcos_cap_v2")
         sampler.set_timesteps(SAMPLING_STEPS)
-        labels = torch.cat([torch.arange(count) % null, torch.full((count,), null)])
-        x_t, w = torch.randn(count, *images.train.shape[1:]), config.sample.guidance_weight
+        labels = torch.cat([torch.arange(count) % null, torch.full((count,), null)]).to(device)
+        x_t = torch.randn(count, *images.train.shape[1:], device=device)
+        w = config.sample.guidance_weight
         for t in sampler.timesteps:
             given, none = predict(torch.cat([x_t, x_t]), t, labels).chunk(2)
             x_t = sampler.step((1 + w) * given - w * none, t, x_t).prev_sample
         return x_t
 
     def error(x_0: Tensor, labels: Tensor, alpha_bar: Tensor, eps: Tensor) -> float:
-        nearest = (noiser.alphas_cumprod[None] - alpha_bar[:, None]).abs().argmin(1)
+        alphas = noiser.alphas_cumprod.to(alpha_bar.device)
+        nearest = (alphas[None] - alpha_bar[:, None]).abs().argmin(1)
         with torch.inference_mode():
             found = predict(_noisy(x_0, alpha_bar, eps), nearest, labels)
         return float((found - eps).square().mean())
@@ -214,17 +231,17 @@ def denoising_diffusion_pytorch(
     network = Unet(
         width, images.num_classes, P_UNCOND, channels=channels, dim_mults=(1, 2, 4),
         attn_heads=heads,
-    )  # fmt: skip
+    ).to(pick_device("auto"))  # fmt: skip
     diffusion = GaussianDiffusion(
         network, image_size=side, timesteps=TIMESTEPS, sampling_timesteps=SAMPLING_STEPS,
         ddim_sampling_eta=0.0,
-    )  # fmt: skip
+    ).to(pick_device("auto"))  # fmt: skip
 
     def loss(x_0: Tensor, labels: Tensor) -> Tensor:
         return diffusion((x_0 + 1) / 2, classes=labels)
 
     def sample(count: int) -> object:
-        labels = torch.arange(count) % images.num_classes
+        labels = (torch.arange(count) % images.num_classes).to(pick_device("auto"))
         scale = 1 + config.sample.guidance_weight
         with torch.inference_mode():
             return diffusion.sample(labels, cond_scale=scale, rescaled_phi=0.0)
@@ -247,6 +264,10 @@ def contenders(config: Config, images: Images, name: str) -> dict[str, Callable[
         ),
         PLAIN: lambda: plain(config, images),
     }
+    on_gpu = pick_device("auto").type == "cuda"
+    if on_gpu:
+        training = replace(config.train, compile=True)
+        found["robustdiff, compiled"] = lambda: ours(replace(config, train=training), images)
     if name not in WIDTHS:
         return found
     widths, width, heads = WIDTHS[name]
@@ -255,7 +276,11 @@ def contenders(config: Config, images: Images, name: str) -> dict[str, Callable[
         found["diffusers UNet2DModel, bf16 autocast"] = lambda: diffusers(
             config, images, widths, torch.bfloat16
         )
-    if importlib.util.find_spec("denoising_diffusion_pytorch") is not None:
+        if on_gpu:
+            found["diffusers UNet2DModel, bf16 autocast, compiled"] = lambda: diffusers(
+                config, images, widths, torch.bfloat16, compiled=True
+            )
+    if width and importlib.util.find_spec("denoising_diffusion_pytorch") is not None:
         found["denoising-diffusion-pytorch"] = lambda: denoising_diffusion_pytorch(
             config, images, width, heads
         )

@@ -78,9 +78,9 @@ class _Diary:
 
     def note(self, places: Tensor, logits: Tensor, targets: Tensor, *, late: bool) -> None:
         """Add the logits of some images, (B, K)."""
-        own = F.one_hot(targets.argmax(1), logits.shape[1]).bool()
-        others = logits.masked_fill(own, -torch.inf).amax(1)
-        self.margins[places] += logits[own] - others
+        own = targets.argmax(1, keepdim=True)  # no boolean mask: a GPU's host would wait for it
+        others = logits.scatter(1, own, -torch.inf).amax(1)
+        self.margins[places] += logits.gather(1, own)[:, 0] - others
         if late:
             self.outputs[places] += logits.softmax(1)
 

@@ -39,10 +39,10 @@ _LEAST_SEEN, _MOST_PASSES = 60_000, 40
 _SMOOTHING, _EARLY = 0.1, 2.0
 # The small network sees so many: enough to learn the classes, not enough to learn the wrong labels
 # by heart. Measured on the digits and on 12,000 MNIST images under 30 to 70 % noise.
-_SMALL_PASSES, _SMALL_LEAST, _SMALL_MOST, _SMALL_ROUNDS = 14, 12_000, 80_000, 2
+_SMALL_PASSES, _SMALL_LEAST, _SMALL_MOST = 14, 12_000, 80_000
 # Up to so many natural images are split into so many folds, so many times: each is judged by the
-# mean of as many classifiers, which then are no better after more rounds.
-_FEW, _FEW_FOLDS, _FEW_SPLITS, _FEW_ROUNDS = 5_000, 5, 2, 2
+# mean of as many classifiers.
+_FEW, _FEW_FOLDS, _FEW_SPLITS = 5_000, 5, 2
 # Images that a piece of unfinished work is recognised by.
 _RECOGNISED_BY = 64
 
@@ -54,20 +54,22 @@ class Effort:
     Attributes:
         rounds: How often.
         folds: Into how many the images are split.
+        small_folds: The same for the small network.
         first: Passes of the deeper network over its images in round one.
         later: The same in later rounds, where it learns from all images.
     """
 
     rounds: int
     folds: int
+    small_folds: int
     first: int
     later: int
 
 
 EFFORTS = {
-    "quick": Effort(rounds=1, folds=2, first=14, later=7),
-    "default": Effort(rounds=3, folds=2, first=16, later=8),
-    "thorough": Effort(rounds=3, folds=4, first=24, later=12),
+    "quick": Effort(rounds=1, folds=2, small_folds=2, first=14, later=7),
+    "default": Effort(rounds=2, folds=4, small_folds=2, first=10, later=5),
+    "thorough": Effort(rounds=2, folds=4, small_folds=4, first=24, later=12),
 }
 
 
@@ -136,7 +138,8 @@ def make_plan(
     """
     effort, natural = EFFORTS[settings.effort], is_natural(shape)
     few = natural and count <= _FEW
-    folds = settings.folds or (_FEW_FOLDS if few else effort.folds)
+    folds = effort.folds if natural else effort.small_folds
+    folds = settings.folds or (_FEW_FOLDS if few else folds)
     learnt = max(count * (folds - 1) // folds, 1)
     lessons = Lessons(
         seed=stream_seed(seed, Stream.CROSSFIT) % 2**32,
@@ -153,8 +156,7 @@ def make_plan(
         # Cleaned targets are soft enough, and need no protection from wrong labels.
         later = replace(lessons, passes=more, smoothing=0.0, early=0.0)
         lessons = replace(lessons, passes=first)
-    most = _FEW_ROUNDS if few else effort.rounds if natural else _SMALL_ROUNDS
-    rounds = settings.rounds or min(effort.rounds, most)
+    rounds = settings.rounds or effort.rounds
     return Plan(folds, _FEW_SPLITS if few else 1, rounds, lessons, later)
 
 

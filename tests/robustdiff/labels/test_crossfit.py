@@ -142,6 +142,7 @@ def test_processes_share_the_classifiers(monkeypatch, digits, noisy):
     [
         (JudgeConfig(), SHAPE, 1347, 2, 2, False),
         (JudgeConfig(effort="quick"), (3, 32, 32), 50_000, 2, 1, True),
+        (JudgeConfig(), (3, 32, 32), 50_000, 4, 2, True),
         (JudgeConfig(), (3, 32, 32), 2000, 5, 2, True),
         (JudgeConfig(folds=4, rounds=3, flip=False), (3, 32, 32), 2000, 4, 3, False),
         (JudgeConfig(effort="thorough", flip=True), (1, 28, 28), 60_000, 4, 2, True),

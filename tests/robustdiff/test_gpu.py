@@ -1,0 +1,78 @@
+"""What only a GPU can show: no step waits for it; runs and judges agree with those of a CPU."""
+
+import numpy as np
+import pytest
+import torch
+from commands import TINY, call, outcome
+from tasks import SMALL, small_task
+
+from robustdiff.config.judging import JudgeConfig
+from robustdiff.labels.crossfit import crossfit, make_plan
+from robustdiff.progress import silent
+from robustdiff.training.loop import StepDone, train
+from robustdiff.training.state import new_state
+
+pytestmark = pytest.mark.gpu
+
+RUN = ["train", "--dataset", "digits", "--noise", 0.3, "--seed", 1, *TINY]
+
+
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
+def test_no_step_waits_for_the_gpu():
+    # All within one pass: the order of the next one waits.
+    training = SMALL["train"] | {"device": "cuda", "log_every": 100, "batch_size": 4}
+    task = small_task(train=training)
+    events = (event for event in train(new_state(task), task) if isinstance(event, StepDone))
+    next(events)
+    try:
+        torch.cuda.set_sync_debug_mode("error")
+        for _ in range(8):
+            next(events)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("curriculum", ["uniform", "pmi", "dynamics-label", "crossfit"])
+def test_a_run_is_trained_scored_and_evaluated(tmp_path, curriculum):
+    run = tmp_path / "run"
+    words = [*RUN, "--steps", 40, "--curriculum", curriculum, "--device", "cuda", "--out", run]
+    assert call(*words) == 0
+    assert call("eval", run, "--num-samples", 64) == 0
+
+
+def test_equal_runs_give_equal_bits(tmp_path):
+    for name in ("one", "other"):
+        words = [*RUN, "--steps", 30, "--curriculum", "pmi", "--device", "cuda"]
+        assert call(*words, "--out", tmp_path / name) == 0
+    (one, history), (other, same) = outcome(tmp_path / "one"), outcome(tmp_path / "other")
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert history == same
+
+
+@pytest.mark.parametrize("devices", [("cuda", "cpu"), ("cpu", "cuda")])
+def test_a_run_goes_on_on_another_device(tmp_path, devices):
+    words = [*RUN, "--precision", "fp32", "--curriculum", "pmi"]
+    first, second = devices
+    moved, stayed = tmp_path / "moved", tmp_path / "stayed"
+    assert call(*words, "--steps", 10, "--device", first, "--out", moved) == 0
+    assert call("train", "--resume", moved, "--steps", 20, "--device", second) == 0
+    assert call(*words, "--steps", 20, "--device", first, "--out", stayed) == 0
+    weights, same = outcome(moved)[0], outcome(stayed)[0]
+    for key in weights:
+        torch.testing.assert_close(weights[key], same[key], rtol=1e-2, atol=2e-3)
+
+
+def test_the_judge_agrees_with_a_cpu():
+    generator = torch.Generator().manual_seed(0)
+    classes = torch.arange(400) % 2
+    images = torch.randint(0, 100, (400, 3, 24, 24), generator=generator, dtype=torch.uint8)
+    images[classes == 1, :, :12] += 100
+    given = classes.clone()
+    given[:60] = 1 - given[:60]
+    plan = make_plan(JudgeConfig(folds=2, rounds=1), (3, 24, 24), 400, seed=0)
+    found = {
+        device: crossfit(images.to(device), given, 2, plan, progress=silent).decision.corrected
+        for device in ("cpu", "cuda")
+    }
+    assert (found["cuda"] == classes.numpy()).mean() > 0.98
+    assert np.mean(found["cuda"] == found["cpu"]) > 0.98
