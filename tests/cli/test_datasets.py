@@ -142,7 +142,7 @@ def test_train_sample_eval_and_audit(dataset, capsys):
     with np.load(run / "samples" / "samples.npz", allow_pickle=False) as samples:
         assert samples["images"].shape == (20, *shape)
     # The few steps of the run need not find a suspect; classifiers of so plain pictures do.
-    assert call("audit", run, "--by=crossfit") == 0
+    assert call("audit", run, "--by=crossfit", "--judge-effort=quick", "--judge-folds=2") == 0
 
     is_colour = shape[0] == 3
     board = EventAccumulator(str(run / "tb"), size_guidance={"images": 0}).Reload()
