@@ -60,6 +60,8 @@ def test_the_gap_is_that_between_clean_and_plain_training_of_the_same_seed(study
     assert rows[0].values["gap closed"] == []
     assert rows[1].seeds == [0, 1, 2]
     assert rows[1].values["gap closed"] == [0.75, 0.5, 0.25]
+    assert rows[1].values["above clean"] == [1, 2, 3]
+    assert rows[0].values["above clean"] == [0, 0, 0]
     assert rows[1].values["noise error"] == pytest.approx([0.05] * 3)
     assert rows[2].values["gap closed"] == [0, 0, 0]
     assert rows[2].values["AUROC"] == []
@@ -78,6 +80,7 @@ def test_another_setup_is_another_row_and_closes_no_gap_of_the_first(study):
         "uniform steps=1000",
     ]
     assert rows["pmi steps=7 probes=4"].values["gap closed"] == []
+    assert rows["pmi steps=7 probes=4"].values["above clean"] == []
 
 
 def test_settings_of_scores_do_not_part_runs_without_scores(tmp_path):
