@@ -26,7 +26,7 @@ from robustdiff.jobs.dataset import RunData, load_run_data
 from robustdiff.jobs.evaluator import evaluator_of
 from robustdiff.jobs.sample import sample_run
 from robustdiff.labels.given import known_noise
-from robustdiff.metrics.cas import classification_accuracy
+from robustdiff.metrics.cas import classification_accuracy, real_accuracy
 from robustdiff.metrics.further import measure_further
 from robustdiff.metrics.report import CLASS_AXES, Reference, make_reference, measure, see
 from robustdiff.metrics.resampling import accuracy_interval
@@ -91,7 +91,7 @@ def load_reference(
     Returns:
         The reference, and what `evaluator_of` says of the evaluator.
     """
-    images, folder = data.images, evaluators or run.path.resolve().parent / "evaluators"
+    images, folder = data.images, _evaluators(run, evaluators)
     evaluator, about = evaluator_of(config, images, data.labels, folder, report)
     classes = classes_to_make(config, images)
     reference = make_reference(
@@ -154,12 +154,15 @@ def evaluate_run(
         evaluators=evaluators,
     )
     seen = see(reference, generated, classes)
-    measured = measure(reference, seen)
+    measured, cas = measure(reference, seen), {}
+    if config.eval.cas:
+        folder = _evaluators(run, evaluators)
+        cas = _cas(reference, images, generated, classes, folder, report)
     metrics = {
         **_about(run, config, images, labels),
         **measured,
         **measure_further(reference, seen, measured),
-        **(_cas(reference, images, generated, classes, report) if config.eval.cas else {}),
+        **cas,
         **_about_scores(run, config, labels, rows),
         **evaluator,
         **digests,
@@ -174,24 +177,30 @@ def evaluate_run(
     return metrics
 
 
+def _evaluators(run: Run, folder: Path | None) -> Path:
+    """Return the folder that keeps evaluators."""
+    return folder or run.path.resolve().parent / "evaluators"
+
+
 def _cas(
-    reference: Reference, images: Images, generated: Tensor, classes: Tensor, report: Report
+    reference: Reference,
+    images: Images,
+    generated: Tensor,
+    classes: Tensor,
+    folder: Path,
+    report: Report,
 ) -> dict[str, Any]:
     """Return the classification accuracy score, and that of as many real training images."""
-
-    def hits(pictures: Tensor, labels: Tensor, what: str) -> Tensor:
-        return classification_accuracy(
-            pictures.to(images.train.device),
-            labels,
-            images.test,
-            images.test_labels,
-            images.num_classes,
-            progress=report.stage(f"training on {what} images"),
-        )
-
-    own = hits(generated, classes, "generated")
-    centres = reference.centres
-    real = hits(images.train[centres], images.train_labels[centres], "real")
+    own = classification_accuracy(
+        generated.to(images.train.device),
+        classes,
+        images.test,
+        images.test_labels,
+        images.num_classes,
+        progress=report.stage("training on generated images"),
+    )
+    progress = report.stage("training on as many real images")
+    real = real_accuracy(folder, images, reference.centres, progress=progress)
     return {
         "cas": float(own.double().mean()),
         "cas_real": float(real.double().mean()),

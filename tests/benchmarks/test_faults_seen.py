@@ -71,7 +71,7 @@ def test_faults_do_what_they_are_called(pool):
 
 
 def test_wrong_labels_are_not_seen_by_what_looks_at_images_alone(digits, evaluator, monkeypatch):
-    def no_training(images, labels, heldout, heldout_labels, num_classes):
+    def no_training(images, labels, heldout, heldout_labels, num_classes, *, trainings):
         return torch.ones(1, len(heldout), dtype=torch.bool)
 
     monkeypatch.setattr(faults_seen, "classification_accuracy", no_training)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from robustdiff.metrics import cas
-from robustdiff.metrics.cas import classification_accuracy
+from robustdiff.metrics.cas import classification_accuracy, real_accuracy
 
 
 @pytest.fixture
@@ -33,6 +33,28 @@ def test_real_images_teach_real_images_shuffled_labels_teach_nothing(score, digi
 
 def test_it_repeats(score):
     assert torch.equal(score(), score())
+
+
+def test_the_score_of_real_images_is_kept_and_made_anew_if_damaged(
+    score, digits, tmp_path, monkeypatch
+):
+    rows, trained = torch.arange(200), []
+    expected = score()
+
+    def counted(*args, **rest):
+        trained.append(len(args[0]))
+        return expected
+
+    monkeypatch.setattr(cas, "classification_accuracy", counted)
+    for times in (1, 1):
+        assert torch.equal(real_accuracy(tmp_path / "kept", digits, rows), expected)
+        assert trained == [200] * times
+    real_accuracy(tmp_path / "kept", digits, rows[:199])
+    assert trained == [200, 199]
+    for file in (tmp_path / "kept").iterdir():
+        file.write_bytes(b"damaged")
+    assert torch.equal(real_accuracy(tmp_path / "kept", digits, rows), expected)
+    assert trained == [200, 199, 200]
 
 
 def test_wrong_labels_are_named(score, digits):
