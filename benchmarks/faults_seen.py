@@ -42,15 +42,24 @@ CLUSTERS = 10
 
 
 class Pool(NamedTuple):
-    """Images to choose from: (N, C, H, W) uint8, (N,) labels, (N, D) features."""
+    """Images to choose from.
+
+    Attributes:
+        images: (N, C, H, W) uint8.
+        labels: (N,) int64.
+        features: (N, D) of the evaluator.
+        rows: (N,) int64, their places in the held-out part; empty for training images.
+    """
 
     images: Tensor
     labels: Tensor
     features: Tensor
+    rows: Tensor
 
     def part(self, where: Tensor) -> "Pool":
         """Return some of the images."""
-        return Pool(*(each[where] for each in self))
+        rows = self.rows[where] if len(self.rows) else self.rows
+        return Pool(self.images[where], self.labels[where], self.features[where], rows)
 
     def balanced(self, count: int, generator: torch.Generator) -> "Pool":
         """Choose `count` images of every class."""
@@ -140,8 +149,10 @@ def figures(reference: Reference, images: Images, made: Pool) -> dict[str, float
     seen = see(reference, made.images, made.labels)
     measured = measure(reference, seen)
     found = measured | measure_further(reference, seen, measured)
-    heldout = images.test, images.test_labels, images.num_classes
-    right = classification_accuracy(made.images, made.labels, *heldout, trainings=1)
+    others = torch.ones(len(images.test), dtype=torch.bool)
+    others[made.rows] = False  # what was learnt is no test
+    tests = images.test[others], images.test_labels[others], images.num_classes
+    right = classification_accuracy(made.images, made.labels, *tests, trainings=1)
     found["cas"] = float(right.double().mean())
     return {metric.key: found[metric.key] for metric in SHOWN if metric.key in found}
 
@@ -151,11 +162,12 @@ def experiment(
 ) -> dict[str, list[dict[str, float]]]:
     """Return fault -> figures of each repetition; repetition s chooses the same intact images."""
     evaluator = reference.evaluator
+    held_out, none = torch.arange(len(images.test)), torch.zeros(0, dtype=torch.int64)
     pools = [
-        Pool(part, labels, embed(evaluator, part)[0])
-        for part, labels in (
-            (images.test, images.test_labels),
-            (images.train, images.train_labels),
+        Pool(part, labels, embed(evaluator, part)[0], rows)
+        for part, labels, rows in (
+            (images.test, images.test_labels, held_out),
+            (images.train, images.train_labels, none),
         )
     ]
     return {

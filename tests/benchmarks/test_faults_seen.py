@@ -28,7 +28,8 @@ def evaluator(digits):
 
 @pytest.fixture(scope="module")
 def pool(digits):
-    return Pool(digits.test, digits.test_labels, digits.test.flatten(1).double())
+    rows = torch.arange(len(digits.test))
+    return Pool(digits.test, digits.test_labels, digits.test.flatten(1).double(), rows)
 
 
 def made(pool, fault, seed=0):
@@ -44,6 +45,7 @@ def test_every_fault_leaves_as_many_images_of_each_class(pool):
     for fault in FAULTS:
         found = made(pool, fault)
         assert torch.bincount(found.labels).tolist() == [COUNT] * 10
+        assert (fault == "blur") or torch.equal(found.images, pool.images[found.rows])
         assert torch.equal(found.labels, made(pool, fault).labels)
         assert torch.equal(found.images, made(pool, fault).images)
 
@@ -72,6 +74,7 @@ def test_faults_do_what_they_are_called(pool):
 
 def test_wrong_labels_are_not_seen_by_what_looks_at_images_alone(digits, evaluator, monkeypatch):
     def no_training(images, labels, heldout, heldout_labels, num_classes, *, trainings):
+        assert len(images) + len(heldout) == len(digits.test)  # none is learnt and tested
         return torch.ones(1, len(heldout), dtype=torch.bool)
 
     monkeypatch.setattr(faults_seen, "classification_accuracy", no_training)
