@@ -192,6 +192,9 @@ EVALUATION: Group = {
         "--features",
         help="Feature space of FID, KID, density and coverage.",
     ),
+    "eval.cas": _option(
+        bool, "--cas/--no-cas", help="Test classifiers that learn from the generated images."
+    ),
 }
 
 _sampling = partial(_option, rich_help_panel="Sampling")

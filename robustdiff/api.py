@@ -181,7 +181,8 @@ def evaluate(
         report: Receives messages and progress; None for silence.
 
     Returns:
-        The content of metrics.json; `robustdiff.metrics.catalogue.METRICS` names the figures.
+        The content of metrics.json; `METRICS` and `FURTHER` of
+        `robustdiff.metrics.catalogue` name the figures.
 
     Raises:
         ValueError: If the run, its dataset or the Inception weights cannot be used.

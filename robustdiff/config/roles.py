@@ -14,7 +14,7 @@ Role = Literal["training", "seed", "length", "evaluation", "place", "logging", "
 - length: how many steps there are, and nothing about those before;
 - evaluation: the images that are generated, and how they are measured;
 - place: where data lies and where the work is done;
-- logging: what is shown and saved on the way;
+- logging: what is shown and saved on the way, and measured besides;
 - speed: how fast the same images come, to rounding.
 """
 
@@ -34,6 +34,7 @@ _ROLES: dict[str, Role] = {
     "sample.batch_size": "speed",
     "sample.compile": "speed",
     "eval": "evaluation",
+    "eval.cas": "logging",
 }
 # What a resumed run may change: none of it alters a step that was made.
 _RESUMABLE: tuple[Role, ...] = ("length", "evaluation", "place", "logging", "speed")

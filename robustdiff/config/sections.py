@@ -359,13 +359,14 @@ class EvalConfig:
     """How a run is judged.
 
     Attributes:
-        num_samples: Images generated, in equal numbers per class; None for as many as the held-out
-            part allows, at most 1000.
+        num_samples: Images generated, equally many a class; None for 1000 or as real ones allow.
         features: Feature space of FID, KID, density and coverage.
+        cas: Whether the classification accuracy score is taken, by classifiers trained for it.
     """
 
     num_samples: Annotated[int, Within(2)] | None = None
     features: names.FeaturesName = "classifier"
+    cas: bool = False
 
     def __post_init__(self) -> None:
         check_bounds(self, "eval")
@@ -373,11 +374,7 @@ class EvalConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """Everything that determines a run; stored as config.json in its folder.
-
-    Attributes:
-        seed: Root of every random draw, at least 0.
-    """
+    """Everything that determines a run, `seed` every random draw; config.json in its folder."""
 
     seed: Annotated[int, Within(0)] = 0
     data: DataConfig = DataConfig()

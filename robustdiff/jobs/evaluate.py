@@ -21,11 +21,15 @@ from robustdiff.data.arrays import Images
 from robustdiff.device import pick_device
 from robustdiff.diffusion.generate import class_labels
 from robustdiff.files.atomic import sha256
+from robustdiff.jobs.audit import stored_findings
 from robustdiff.jobs.dataset import RunData, load_run_data
 from robustdiff.jobs.evaluator import evaluator_of
 from robustdiff.jobs.sample import sample_run
 from robustdiff.labels.given import known_noise
-from robustdiff.metrics.report import Reference, make_reference, measure
+from robustdiff.metrics.cas import classification_accuracy, real_accuracy
+from robustdiff.metrics.further import measure_further
+from robustdiff.metrics.report import CLASS_AXES, Reference, make_reference, measure, see
+from robustdiff.metrics.resampling import accuracy_interval
 from robustdiff.parallel import ALONE, Workers
 from robustdiff.progress import Report
 from robustdiff.reports.card import add_evaluation
@@ -36,8 +40,6 @@ from robustdiff.runs.history import seconds_spent
 from robustdiff.runs.scores import detect, load_scores
 
 _DEFAULT_SAMPLES = 1000
-# A class has too few images for a distance in more dimensions.
-_CLASS_AXES = 32
 # Seeds of torch's generators have 63 bits.
 _SEEDS = 2**63
 
@@ -89,7 +91,7 @@ def load_reference(
     Returns:
         The reference, and what `evaluator_of` says of the evaluator.
     """
-    images, folder = data.images, evaluators or run.path.resolve().parent / "evaluators"
+    images, folder = data.images, _evaluators(run, evaluators)
     evaluator, about = evaluator_of(config, images, data.labels, folder, report)
     classes = classes_to_make(config, images)
     reference = make_reference(
@@ -101,7 +103,7 @@ def load_reference(
         evaluator=evaluator,
         seed=seed % _SEEDS,
         embed_images=_embedding(config, images, inception_weights, report),
-        class_axes=_CLASS_AXES if config.eval.features == EFFICIENTNET_LITE0 else None,
+        class_axes=CLASS_AXES if config.eval.features == EFFICIENTNET_LITE0 else None,
     )
     return reference, about
 
@@ -151,10 +153,17 @@ def evaluate_run(
         inception_weights=inception_weights,
         evaluators=evaluators,
     )
+    seen = see(reference, generated, classes)
+    measured, cas = measure(reference, seen), {}
+    if config.eval.cas:
+        folder = _evaluators(run, evaluators)
+        cas = _cas(reference, images, generated, classes, folder, report)
     metrics = {
         **_about(run, config, images, labels),
-        **measure(reference, generated, classes),
-        **_about_scores(run, labels, rows),
+        **measured,
+        **measure_further(reference, seen, measured),
+        **cas,
+        **_about_scores(run, config, labels, rows),
         **evaluator,
         **digests,
         "evaluation_seed": seed,
@@ -166,6 +175,37 @@ def evaluate_run(
     save_evaluation(run, metrics)
     add_evaluation(run, metrics)
     return metrics
+
+
+def _evaluators(run: Run, folder: Path | None) -> Path:
+    """Return the folder that keeps evaluators."""
+    return folder or run.path.resolve().parent / "evaluators"
+
+
+def _cas(
+    reference: Reference,
+    images: Images,
+    generated: Tensor,
+    classes: Tensor,
+    folder: Path,
+    report: Report,
+) -> dict[str, Any]:
+    """Return the classification accuracy score, and that of as many real training images."""
+    own = classification_accuracy(
+        generated.to(images.train.device),
+        classes,
+        images.test,
+        images.test_labels,
+        images.num_classes,
+        progress=report.stage("training on generated images"),
+    )
+    progress = report.stage("training on as many real images")
+    real = real_accuracy(folder, images, reference.centres, progress=progress)
+    return {
+        "cas": float(own.double().mean()),
+        "cas_real": float(real.double().mean()),
+        "cas_interval": accuracy_interval(own),
+    }
 
 
 def _weights_used(run: Run, config: Config) -> dict[str, str | None]:
@@ -196,12 +236,13 @@ def _about(run: Run, config: Config, images: Images, labels: NoisyLabels) -> dic
     }
 
 
-def _about_scores(run: Run, labels: NoisyLabels, rows: Ints) -> dict[str, Any]:
+def _about_scores(run: Run, config: Config, labels: NoisyLabels, rows: Ints) -> dict[str, Any]:
     """Return what a run's newest scores say about its labels, (M,) rows of the run's samples."""
-    stored = load_scores(run)
+    stored, found = load_scores(run), stored_findings(run, config, labels, rows)
     trust = None if stored is None else stored.trust
+    flagged = None if found is None else found.issue
     return {
-        "detection": None if stored is None else detect(stored.scores[rows], labels),
+        "detection": None if stored is None else detect(stored.scores[rows], labels, flagged),
         "estimated_noise": None if trust is None or math.isnan(trust.noise) else trust.noise,
         "temperature": None if trust is None else trust.temperature,
     }

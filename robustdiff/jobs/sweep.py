@@ -22,7 +22,7 @@ from robustdiff.jobs.dataset import load_run_data
 from robustdiff.jobs.evaluate import classes_to_make, load_reference
 from robustdiff.jobs.sample import sample_run
 from robustdiff.metrics.catalogue import METRICS
-from robustdiff.metrics.report import measure
+from robustdiff.metrics.report import measure, see
 from robustdiff.progress import Report
 from robustdiff.reports.figures import Line, sweep_figure, write_figure
 from robustdiff.runs.folder import Run, open_run
@@ -123,7 +123,7 @@ def sweep(
         row = next((row for row in read_table(table) if _same(row, key, _KEY)), None)
         if row is None:
             generated = sample_run(run, tried, images, classes, seed, report)
-            measured = measure(reference, generated, classes)
+            measured = measure(reference, see(reference, generated, classes))
             calls = denoiser_calls(sample.sampler, sample.steps)
             row = key | {"denoiser_calls": str(calls)}
             figures = {name: measured[name] for name in _FIGURES}

@@ -1,6 +1,7 @@
 """What there is to know about every metric of generated images, said once."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 
 class Metric(NamedTuple):
@@ -33,12 +34,71 @@ METRICS = (
 )
 """Metrics of generated images, in the order in which tables show them."""
 
+FURTHER = (
+    Metric("cas", "CAS", "cas_real", "as of real images"),
+    Metric("fid_infinity", "FID, bias removed", "fid_infinity_floor", "0 is ideal"),
+    Metric(
+        "class_fid_infinity",
+        "class-wise FID, bias removed",
+        "class_fid_infinity_floor",
+        "0 is ideal",
+    ),
+    Metric("precision", "precision", "precision_real", "as of real images"),
+    Metric("recall", "recall", "recall_real", "as of real images"),
+    Metric("class_density", "class-wise density", "class_density_real", "1 is ideal"),
+    Metric("class_coverage", "class-wise coverage", "class_coverage_real", "1 is ideal"),
+    Metric("evaluator_fid", "FID by the evaluator", "evaluator_fid_floor", "lower is better"),
+    Metric(
+        "evaluator_class_fid",
+        "class-wise FID by the evaluator",
+        "evaluator_class_fid_floor",
+        "lower is better",
+    ),
+    Metric("evaluator_density", "density by the evaluator", "evaluator_density_real", "1 is ideal"),
+    Metric(
+        "evaluator_coverage", "coverage by the evaluator", "evaluator_coverage_real", "1 is ideal"
+    ),
+    Metric(
+        "features_class_fid",
+        "class-wise FID by the features",
+        "features_class_fid_floor",
+        "lower is better",
+    ),
+)
+"""Metrics that an evaluation may lack: by an earlier version, without `--cas`, by one evaluator."""
+
 DETECTION = {
     "auroc": "AUROC",
     "average_precision": "average precision",
     "precision_at_rate": "precision at rate",
 }
 """Entry of `detection` in metrics.json -> name of the figure: how a score finds wrong labels."""
+
+FLAG = {
+    "flag_precision": "precision of the flag",
+    "flag_recall": "recall of the flag",
+    "flag_f1": "F1 of the flag",
+}
+"""The same for the labels that are called wrong; an evaluation may lack it."""
+
+
+def figure_in_words(metrics: Mapping[str, Any], metric: Metric) -> str | None:
+    """Return a figure, its 95 % interval if there is one, and that of real images, in one line.
+
+    Args:
+        metrics: Content of metrics.json.
+        metric: Which figure.
+
+    Returns:
+        None if the evaluation lacks it.
+    """
+    value, real = metrics.get(metric.key), metrics.get(metric.real)
+    if value is None:
+        return None
+    ends = metrics.get(f"{metric.key}_interval")
+    shown = f"{value:.3f}" if ends is None else f"{value:.3f} ({ends[0]:.3f} to {ends[1]:.3f})"
+    return shown if real is None else f"{shown}, real images {real:.3f}"
+
 
 WEAK = 0.9
 """Evaluators that are right on fewer held-out images do not rank generators.

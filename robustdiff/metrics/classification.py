@@ -22,7 +22,7 @@ def nll(logits: Tensor, labels: Tensor) -> float:
     Raises:
         ValueError: If an argument has a wrong shape, type or range, or the logits are not finite.
     """
-    return float(_losses(logits, labels).mean())
+    return float(losses(logits, labels).mean())
 
 
 def nll_per_class(logits: Tensor, labels: Tensor, num_classes: int) -> list[float | None]:
@@ -39,11 +39,11 @@ def nll_per_class(logits: Tensor, labels: Tensor, num_classes: int) -> list[floa
     Raises:
         ValueError: As `nll`, or if the logits do not have K columns.
     """
-    losses = _losses(logits, labels)
+    each = losses(logits, labels)
     if logits.shape[1] != num_classes:
         raise ValueError(f"logits must have {num_classes} columns, got {logits.shape[1]}")
     return [
-        float(losses[labels == label].mean()) if bool((labels == label).any()) else None
+        float(each[labels == label].mean()) if bool((labels == label).any()) else None
         for label in range(num_classes)
     ]
 
@@ -65,7 +65,8 @@ def label_accuracy(logits: Tensor, labels: Tensor) -> float:
     return float((logits.argmax(dim=1) == labels).double().mean())
 
 
-def _losses(logits: Tensor, labels: Tensor) -> Tensor:
+def losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Compute `-log p(c|x)` of each sample, (N,) float64; see `nll`."""
     _check(logits, labels)
     return F.cross_entropy(logits.double(), labels, reduction="none")
 

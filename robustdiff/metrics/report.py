@@ -1,7 +1,8 @@
-"""All metrics of a set of generated images, each next to what real images get."""
+"""The main metrics of generated images, each next to what real images get."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from robustdiff.classifiers.image import embed
 from robustdiff.classifiers.networks import ImageClassifier
 from robustdiff.data.checks import check_images, check_labels
+from robustdiff.metrics.catalogue import METRICS
 from robustdiff.metrics.classification import label_accuracy, nll, nll_per_class
 from robustdiff.metrics.distribution import (
     classwise_frechet,
@@ -18,28 +20,46 @@ from robustdiff.metrics.distribution import (
 )
 from robustdiff.metrics.neighbours import NEIGHBOURS, density_coverage
 
+CLASS_AXES = 32
+"""Principal axes for the class-wise distance: a class has too few images for more dimensions."""
+
+
+class Seen(NamedTuple):
+    """Labelled images as the metrics see them.
+
+    Attributes:
+        labels: (M,) int64; of generated images, the classes that were asked for.
+        evaluator_features: (M, D) features of the evaluator.
+        logits: (M, K) of the evaluator.
+        features: (M, F) features for `fid`, `kid`, `density` and `coverage`.
+        class_features: (M, A) features for `class_fid`.
+    """
+
+    labels: Tensor
+    evaluator_features: Tensor
+    logits: Tensor
+    features: Tensor
+    class_features: Tensor
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
     """Real images that generated ones are compared with, measured once.
 
     Attributes:
-        labels: (N,) int64 clean labels of the real images.
-        class_features: (N, D) features for `class_fid`.
-        features: (N, F) features for `fid`, `kid`, `density` and `coverage`.
-        centres: Rows of `features` for density and coverage.
+        real: The real images, with clean labels.
+        heldout: Held-out real images in the place of the generated ones.
+        centres: Rows of `real` for density and coverage, as many of each class as are generated.
         counts: K numbers of generated images that it is for.
         evaluator: See `make_reference`.
         embed_images: See `make_reference`.
         class_axes: From `features` to those for `class_fid`; None takes the evaluator's.
         seed: See `make_reference`.
-        partners: What held-out real images get in the place of generated ones; None where that many
-            images are too few for a figure.
+        partners: What `heldout` gets; None where that many images are too few for a figure.
     """
 
-    labels: Tensor
-    class_features: Tensor
-    features: Tensor
+    real: Seen
+    heldout: Seen
     centres: Tensor
     counts: list[int]
     evaluator: ImageClassifier
@@ -94,42 +114,28 @@ def make_reference(  # noqa: PLR0913 - two labelled sets, and what to measure th
     generator = torch.Generator().manual_seed(seed)
     floor = _matching(heldout_labels, counts, "held-out", generator)
     centres = _matching(real_labels, counts, "real", generator)
-    heldout, heldout_labels = heldout[floor], heldout_labels[floor]
-    class_features, _ = embed(evaluator, real)
-    floor_features, floor_logits = embed(evaluator, heldout)
-    features, class_floor, project = class_features, floor_features, None
+    own, logits = embed(evaluator, real)
+    features, class_features, project = own, own, None
     if embed_images is not None:
-        features, floor_features = map(embed_images, (real, heldout))
+        features = embed_images(real)
         if class_axes is not None:
             project = principal_axes(features, class_axes)
-            class_features, class_floor = project(features), project(floor_features)
-    class_fid_floor = None
-    if "class_fid" not in out_of_reach(counts):
-        class_fid_floor, _ = classwise_frechet(
-            class_features, real_labels, class_floor, heldout_labels, num_classes
-        )
-    density_real, coverage_real = _density_coverage(features[centres], floor_features)
-    return Reference(
-        labels=real_labels,
-        class_features=class_features,
-        features=features,
+            class_features = project(features)
+    seen = Seen(real_labels, own, logits, features, class_features)
+    reference = Reference(
+        real=seen,
+        heldout=seen,
         centres=centres,
         counts=counts,
         evaluator=evaluator,
         embed_images=embed_images,
         class_axes=project,
         seed=seed,
-        partners={
-            "fid_floor": frechet_distance(features, floor_features),
-            "class_fid_floor": class_fid_floor,
-            "kid_floor": kid(features, floor_features, seed),
-            "inception_score_real": inception_score(floor_logits, seed),
-            "nll_real": nll(floor_logits, heldout_labels),
-            "label_accuracy_real": label_accuracy(floor_logits, heldout_labels),
-            "density_real": density_real,
-            "coverage_real": coverage_real,
-        },
+        partners={},
     )
+    reference = replace(reference, heldout=see(reference, heldout[floor], heldout_labels[floor]))
+    found = _figures(reference, reference.heldout)
+    return replace(reference, partners={m.real: found[m.key] for m in METRICS})
 
 
 def principal_axes(features: Tensor, count: int) -> Callable[[Tensor], Tensor]:
@@ -161,57 +167,67 @@ def _density_coverage(real: Tensor, generated: Tensor) -> tuple[float | None, fl
     return density_coverage(real, generated, NEIGHBOURS)
 
 
-def measure(reference: Reference, generated: Tensor, labels: Tensor) -> dict[str, object]:
-    """Measure generated images against a reference; see `evaluate`.
+def see(reference: Reference, images: Tensor, labels: Tensor) -> Seen:
+    """Compute the features of labelled images that a reference is compared with.
 
     Args:
-        reference: For as many images of each class as are generated.
-        generated: (M, C, H, W) uint8.
-        labels: (M,) int64, the classes that were asked for.
+        reference: For as many images of each class as these are.
+        images: (M, C, H, W) uint8.
+        labels: (M,) int64.
 
     Raises:
         ValueError: If images or labels have a wrong type, shape or range, or their numbers are not
             those of the reference.
     """
     evaluator, project = reference.evaluator, reference.class_axes
-    check_images(generated, "generated images")
-    check_labels(labels, len(generated), evaluator.num_classes, "generated labels")
+    check_images(images, "generated images")
+    check_labels(labels, len(images), evaluator.num_classes, "generated labels")
     counts = torch.bincount(labels, minlength=evaluator.num_classes).tolist()
     if counts != reference.counts:
         raise ValueError(f"the reference is for {reference.counts} images a class, got {counts}")
-    features, logits = embed(evaluator, generated)
-    class_features = features
-    if reference.embed_images is not None:
-        features = reference.embed_images(generated)
-        class_features = class_features if project is None else project(features)
+    own, logits = embed(evaluator, images)
+    features = own if reference.embed_images is None else reference.embed_images(images)
+    return Seen(labels, own, logits, features, own if project is None else project(features))
+
+
+def _figures(reference: Reference, seen: Seen) -> dict[str, Any]:
+    """Return the figures of the catalogue's `METRICS` by their keys, and two class by class."""
+    real, logits, labels, seed = reference.real, seen.logits, seen.labels, reference.seed
     class_fid, class_fid_per_class = None, None
-    if "class_fid" not in out_of_reach(counts):
+    if "class_fid" not in out_of_reach(reference.counts):
         class_fid, class_fid_per_class = classwise_frechet(
-            reference.class_features, reference.labels, class_features, labels, len(counts)
+            real.class_features, real.labels, seen.class_features, labels, logits.shape[1]
         )
-    density, coverage = _density_coverage(reference.features[reference.centres], features)
-    real = reference.partners
+    density, coverage = _density_coverage(real.features[reference.centres], seen.features)
     return {
-        "num_samples": len(generated),
-        "fid": frechet_distance(reference.features, features),
-        "fid_floor": real["fid_floor"],
+        "fid": frechet_distance(real.features, seen.features),
         "class_fid": class_fid,
-        "class_fid_floor": real["class_fid_floor"],
         "class_fid_per_class": class_fid_per_class,
-        "kid": kid(reference.features, features, reference.seed),
-        "kid_floor": real["kid_floor"],
-        "inception_score": inception_score(logits, reference.seed),
-        "inception_score_real": real["inception_score_real"],
+        "kid": kid(real.features, seen.features, seed),
+        "inception_score": inception_score(logits, seed),
         "nll": nll(logits, labels),
-        "nll_real": real["nll_real"],
-        "nll_per_class": nll_per_class(logits, labels, evaluator.num_classes),
+        "nll_per_class": nll_per_class(logits, labels, logits.shape[1]),
         "label_accuracy": label_accuracy(logits, labels),
-        "label_accuracy_real": real["label_accuracy_real"],
         "density": density,
-        "density_real": real["density_real"],
         "coverage": coverage,
-        "coverage_real": real["coverage_real"],
     }
+
+
+def measure(reference: Reference, seen: Seen) -> dict[str, Any]:
+    """Measure generated images against a reference; see `evaluate`.
+
+    Args:
+        reference: For as many images of each class as are generated.
+        seen: The generated images, see `see`.
+    """
+    found = _figures(reference, seen)
+    result: dict[str, Any] = {"num_samples": len(seen.labels)}
+    for metric in METRICS:
+        result |= {metric.key: found[metric.key], metric.real: reference.partners[metric.real]}
+        per_class = f"{metric.key}_per_class"
+        if per_class in found:
+            result[per_class] = found[per_class]
+    return result
 
 
 def evaluate(  # noqa: PLR0913 - three labelled sets, and what to measure them with
@@ -226,7 +242,7 @@ def evaluate(  # noqa: PLR0913 - three labelled sets, and what to measure them w
     seed: int,
     embed_images: Callable[[Tensor], Tensor] | None = None,
     class_axes: int | None = None,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Measure generated images against real ones, once; see `make_reference` for several times.
 
     Every number has a partner that real images get: `*_floor` for distances, `*_real` for the rest.
@@ -269,7 +285,7 @@ def evaluate(  # noqa: PLR0913 - three labelled sets, and what to measure them w
         embed_images=embed_images,
         class_axes=class_axes,
     )
-    return measure(reference, generated, generated_labels)
+    return measure(reference, see(reference, generated, generated_labels))
 
 
 def _matching(labels: Tensor, counts: list[int], what: str, generator: torch.Generator) -> Tensor:

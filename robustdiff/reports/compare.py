@@ -14,7 +14,7 @@ from robustdiff.config.layers import flat, to_plain
 from robustdiff.config.roles import distinguishing
 from robustdiff.config.sections import Config, NoiseConfig
 from robustdiff.files.atomic import write_text
-from robustdiff.metrics.catalogue import DETECTION, METRICS, evaluator_in_words
+from robustdiff.metrics.catalogue import DETECTION, FLAG, FURTHER, METRICS, evaluator_in_words
 from robustdiff.reports.figures import comparison_figure, write_figure
 from robustdiff.reports.intervals import cell, interval
 from robustdiff.reports.markdown import plain_text
@@ -33,21 +33,28 @@ def _noise_error(metrics: Metrics) -> float | None:
 
 
 def _detected(key: str) -> Callable[[Metrics], float | None]:
-    return lambda metrics: metrics["detection"] and metrics["detection"][key]
+    def figure(metrics: Metrics) -> float | None:
+        found = metrics["detection"]
+        value: float | None = found and (found.get(key) if key in FLAG else found[key])
+        return value
+
+    return figure
 
 
 # Column -> figure of one evaluation, None where it has none.
 COLUMNS: dict[str, Callable[[Metrics], float | None]] = {
     **{metric.title: partial(_entry, key=metric.key) for metric in METRICS},
     **{f"{metric.title}, real": partial(_entry, key=metric.real) for metric in METRICS},
-    **{title: _detected(key) for key, title in DETECTION.items()},
+    **{metric.title: partial(_entry, key=metric.key) for metric in FURTHER},
+    **{f"{metric.title}, real": partial(_entry, key=metric.real) for metric in FURTHER},
+    **{title: _detected(key) for key, title in (DETECTION | FLAG).items()},
     "noise error": _noise_error,
     "labels corrected for the evaluator": partial(_entry, key="evaluator_corrected"),
     "training seconds": partial(_entry, key="training_seconds"),
     "scoring seconds": partial(_entry, key="scoring_seconds"),
     "preparing seconds": partial(_entry, key="preparing_seconds"),
 }
-GAP = "gap closed"
+GAP, ABOVE = "gap closed", "above clean"
 # Every evaluation has these; others came later.
 _NEEDED = ("label_accuracy", "nll", "class_fid", "fid")
 _CLEAN, _UNKNOWN = "clean", "unknown"
@@ -57,11 +64,14 @@ _MAIN = (
     "label accuracy, real",
     "NLL",
     "class-wise FID",
+    ABOVE,
     GAP,
     "AUROC",
     "precision at rate",
     "noise error",
 )
+# Shown where an evaluation has them.
+_BESIDES = ("CAS", "CAS, real", "F1 of the flag")
 # As many digits of an evaluator's digest are shown.
 _DIGITS = 12
 
@@ -125,7 +135,8 @@ def compare_runs(runs: Sequence[Run]) -> list[Row]:
 
     The gap closed is (uniform - method) / (uniform - clean) in class-wise FID, seed by seed: 1 is
     as good as clean labels, or labels as they are where the truth is unknown. It needs runs with
-    curriculum "uniform" on noisy and on clean labels.
+    curriculum "uniform" on noisy and on clean labels. "above clean" is method - clean in that
+    distance itself: a small part of a large gap can be large beside what clean labels reach.
 
     Args:
         runs: Evaluated runs, all evaluations of each; of two with the same settings and seed the
@@ -159,21 +170,31 @@ def compare_runs(runs: Sequence[Run]) -> list[Row]:
             title: [float(v) for seed in seeds if (v := column(group[seed].metrics)) is not None]
             for title, column in COLUMNS.items()
         }
-        gaps = (_gap(group[seed], plain) for seed in seeds)
-        values[GAP] = [gap for gap in gaps if gap is not None]
+        for title, measured in ((GAP, _gap), (ABOVE, _above)):
+            measures = (measured(group[seed], plain) for seed in seeds)
+            values[title] = [value for value in measures if value is not None]
         rows.append(Row(headings[first.noise], name, seeds, values))
     return sorted(rows, key=lambda row: (row.noise not in _AS_THEY_ARE, row.noise, _quality(row)))
 
 
 def _gap(evaluated: _Evaluated, plain: dict[tuple[str, str, int], float]) -> float | None:
     """Return the gap closed; None without both ends of it, or where they are the same."""
-    rest = (evaluated.setup, evaluated.config.seed)
-    noisy = plain.get((evaluated.noise, *rest))
-    clean = next((plain[key] for name in _AS_THEY_ARE if (key := (name, *rest)) in plain), None)
-    mine = evaluated.metrics["class_fid"]
+    noisy = plain.get((evaluated.noise, evaluated.setup, evaluated.config.seed))
+    clean, mine = _clean(evaluated, plain), evaluated.metrics["class_fid"]
     if evaluated.noise in _AS_THEY_ARE or noisy is None or clean is None or noisy == clean:
         return None
     return None if mine is None else (noisy - float(mine)) / (noisy - clean)
+
+
+def _above(evaluated: _Evaluated, plain: dict[tuple[str, str, int], float]) -> float | None:
+    """Return how far the class-wise FID lies above that of clean labels; None without one."""
+    clean, mine = _clean(evaluated, plain), evaluated.metrics["class_fid"]
+    return None if mine is None or clean is None else float(mine) - clean
+
+
+def _clean(evaluated: _Evaluated, plain: dict[tuple[str, str, int], float]) -> float | None:
+    rest = (evaluated.setup, evaluated.config.seed)
+    return next((plain[key] for name in _AS_THEY_ARE if (key := (name, *rest)) in plain), None)
 
 
 def _quality(row: Row) -> float:
@@ -289,11 +310,12 @@ def evaluators_in_words(rows: Sequence[Row]) -> list[str]:
 def markdown(rows: Sequence[Row]) -> str:
     """Return the comparison's main columns as one Markdown table for each noise."""
     lines = []
+    shown = [*_MAIN, *(name for name in _BESIDES if any(row.values[name] for row in rows))]
     for noise, part in by_noise(rows).items():
-        lines += [f"### {plain_text(noise)}", "", "| method | seeds | " + " | ".join(_MAIN) + " |"]
-        lines.append("|---" * (len(_MAIN) + 2) + "|")
+        lines += [f"### {plain_text(noise)}", "", "| method | seeds | " + " | ".join(shown) + " |"]
+        lines.append("|---" * (len(shown) + 2) + "|")
         for row in part:
-            cells = " | ".join(cell(row.values[name]) for name in _MAIN)
+            cells = " | ".join(cell(row.values[name]) for name in shown)
             lines.append(f"| {plain_text(row.method)} | {len(row.seeds)} | {cells} |")
         lines += ["", *(f"- {line}" for line in evaluators_in_words(part)), ""]
     return "\n".join(lines)
@@ -313,7 +335,7 @@ def write_comparison(rows: Sequence[Row], folder: Path) -> None:
     )
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    names = [*COLUMNS, GAP]
+    names = [*COLUMNS, GAP, ABOVE]
     heads = [f"{name} {part}" for name in names for part in ("mean", "half-width")]
     writer.writerow(["noise", "method", "seeds", *heads])
     for row in rows:

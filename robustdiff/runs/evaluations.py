@@ -130,6 +130,7 @@ def _fits(run: Run, metrics: Metrics, config: Config) -> bool:
     return (
         metrics.get("weights_sha256", _digest(run)) == _digest(run)
         and metrics.get("evaluation_seed", config.seed) == config.seed
+        and (metrics.get("cas") is not None or not config.eval.cas)
         and settings_used(metrics, run.config()) == settings_used(wanted, config)
     )
 
@@ -155,5 +156,8 @@ def _read(path: Path) -> Evaluation:
 
 def _identity(metrics: Metrics) -> str:
     parts = ("sample", "eval", "num_samples", "evaluation_seed", "evaluator_sha256", "weak_sha256")
-    text = json.dumps([metrics.get(name) for name in parts], sort_keys=True)
+    known = {name: metrics.get(name) for name in parts}
+    if isinstance(known["eval"], dict):  # with a score besides it is the same evaluation
+        known["eval"] = {key: value for key, value in known["eval"].items() if key != "cas"}
+    text = json.dumps(list(known.values()), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:_SHORT]

@@ -96,9 +96,14 @@ def _logged_temperature(run: Run) -> float | None:
     return logged[-1] if logged else None
 
 
-def detect(scores: NDArray[np.floating], labels: NoisyLabels) -> dict[str, float] | None:
+def detect(
+    scores: NDArray[np.floating],
+    labels: NoisyLabels,
+    flagged: NDArray[np.bool_] | None = None,
+) -> dict[str, float] | None:
     """Return how well scores, (N,) high = trusted, find the wrong labels; see `detection`."""
-    return detection(torch.from_numpy(scores), torch.from_numpy(labels.flipped))
+    flags = None if flagged is None else torch.from_numpy(flagged)
+    return detection(torch.from_numpy(scores), torch.from_numpy(labels.flipped), flags)
 
 
 def label_score(scores: NDArray[np.floating]) -> NDArray[np.float64]:

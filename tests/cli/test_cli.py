@@ -77,7 +77,10 @@ def test_train_eval_and_sample(capsys):
         "evaluator_sha256", "evaluator_corrected", "weights_sha256", "evaluation_seed", "sample",
         "eval",
     }  # fmt: skip
-    assert set(result["detection"]) == {"auroc", "average_precision", "precision_at_rate"}
+    assert set(result["detection"]) == {
+        "auroc", "average_precision", "precision_at_rate",
+        "flag_precision", "flag_recall", "flag_f1",
+    }  # fmt: skip
     assert result == json.loads((run / "metrics.json").read_text())
 
     assert call("eval", "runs/one", "--num-samples=40") == 0

@@ -24,7 +24,7 @@ from robustdiff.files.checkpoint import load_checkpoint
 from robustdiff.jobs import sample as samples
 from robustdiff.progress import Report
 from robustdiff.reports.card import write_card
-from robustdiff.reports.compare import COLUMNS, GAP, Row, markdown
+from robustdiff.reports.compare import ABOVE, COLUMNS, GAP, Row, markdown
 from robustdiff.reports.markdown import plain_text
 from robustdiff.runs.folder import Run, create_run
 from robustdiff.runs.scores import load_scores
@@ -238,7 +238,7 @@ def test_hostile_names_in_cards_and_comparisons(tmp_path):
     folder.mkdir()
     write_card(Run(folder), resolve(), named, detected=None, estimated=0.3, step=3)
     card = (folder / "README.md").read_text()
-    columns = (*COLUMNS, GAP)
+    columns = (*COLUMNS, GAP, ABOVE)
     table = markdown([Row(HOSTILE, HOSTILE, [0], {name: [] for name in columns})])
     for text in (card, table):
         assert text.replace("\\<", "").count("<") == 0

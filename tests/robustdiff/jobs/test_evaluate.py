@@ -16,7 +16,7 @@ from robustdiff.jobs import sweep
 from robustdiff.jobs.evaluate import classes_to_make, evaluate_run
 from robustdiff.jobs.study import standing
 from robustdiff.jobs.train import resume_run, start_run
-from robustdiff.metrics import evaluator
+from robustdiff.metrics import cas, evaluator
 from robustdiff.metrics.catalogue import evaluator_in_words
 from robustdiff.progress import Report
 from robustdiff.reports.compare import compare_runs, find_runs
@@ -50,7 +50,8 @@ def runs(trained, tmp_path):
 
 @pytest.fixture(autouse=True)
 def _short_evaluator(monkeypatch):
-    monkeypatch.setattr(evaluator, "_SEEN", {False: 2000, True: 2000})
+    for of in (evaluator, cas):
+        monkeypatch.setattr(of, "_SEEN", {False: 2000, True: 2000})
 
 
 def ways(weak):
@@ -106,9 +107,33 @@ def test_the_card_holds_the_newest_evaluation_and_how_far_its_evaluator_is_to_be
     before, heading, evaluation = card.read_text().partition("\n## Evaluation\n")
     assert before == trained
     assert heading
-    assert f"- label accuracy: {metrics['label_accuracy']:.3f}, real images" in evaluation
+    low, high = metrics["label_accuracy_interval"]
+    words_of_it = f"{metrics['label_accuracy']:.3f} ({low:.3f} to {high:.3f}), real images"
+    assert f"- label accuracy: {words_of_it}" in evaluation
     assert evaluation.endswith(f"\n- {words}\n")
     assert "## Evaluation" not in evaluation
+
+
+def test_a_score_that_takes_training_is_asked_for_and_is_no_other_evaluation(runs):
+    run, _ = runs
+    plain, scored = resolve(TINY), resolve(TINY, {"eval": {"cas": True}})
+    first = evaluate_run(run, plain, Report(), seed=0)
+    assert "cas" not in first
+    assert has_evaluation(run, plain)
+    assert not has_evaluation(run, scored)
+    second = evaluate_run(run, scored, Report(), seed=0)
+    assert has_evaluation(run, plain)
+    assert has_evaluation(run, scored)
+    assert {key: second[key] for key in first if key != "eval"} == {
+        key: value for key, value in first.items() if key != "eval"
+    }
+    low, high = second["cas_interval"]
+    assert 0 <= low <= second["cas"] <= high <= 1
+    assert second["cas"] < second["cas_real"]
+    assert len(evaluations(run)) == 1
+    (row,) = compare_runs([run])
+    assert row.values["CAS, real"] == [second["cas_real"]]
+    assert f"- CAS: {second['cas']:.3f} ({low:.3f} to" in (run.path / "README.md").read_text()
 
 
 def test_the_seed_of_the_images_is_part_of_an_evaluation(runs):

@@ -27,7 +27,7 @@ def made(monkeypatch):
         settings.append(config.sample)
         return config.sample.guidance_weight + 1
 
-    def measure(reference, generated, classes):
+    def measure(reference, generated):
         return {metric.key: float(generated) for metric in METRICS} | partners
 
     references = []
@@ -40,6 +40,7 @@ def made(monkeypatch):
     monkeypatch.setattr(module, "classes_to_make", lambda config, images: torch.arange(20))
     monkeypatch.setattr(module, "sample_run", sample)
     monkeypatch.setattr(module, "measure", measure)
+    monkeypatch.setattr(module, "see", lambda reference, generated, classes: generated)
     monkeypatch.setattr(module, "load_reference", load_reference)
     monkeypatch.setattr(module, "write_figure", lambda figure, path: path.touch())  # slow
     return SimpleNamespace(settings=settings, references=references)

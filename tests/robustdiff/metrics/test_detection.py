@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score
 
 from robustdiff.metrics.detection import calibration_error, detection
 
@@ -88,3 +88,24 @@ def test_calibration_error_is_the_mean_distance_of_the_bins():
     truth = np.arange(300) < 150
     assert calibration_error(truth.astype(float), truth) == 0
     assert calibration_error(1.0 - truth, truth, bins=2) == 1
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=30))
+def test_the_figures_of_the_flag_are_those_of_scikit_learn(pairs):
+    flipped, flagged = map(torch.tensor, zip(*pairs, strict=True))
+    found = detection(torch.zeros(len(pairs)), flipped, flagged)
+    if found is None:
+        assert flipped.all() or not flipped.any()
+        return
+    expected = precision_recall_fscore_support(
+        flipped.numpy(), flagged.numpy(), average="binary", zero_division=0
+    )
+    flag = (found["flag_precision"], found["flag_recall"], found["flag_f1"])
+    assert flag == pytest.approx(expected[:3])
+
+
+def test_a_flag_of_another_kind_is_refused():
+    flipped = torch.tensor([True, False])
+    with pytest.raises(ValueError, match=r"flagged must be bool of shape \(2,\), got torch.int64"):
+        detection(torch.zeros(2), flipped, torch.tensor([1, 0]))

@@ -60,6 +60,8 @@ def test_the_gap_is_that_between_clean_and_plain_training_of_the_same_seed(study
     assert rows[0].values["gap closed"] == []
     assert rows[1].seeds == [0, 1, 2]
     assert rows[1].values["gap closed"] == [0.75, 0.5, 0.25]
+    assert rows[1].values["above clean"] == [1, 2, 3]
+    assert rows[0].values["above clean"] == [0, 0, 0]
     assert rows[1].values["noise error"] == pytest.approx([0.05] * 3)
     assert rows[2].values["gap closed"] == [0, 0, 0]
     assert rows[2].values["AUROC"] == []
@@ -78,6 +80,7 @@ def test_another_setup_is_another_row_and_closes_no_gap_of_the_first(study):
         "uniform steps=1000",
     ]
     assert rows["pmi steps=7 probes=4"].values["gap closed"] == []
+    assert rows["pmi steps=7 probes=4"].values["above clean"] == []
 
 
 def test_settings_of_scores_do_not_part_runs_without_scores(tmp_path):
@@ -221,3 +224,20 @@ def test_each_evaluator_is_shown_with_its_accuracy_on_real_images_and_what_it_le
     assert line == evaluator_in_words(0.75, 0.125)
     assert markdown(rows).splitlines().count(f"- {line}") == 1
     assert evaluators_in_words([row for row in rows if row.noise == "clean"]) == []
+
+
+def test_figures_that_some_evaluations_lack_are_shown_where_they_are(study, tmp_path):
+    """Evaluations by earlier versions know neither these figures nor those of the flag."""
+    assert "CAS" not in markdown(compare_runs(find_runs([study])))
+    found = {"auroc": 0.9, "average_precision": 0.8, "precision_at_rate": 0.7}
+    judged = {"cas": 0.8, "cas_real": 0.9, "class_coverage": None}
+    new = {**judged, "detection": {**found, "flag_f1": 0.6}}
+    for seed, figures in enumerate((new, {"detection": found})):
+        make_run(tmp_path / f"new/{seed}", rate=0.4, class_fid=3, seed=seed, judged=figures)
+    (row,) = compare_runs(find_runs([tmp_path / "new"]))
+    assert (row.values["CAS"], row.values["CAS, real"]) == ([0.8], [0.9])
+    assert row.values["class-wise coverage"] == []
+    assert row.values["F1 of the flag"] == [0.6]
+    table = markdown([row])
+    assert "| CAS | CAS, real | F1 of the flag |" in table
+    assert "| 0.800 | 0.900 | 0.600 |" in table
