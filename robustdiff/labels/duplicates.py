@@ -85,8 +85,9 @@ def near_copies(images: Tensor, progress: Progress = silent) -> NearCopies:
     """Find images that are nearer to another one than chance explains.
 
     Of images that lie at random in D dimensions, the nearest of k neighbours is nearer than a
-    share r of the distance to the last with probability 1 - (1 - r^D)^(k - 1). D is the median of
-    the images' own estimates from the other neighbours (Levina and Bickel 2004).
+    share r of the distance to the last with probability 1 - (1 - r^D)^(k - 1). The logarithms of
+    such shares are exponential variables of mean 1 / D (Levina and Bickel 2004), by which D is
+    estimated from the other neighbours.
 
     Args:
         images: (N, C, H, W) uint8, no two the same.
@@ -133,9 +134,10 @@ def _chance(distances: Doubles) -> Doubles:
     """Return how likely the nearest neighbours are so near by chance, (N,), by (N, k) distances."""
     farthest = np.maximum(distances[:, -1:], 1e-12)
     shares = np.maximum(distances / farthest, 1e-12)
-    logs = -np.log(shares[:, 1:-1]).sum(axis=1)
-    dimension = np.median((shares.shape[1] - 3) / np.maximum(logs, 1e-9))
     others = shares.shape[1] - 1
-    return np.asarray(
-        -np.expm1(others * np.log1p(-np.minimum(shares[:, 0] ** dimension, 1 - 1e-12)))
-    )
+    # The sum of `others` exponential variables of mean 1 but the largest; its median, nearly.
+    expected = others - (1 / np.arange(1, others + 1)).sum() - 1 / 3
+    logs = -np.log(shares[:, 1:-1]).sum(axis=1)
+    dimension = expected / max(float(np.median(logs)), 1e-9)
+    nearer = np.minimum(shares[:, 0] ** dimension, 1 - 1e-12)
+    return np.asarray(-np.expm1(others * np.log1p(-nearer)))

@@ -1,4 +1,4 @@
-"""Images that fit no class: how strange each looks, and whether its label fits it."""
+"""Images that fit no class: how strange each looks, and whether its label fits it.
 
 How an image looks is described by statistics of its pixels, not by a classifier's features: a
 classifier learns what tells the classes apart, and sees in a noise image one of them.
@@ -64,12 +64,20 @@ def _looks(x: Tensor) -> Tensor:
         ]
         scaled = F.avg_pool2d(scaled, 2)
     extreme = ((pixels < _FLAT) | (pixels > 1 - _FLAT)).float().mean(1)
-    found += [(pixels.std(1) + _LEAST).log(), pixels.mean(1), (extreme + 2 * _LEAST).log()]
+    found += [
+        (pixels.std(1, correction=0) + _LEAST).log(),
+        pixels.mean(1),
+        (extreme + 2 * _LEAST).log(),
+    ]
     if x.shape[1] > 1:
         colour = x - x.mean(1, keepdim=True)
         local = colour - colour.mean((2, 3), keepdim=True)
         changes = (colour[..., 1:] - colour[..., :-1]).flatten(1).abs().mean(1)
-        spreads = (colour.flatten(1).std(1), local.flatten(1).std(1), changes)
+        spreads = (
+            colour.flatten(1).std(1, correction=0),
+            local.flatten(1).std(1, correction=0),
+            changes,
+        )
         found += [(spread + _LEAST).log() for spread in spreads]
     return torch.stack(found, 1)
 

@@ -84,7 +84,7 @@ def issue_tabs(
         entries = [
             {
                 "image": picture_uri(images.train[row]),
-                "copy": copy,
+                "beside": other,
                 "given": images.class_names[given[row]],
                 "other": _label_of_copy(images, given, int(issues.duplicate_of[row]))
                 if kind == OTHER
@@ -93,7 +93,7 @@ def issue_tabs(
                 "copy_of": copies[row] if kind != OFF_TOPIC else None,
                 "score": float(scores[kind][row]),
             }
-            for row, copy in zip(rows.tolist(), beside, strict=True)
+            for row, other in zip(rows.tolist(), beside, strict=True)
         ]
         tabs.append(
             {"kind": kind, "about": _ABOUT[kind], "count": int(found.sum()), "shown": entries}
