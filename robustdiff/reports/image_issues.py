@@ -22,10 +22,10 @@ _ABOUT = {
     OFF_TOPIC: "Images that look unlike the others and whose label is not what the image alone "
     "speaks for. They are to be removed, not relabelled.",
     NEAR: "Images that are there twice, the same pixels or nearly so: moved, brighter, compressed "
-    "again. Each beside the one it is a copy of; without those of one label shown here, one of "
-    "each remains.",
+    "again. Each stands beside the image that it is a copy of. Where all of these are removed, one "
+    "of each remains.",
     OTHER: "Images that are there twice under different labels, each beside its copy. At most one "
-    "of the labels is right.",
+    "of the two labels is right.",
 }
 
 
