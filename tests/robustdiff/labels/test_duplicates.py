@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from robustdiff.data import likeness
 from robustdiff.labels import duplicates
-from robustdiff.labels.duplicates import SURE, amplitudes, digests, first_of_kind, near_copies
+from robustdiff.labels.duplicates import SURE, digests, first_of_kind, near_copies
 
 
 def smooth(count, seed=0, size=32):
@@ -41,27 +42,6 @@ def test_a_changed_image_is_found_beside_the_one_it_came_from(images, change):
     assert not (found.score[20:300] >= SURE).any()
 
 
-@pytest.mark.parametrize("dimension", [2, 10, 40])
-def test_points_at_random_are_no_copies(dimension):
-    """By the closed form one data set in a hundred has one; here are thirty."""
-    rng = np.random.default_rng(dimension)
-    flagged = 0
-    for _ in range(30):
-        points = torch.from_numpy(rng.normal(size=(200, dimension)))
-        distances = torch.cdist(points, points).sort(dim=1).values[:, 1:21].numpy()
-        flagged += (1 - 200 * duplicates._chance(distances) >= SURE).any()
-    assert flagged <= 3
-
-
-def test_the_chance_of_a_near_neighbour_is_that_of_random_points():
-    """Of 20 points in the unit ball, the nearest is within r of the last with 1 - (1 - r^D)^19."""
-    rng = np.random.default_rng(0)
-    radii = np.sort(rng.uniform(size=(20_000, 20)) ** (1 / 5), axis=1)
-    chance = duplicates._chance(radii)
-    for level in (0.01, 0.1, 0.5):
-        assert (chance < level).mean() == pytest.approx(level, rel=0.25)
-
-
 def test_digits_have_no_copies_and_few_images_no_verdict(digits):
     assert near_copies(digits.train).score.max() < SURE
     assert (near_copies(digits.train[:21]).score == 0).all()
@@ -75,19 +55,10 @@ def test_more_images_than_can_be_compared_have_no_verdict(images, monkeypatch):
 def test_pieces_change_nothing(images, monkeypatch):
     whole = near_copies(torch.cat([images, images[:5] + 1]))
     for name, size in (("_ROWS", 7), ("_OTHERS", 31), ("_PIECE", 13)):
-        monkeypatch.setattr(duplicates, name, size)
+        monkeypatch.setattr(likeness, name, size)
     parts = near_copies(torch.cat([images, images[:5] + 1]))
     np.testing.assert_allclose(parts.score, whole.score, atol=1e-4)
     assert (parts.nearest[300:] == whole.nearest[300:]).all()
-
-
-@pytest.mark.parametrize("shape", [(1, 2, 2), (1, 5, 9), (3, 33, 16)])
-def test_images_of_any_shape_are_described(shape):
-    x = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (30, *shape), np.uint8))
-    found = amplitudes(x)
-    torch.testing.assert_close(found.norm(dim=1), torch.ones(30))
-    assert (amplitudes(torch.zeros_like(x)) == 0).all()
-    assert np.isfinite(near_copies(x).score).all()
 
 
 def test_equal_pixels_have_equal_digests_and_the_first_is_named():
