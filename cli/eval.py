@@ -58,22 +58,32 @@ def _print_table(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from robustdiff.metrics.catalogue import METRICS, evaluator_in_words
+    from robustdiff.metrics.catalogue import (
+        FURTHER,
+        METRICS,
+        copies_in_words,
+        evaluator_in_words,
+    )
 
     sample = result["sample"]
     title = (
         f"{plain(result['run'])}\n{result['num_samples']} samples, {sample['sampler']} "
         f"{sample['steps']} steps, w = {sample['guidance_weight']:g}"
     )
-    table = Table("", "generated", "real, held out", title=title)
-    for metric in METRICS:
-        figures = (result[key] for key in (metric.key, metric.real))
-        cells = ("too few images" if value is None else f"{value:.3f}" for value in figures)
-        table.add_row(f"{metric.title} ({metric.ideal})", *cells)
+    table = Table("", "generated", "95 % interval", "real, held out", title=title)
+    for metric in (*METRICS, *FURTHER):
+        if metric.key in result:
+            values = (result[key] for key in (metric.key, metric.real))
+            own, real = ("too few images" if value is None else f"{value:.3f}" for value in values)
+            ends = result.get(f"{metric.key}_interval")
+            between = "" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
+            table.add_row(f"{metric.title} ({metric.ideal})", own, between, real)
     console = Console()
     console.print(table)
     trust = evaluator_in_words(result["label_accuracy_real"], result["evaluator_corrected"])
     console.print(trust, highlight=False, soft_wrap=True)
+    if (copied := copies_in_words(result)) is not None:
+        console.print(copied, highlight=False, soft_wrap=True)
     found = result["detection"]
     if found is not None:
         console.print(

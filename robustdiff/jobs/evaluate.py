@@ -25,17 +25,20 @@ from robustdiff.jobs.dataset import RunData, load_run_data
 from robustdiff.jobs.evaluator import evaluator_of
 from robustdiff.jobs.sample import sample_run
 from robustdiff.labels.given import known_noise
+from robustdiff.metrics.copies import find_copies
 from robustdiff.metrics.report import Reference, make_reference, measure
 from robustdiff.parallel import ALONE, Workers
 from robustdiff.progress import Report
 from robustdiff.reports.card import add_evaluation
-from robustdiff.reports.pictures import class_grid, write_png
+from robustdiff.reports.pictures import class_grid, pair_grid, write_png
 from robustdiff.runs.evaluations import save_evaluation
 from robustdiff.runs.folder import Run, open_run
 from robustdiff.runs.history import seconds_spent
 from robustdiff.runs.scores import detect, load_scores
 
 _DEFAULT_SAMPLES = 1000
+# Pairs of generated images and their nearest training images that are shown.
+_PAIRS = 16
 # A class has too few images for a distance in more dimensions.
 _CLASS_AXES = 32
 # Seeds of torch's generators have 63 bits.
@@ -151,9 +154,17 @@ def evaluate_run(
         inception_weights=inception_weights,
         evaluators=evaluators,
     )
+    copies = find_copies(
+        images.train,
+        images.test,
+        generated,
+        pairs=_PAIRS,
+        progress=report.stage("looking for copies of training images"),
+    )
     metrics = {
         **_about(run, config, images, labels),
         **measure(reference, generated, classes),
+        **copies.figures,
         **_about_scores(run, labels, rows),
         **evaluator,
         **digests,
@@ -163,6 +174,7 @@ def evaluate_run(
     columns = images.num_classes
     shown = columns * min(10, len(generated) // columns)
     write_png(run.samples / "eval.png", class_grid(generated[:shown], columns))
+    write_png(run.samples / "copies.png", pair_grid(copies.pairs))
     save_evaluation(run, metrics)
     add_evaluation(run, metrics)
     return metrics

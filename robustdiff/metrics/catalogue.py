@@ -1,6 +1,7 @@
 """What there is to know about every metric of generated images, said once."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 
 class Metric(NamedTuple):
@@ -33,12 +34,58 @@ METRICS = (
 )
 """Metrics of generated images, in the order in which tables show them."""
 
+FURTHER = (
+    Metric("copies", "copies", "copies_real", "as few as of real images"),
+    Metric("nearest", "distance to training", "nearest_real", "as of real images"),
+)
+"""Metrics that an evaluation may lack: by an earlier version."""
+
 DETECTION = {
     "auroc": "AUROC",
     "average_precision": "average precision",
     "precision_at_rate": "precision at rate",
 }
 """Entry of `detection` in metrics.json -> name of the figure: how a score finds wrong labels."""
+
+
+def figure_in_words(metrics: Mapping[str, Any], metric: Metric) -> str | None:
+    """Return a figure, its 95 % interval if there is one, and that of real images, in one line.
+
+    Args:
+        metrics: Content of metrics.json.
+        metric: Which figure.
+
+    Returns:
+        None if the evaluation lacks it.
+    """
+    value, real = metrics.get(metric.key), metrics.get(metric.real)
+    if value is None:
+        return None
+    ends = metrics.get(f"{metric.key}_interval")
+    shown = f"{value:.3f}" if ends is None else f"{value:.3f} ({ends[0]:.3f} to {ends[1]:.3f})"
+    return shown if real is None else f"{shown}, real images {real:.3f}"
+
+
+_UNLIKELY = 1e-3
+
+
+def copies_in_words(metrics: Mapping[str, Any]) -> str | None:
+    """Warn of copies, in one line.
+
+    Args:
+        metrics: Content of metrics.json.
+
+    Returns:
+        None where held-out images have as many copies by chance, once in a thousand or oftener.
+    """
+    by_chance = metrics.get("copies_chance")
+    if by_chance is None or by_chance >= _UNLIKELY:
+        return None
+    return (
+        f"copies: {metrics['copies']:.1%} of the generated images are nearer to a training image "
+        f"than chance explains, of real ones {metrics['copies_real']:.1%}; copies.png shows them"
+    )
+
 
 WEAK = 0.9
 """Evaluators that are right on fewer held-out images do not rank generators.

@@ -14,7 +14,7 @@ from robustdiff.config.layers import flat, to_plain
 from robustdiff.config.roles import distinguishing
 from robustdiff.config.sections import Config, NoiseConfig
 from robustdiff.files.atomic import write_text
-from robustdiff.metrics.catalogue import DETECTION, METRICS, evaluator_in_words
+from robustdiff.metrics.catalogue import DETECTION, FURTHER, METRICS, evaluator_in_words
 from robustdiff.reports.figures import comparison_figure, write_figure
 from robustdiff.reports.intervals import cell, interval
 from robustdiff.reports.markdown import plain_text
@@ -40,6 +40,8 @@ def _detected(key: str) -> Callable[[Metrics], float | None]:
 COLUMNS: dict[str, Callable[[Metrics], float | None]] = {
     **{metric.title: partial(_entry, key=metric.key) for metric in METRICS},
     **{f"{metric.title}, real": partial(_entry, key=metric.real) for metric in METRICS},
+    **{metric.title: partial(_entry, key=metric.key) for metric in FURTHER},
+    **{f"{metric.title}, real": partial(_entry, key=metric.real) for metric in FURTHER},
     **{title: _detected(key) for key, title in DETECTION.items()},
     "noise error": _noise_error,
     "labels corrected for the evaluator": partial(_entry, key="evaluator_corrected"),
@@ -62,6 +64,8 @@ _MAIN = (
     "precision at rate",
     "noise error",
 )
+# Shown where an evaluation has them.
+_BESIDES = ("copies", "copies, real")
 # As many digits of an evaluator's digest are shown.
 _DIGITS = 12
 
@@ -289,11 +293,12 @@ def evaluators_in_words(rows: Sequence[Row]) -> list[str]:
 def markdown(rows: Sequence[Row]) -> str:
     """Return the comparison's main columns as one Markdown table for each noise."""
     lines = []
+    shown = [*_MAIN, *(name for name in _BESIDES if any(row.values[name] for row in rows))]
     for noise, part in by_noise(rows).items():
-        lines += [f"### {plain_text(noise)}", "", "| method | seeds | " + " | ".join(_MAIN) + " |"]
-        lines.append("|---" * (len(_MAIN) + 2) + "|")
+        lines += [f"### {plain_text(noise)}", "", "| method | seeds | " + " | ".join(shown) + " |"]
+        lines.append("|---" * (len(shown) + 2) + "|")
         for row in part:
-            cells = " | ".join(cell(row.values[name]) for name in _MAIN)
+            cells = " | ".join(cell(row.values[name]) for name in shown)
             lines.append(f"| {plain_text(row.method)} | {len(row.seeds)} | {cells} |")
         lines += ["", *(f"- {line}" for line in evaluators_in_words(part)), ""]
     return "\n".join(lines)

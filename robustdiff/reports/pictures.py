@@ -74,6 +74,15 @@ def image_grid(
     return torch.from_numpy(np.asarray(canvas).copy()).permute(2, 0, 1)
 
 
+def pair_grid(pairs: Tensor) -> Tensor:
+    """Lay out (P, 2, C, H, W) uint8 pairs side by side, the first image of each over the second.
+
+    Returns:
+        (3, rows, columns) uint8.
+    """
+    return image_grid(pairs.transpose(0, 1).flatten(0, 1), len(pairs))
+
+
 def write_png(path: Path, image: Tensor) -> None:
     """Write a (3, H, W) uint8 image."""
     picture = Image.fromarray(image.permute(1, 2, 0).numpy())
