@@ -22,7 +22,7 @@ _FREQUENCIES = 6
 _PIECE, _ROWS, _OTHERS = 2000, 512, 20_000
 
 
-def amplitudes(images: Tensor) -> Tensor:
+def amplitudes(images: Tensor, *, middle: float = 1) -> Tensor:
     """Describe images by the amplitudes of their low frequencies.
 
     An image less its mean fades out towards its borders. The square roots of the amplitudes of its
@@ -31,11 +31,23 @@ def amplitudes(images: Tensor) -> Tensor:
 
     Args:
         images: (N, C, H, W) uint8.
+        middle: Share of the side that is described, enlarged to the whole.
 
     Returns:
         (N, D) float32 on their device; 0 for an image of one colour.
     """
-    return torch.cat([_amplitudes(part.float()) for part in torch.split(images, _PIECE)])
+    parts = (_middle(part.float(), middle) for part in torch.split(images, _PIECE))
+    return torch.cat([_amplitudes(part) for part in parts])
+
+
+def _middle(x: Tensor, share: float) -> Tensor:
+    height, width = x.shape[2:]
+    rows, columns = round(share * height), round(share * width)
+    top, left = (height - rows) // 2, (width - columns) // 2
+    if (rows, columns) == (height, width):
+        return x
+    part = x[:, :, top : top + rows, left : left + columns]
+    return F.interpolate(part, size=(height, width), mode="bilinear")
 
 
 def _amplitudes(x: Tensor) -> Tensor:

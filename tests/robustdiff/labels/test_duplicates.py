@@ -30,6 +30,16 @@ CHANGES = {
 }
 
 
+def test_a_part_of_an_image_enlarged_is_found_by_the_image(images):
+    parts = torch.nn.functional.interpolate(
+        images[:20, :, 1:30, 2:31].float(), size=(32, 32), mode="bilinear"
+    )
+    found = near_copies(torch.cat([images, parts.to(torch.uint8)]))
+    assert (found.score[:20] >= SURE).mean() > 0.9
+    assert (found.nearest[:20] == 300 + np.arange(20)).mean() > 0.9
+    assert not (found.score[20:300] >= SURE).any()
+
+
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_changed_image_is_found_beside_the_one_it_came_from(images, change):
     copies = torch.stack([CHANGES[change](image.float()).to(torch.uint8) for image in images[:20]])
