@@ -77,6 +77,8 @@ def audit(
         f"{summary['issues']} of {len(findings.given)} labels look wrong, "
         f"{estimate_in_words(findings.trust.noise)}"
     )
+    counts = [f"{count} {kind}" for kind, count in summary["image_issues"].items()]
+    print(f"images: {', '.join(counts)}")
     if cleanlab:
         print(f"cleanlab finds {summary['cleanlab_issues']}")
     for file in (CSV_NAME, SUMMARY_NAME, PAGE_NAME):

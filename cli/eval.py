@@ -58,7 +58,12 @@ def _print_table(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from robustdiff.metrics.catalogue import FURTHER, METRICS, evaluator_in_words
+    from robustdiff.metrics.catalogue import (
+        FURTHER,
+        METRICS,
+        copies_in_words,
+        evaluator_in_words,
+    )
 
     sample = result["sample"]
     title = (
@@ -77,6 +82,8 @@ def _print_table(result: dict[str, Any]) -> None:
     console.print(table)
     trust = evaluator_in_words(result["label_accuracy_real"], result["evaluator_corrected"])
     console.print(trust, highlight=False, soft_wrap=True)
+    if (copied := copies_in_words(result)) is not None:
+        console.print(copied, highlight=False, soft_wrap=True)
     found = result["detection"]
     if found is not None:
         console.print(

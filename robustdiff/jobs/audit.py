@@ -29,6 +29,7 @@ from robustdiff.labels.evidence import (
     read_evidence,
 )
 from robustdiff.labels.given import check_given, prepare_labels
+from robustdiff.labels.image_issues import find_image_issues
 from robustdiff.labels.probabilities import by_decision, by_probabilities, label_scores
 from robustdiff.progress import Report
 from robustdiff.reports.audit import Findings, write_audit
@@ -69,7 +70,7 @@ def audit_run(
     findings = stored_findings(run, config, labels, rows) if by == "run" else None
     if findings is None:
         findings = _judged(run, config, images, labels, rows, report)
-    findings = replace(findings, rows=rows)
+    findings = with_image_issues(replace(findings, rows=rows), images, report)
     return findings, write_audit(run, images, labels, findings, use_cleanlab=use_cleanlab)
 
 
@@ -115,8 +116,14 @@ def audit_images(
         if findings is None:
             findings = _judged(run, config, images, labels, rows, report)
             save_scores(run, findings.scores, findings.trust, ~findings.issue)
-        findings = replace(findings, weights=None)
+        findings = with_image_issues(replace(findings, weights=None), images, report)
         return run, findings, write_audit(run, images, labels, findings, use_cleanlab=use_cleanlab)
+
+
+def with_image_issues(findings: Findings, images: Images, report: Report) -> Findings:
+    """Add what is wrong with the training images beside their labels."""
+    found = find_image_issues(images, findings.given, findings.trust.image_classes, report)
+    return replace(findings, images=found)
 
 
 def _judged(

@@ -27,19 +27,22 @@ from robustdiff.jobs.evaluator import evaluator_of
 from robustdiff.jobs.sample import sample_run
 from robustdiff.labels.given import known_noise
 from robustdiff.metrics.cas import classification_accuracy, real_accuracy
+from robustdiff.metrics.copies import find_copies
 from robustdiff.metrics.further import measure_further
 from robustdiff.metrics.report import CLASS_AXES, Reference, make_reference, measure, see
 from robustdiff.metrics.resampling import accuracy_interval
 from robustdiff.parallel import ALONE, Workers
 from robustdiff.progress import Report
 from robustdiff.reports.card import add_evaluation
-from robustdiff.reports.pictures import class_grid, write_png
+from robustdiff.reports.pictures import class_grid, pair_grid, write_png
 from robustdiff.runs.evaluations import save_evaluation
 from robustdiff.runs.folder import Run, open_run
 from robustdiff.runs.history import seconds_spent
 from robustdiff.runs.scores import detect, load_scores
 
 _DEFAULT_SAMPLES = 1000
+# Pairs of generated images and their nearest training images that are shown.
+_PAIRS = 16
 # Seeds of torch's generators have 63 bits.
 _SEEDS = 2**63
 
@@ -158,11 +161,19 @@ def evaluate_run(
     if config.eval.cas:
         folder = _evaluators(run, evaluators)
         cas = _cas(reference, images, generated, classes, folder, report)
+    copies = find_copies(
+        images.train,
+        images.test,
+        generated,
+        pairs=_PAIRS,
+        progress=report.stage("looking for copies of training images"),
+    )
     metrics = {
         **_about(run, config, images, labels),
         **measured,
         **measure_further(reference, seen, measured),
         **cas,
+        **copies.figures,
         **_about_scores(run, config, labels, rows),
         **evaluator,
         **digests,
@@ -172,6 +183,7 @@ def evaluate_run(
     columns = images.num_classes
     shown = columns * min(10, len(generated) // columns)
     write_png(run.samples / "eval.png", class_grid(generated[:shown], columns))
+    write_png(run.samples / "copies.png", pair_grid(copies.pairs))
     save_evaluation(run, metrics)
     add_evaluation(run, metrics)
     return metrics

@@ -64,6 +64,8 @@ FURTHER = (
         "features_class_fid_floor",
         "lower is better",
     ),
+    Metric("copies", "copies", "copies_real", "as few as of real images"),
+    Metric("nearest", "distance to training", "nearest_real", "as of real images"),
 )
 """Metrics that an evaluation may lack: by an earlier version, without `--cas`, by one evaluator."""
 
@@ -98,6 +100,27 @@ def figure_in_words(metrics: Mapping[str, Any], metric: Metric) -> str | None:
     ends = metrics.get(f"{metric.key}_interval")
     shown = f"{value:.3f}" if ends is None else f"{value:.3f} ({ends[0]:.3f} to {ends[1]:.3f})"
     return shown if real is None else f"{shown}, real images {real:.3f}"
+
+
+_UNLIKELY = 1e-3
+
+
+def copies_in_words(metrics: Mapping[str, Any]) -> str | None:
+    """Warn of copies, in one line.
+
+    Args:
+        metrics: Content of metrics.json.
+
+    Returns:
+        None where held-out images have as many copies by chance, once in a thousand or oftener.
+    """
+    by_chance = metrics.get("copies_chance")
+    if by_chance is None or by_chance >= _UNLIKELY:
+        return None
+    return (
+        f"copies: {metrics['copies']:.1%} of the generated images are nearer to a training image "
+        f"than chance explains, of real ones {metrics['copies_real']:.1%}; copies.png shows them"
+    )
 
 
 WEAK = 0.9

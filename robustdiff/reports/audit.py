@@ -1,6 +1,5 @@
 """The report on a run's labels, for those who mend them: label_issues.csv and audit.html."""
 
-import base64
 import csv
 import io
 import json
@@ -14,13 +13,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from torch import Tensor
 
 from corruptions import NoisyLabels
 from curricula import Trust
 from robustdiff.data.arrays import Images
 from robustdiff.files.atomic import write_text
+from robustdiff.labels.image_issues import ImageIssues
+from robustdiff.reports.image_issues import issue_column, issue_counts, issue_tabs, score_columns
+from robustdiff.reports.pictures import picture_uri, png_uri
 from robustdiff.runs.folder import Run
 from robustdiff.runs.scores import detect, label_score
 
@@ -40,6 +40,7 @@ class Findings:
         weights: (N,) floats, the weight of each given label in training; None if unknown.
         rows: (N,) int64, the numbers of these samples in the run; None if they are all.
         in_sample: Whether the model that scored an image was trained on it and its label.
+        images: What is wrong with the images beside their labels; None if nobody looked.
     """
 
     given: NDArray[np.int64]
@@ -49,6 +50,7 @@ class Findings:
     weights: NDArray[np.floating] | None = None
     in_sample: bool = False
     rows: NDArray[np.int64] | None = None
+    images: ImageIssues | None = None
 
     @property
     def numbers(self) -> NDArray[np.int64]:
@@ -60,9 +62,11 @@ class Findings:
         """Which labels are likely wrong, (N,) bool.
 
         Where the scores know classes: another class is likelier. Else: it is more likely wrong.
+        An image that fits no class has no right label, so its label is not called wrong.
         """
         predicted = self.predicted
-        return self.trust.right < 0.5 if predicted is None else predicted != self.given
+        wrong = self.trust.right < 0.5 if predicted is None else predicted != self.given
+        return wrong if self.images is None else wrong & ~self.images.off_topic
 
     @cached_property
     def second(self) -> NDArray[np.int64]:
@@ -147,8 +151,9 @@ def write_audit(
 
     Returns:
         What label_issues.json holds: the number of "images", the "source" of the verdict, its
-        "estimated_noise", the number of "issues", those of each "pair" of classes, the "doubts" in
-        sentences, and the number of "cleanlab_issues" if asked for.
+        "estimated_noise", the number of "issues" of labels, those of each "pair" of classes, the
+        number of "image_issues" of each kind, the "doubts" in sentences, and the number of
+        "cleanlab_issues" if asked for.
 
     Raises:
         ValueError: If cleanlab is asked for and cannot be used.
@@ -172,12 +177,19 @@ def write_audit(
         "estimated_noise": None if math.isnan(noise) else noise,
         "issues": issues,
         "pairs": _pairs(images, findings),
-        "doubts": doubts_in_words(findings.trust, images.class_names),
+        "doubts": _doubts(images, findings),
     }
+    if findings.images is not None:
+        summary["image_issues"] = issue_counts(findings.images)
     if use_cleanlab:
         summary["cleanlab_issues"] = int(columns["is_cleanlab_issue"].sum())
     write_text(run.path / SUMMARY_NAME, json.dumps(summary, indent=2) + "\n")
     return summary
+
+
+def _doubts(images: Images, findings: Findings) -> list[str]:
+    notes = () if findings.images is None else findings.images.notes
+    return [*doubts_in_words(findings.trust, images.class_names), *notes]
 
 
 def _pairs(images: Images, findings: Findings) -> list[dict[str, Any]]:
@@ -210,6 +222,8 @@ def issue_columns(images: Images, labels: NoisyLabels, findings: Findings) -> di
         if findings.weights is None
         else findings.weights,
     }
+    if findings.images is not None:
+        columns |= score_columns(images, findings.images)
     if labels.flipped.any():
         columns |= {"true_label": labels.clean, "is_flipped": labels.flipped}
     return columns
@@ -222,7 +236,7 @@ def _name_columns(images: Images, findings: Findings) -> dict[str, Any]:
     if findings.predicted is not None:
         columns["predicted_name"] = names[findings.predicted]
         columns["second_predicted"] = names[findings.second]
-    return columns | {"issue": np.where(findings.issue, "label", "")}
+    return columns | {"issue": issue_column(findings.issue, findings.images)}
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 whatever a column holds
@@ -261,10 +275,14 @@ def audit_page(run: Run, images: Images, labels: NoisyLabels, findings: Findings
             true_noise=labels.realised_rate if known else None,
             detected=detect(findings.scores, labels),
             issues=int(findings.issue.sum()),
-            doubts=doubts_in_words(findings.trust, images.class_names),
+            doubts=_doubts(images, findings),
             suspects=suspects,
             classes=_class_table(images, labels, findings),
-            figures=[_uri(figure_png(figure)) for figure in figures],
+            tabs=[]
+            if findings.images is None
+            else issue_tabs(images, labels.given, findings.numbers, findings.images),
+            across_parts=0 if findings.images is None else findings.images.across_parts,
+            figures=[png_uri(figure_png(figure)) for figure in figures],
             csv_name=CSV_NAME,
         )
     )
@@ -276,7 +294,7 @@ def _suspects(images: Images, labels: NoisyLabels, findings: Findings) -> list[d
     worst = np.argsort(findings.scores, kind="stable")[: min(_SHOWN, int(findings.issue.sum()))]
     return [
         {
-            "image": _image_uri(images.train[i]),
+            "image": picture_uri(images.train[i]),
             "index": int(findings.numbers[i]),
             "file": None if images.paths is None else images.paths[i],
             "given": names[labels.given[i]],
@@ -308,14 +326,3 @@ def _class_table(images: Images, labels: NoisyLabels, findings: Findings) -> lis
             row["instead"] = [(images.class_names[k], int(looks[k])) for k in top]
         rows.append(row)
     return rows
-
-
-def _image_uri(image: Tensor) -> str:
-    pixels = image.permute(1, 2, 0).numpy()
-    buffer = io.BytesIO()
-    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(buffer, format="PNG")
-    return _uri(buffer.getvalue())
-
-
-def _uri(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

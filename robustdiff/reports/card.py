@@ -10,7 +10,13 @@ from robustdiff import __version__
 from robustdiff.config.sections import Config
 from robustdiff.files.atomic import write_text
 from robustdiff.labels.given import known_noise
-from robustdiff.metrics.catalogue import FURTHER, METRICS, evaluator_in_words, figure_in_words
+from robustdiff.metrics.catalogue import (
+    FURTHER,
+    METRICS,
+    copies_in_words,
+    evaluator_in_words,
+    figure_in_words,
+)
 from robustdiff.reports.markdown import plain_text
 from robustdiff.runs.evaluations import Metrics
 from robustdiff.runs.folder import Run
@@ -80,6 +86,8 @@ def add_evaluation(run: Run, metrics: Metrics) -> None:
         for metric in (*METRICS, *FURTHER)
         if (words := figure_in_words(metrics, metric))
     ]
+    if (copied := copies_in_words(metrics)) is not None:
+        figures.append(f"- {copied}")
     trust = evaluator_in_words(metrics["label_accuracy_real"], metrics["evaluator_corrected"])
     write_text(path, "\n".join([card + _EVALUATION, *figures, f"- {trust}", ""]))
 

@@ -71,7 +71,7 @@ _MAIN = (
     "noise error",
 )
 # Shown where an evaluation has them.
-_BESIDES = ("CAS", "CAS, real", "F1 of the flag")
+_BESIDES = ("CAS", "CAS, real", "F1 of the flag", "copies", "copies, real")
 # As many digits of an evaluator's digest are shown.
 _DIGITS = 12
 

@@ -1,5 +1,7 @@
 """Pictures: grids of images with captions, written as PNG."""
 
+import base64
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,7 +74,29 @@ def image_grid(
     return torch.from_numpy(np.asarray(canvas).copy()).permute(2, 0, 1)
 
 
+def pair_grid(pairs: Tensor) -> Tensor:
+    """Lay out (P, 2, C, H, W) uint8 pairs side by side, the first image of each over the second.
+
+    Returns:
+        (3, rows, columns) uint8.
+    """
+    return image_grid(pairs.transpose(0, 1).flatten(0, 1), len(pairs))
+
+
 def write_png(path: Path, image: Tensor) -> None:
     """Write a (3, H, W) uint8 image."""
     picture = Image.fromarray(image.permute(1, 2, 0).numpy())
     write_atomic(path, lambda file: picture.save(file, format="PNG"))
+
+
+def picture_uri(image: Tensor) -> str:
+    """Return a (C, H, W) uint8 image, C 1 or 3, as the address of a PNG that holds it itself."""
+    pixels = image.permute(1, 2, 0).numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(buffer, format="PNG")
+    return png_uri(buffer.getvalue())
+
+
+def png_uri(png: bytes) -> str:
+    """Return a PNG as an address that holds it itself."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -102,6 +102,34 @@ def test_an_interrupted_audit_goes_on_with_the_classifier_it_was_at(photos, monk
     assert not Path("again/unfinished").exists()
 
 
+def test_copies_between_the_parts_of_a_folder_and_strange_images_are_found(photos, capsys):
+    for name in NAMES:
+        for part, numbers in (("test", range(30, 40)), ("train", range(30))):
+            Path("parts", part, name).mkdir(parents=True)
+            for i in numbers:
+                Path("photos", name, f"{i}.png").rename(Path("parts", part, name, f"{i}.png"))
+    plain = Path("parts/train/plain")
+    copy = Path("parts/test/plain/copy.png")
+    copy.write_bytes((plain / "20.png").read_bytes())
+    Path("parts/test/<u>/other.png").write_bytes((plain / "21.png").read_bytes())
+    stripes = np.zeros((8, 8), dtype=np.uint8)
+    stripes[::2] = 255
+    Image.fromarray(stripes).save(plain / "stripes.png")
+    assert call("audit", "parts", "--image-size=8", "--judge-effort=quick") == 0
+    said = capsys.readouterr().out
+    assert "1 near-duplicate, 2 duplicate-other-label, 4 across parts" in said
+    rows = {row["file"]: row for row in read(Path("audits/parts"))}
+    assert rows["test/plain/copy.png"]["duplicate_of"] == "train/plain/20.png"
+    assert rows["test/plain/copy.png"]["issue"] == "near-duplicate"
+    assert rows["train/plain/20.png"]["issue"] == ""
+    pair = ["train/plain/21.png", "test/<u>/other.png"]
+    for one, two in (pair, pair[::-1]):
+        assert rows[one]["duplicate_of"] == two
+        assert "duplicate-other-label" in rows[one]["issue"].split(";")
+    scores = {file: float(row["off_topic_score"]) for file, row in rows.items()}
+    assert max(scores, key=scores.__getitem__) == "train/plain/stripes.png"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

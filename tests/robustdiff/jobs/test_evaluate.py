@@ -7,6 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
+from robustdiff.cli.eval import _print_table
 
 from robustdiff.config.layers import resolve
 from robustdiff.config.presets import preset
@@ -19,7 +21,7 @@ from robustdiff.jobs.train import resume_run, start_run
 from robustdiff.metrics import cas, evaluator
 from robustdiff.metrics.catalogue import evaluator_in_words
 from robustdiff.progress import Report
-from robustdiff.reports.compare import compare_runs, find_runs
+from robustdiff.reports.compare import compare_runs, find_runs, markdown
 from robustdiff.runs.evaluations import evaluations, has_evaluation
 from robustdiff.runs.folder import Run
 from robustdiff.training.task import build_network
@@ -134,6 +136,23 @@ def test_a_score_that_takes_training_is_asked_for_and_is_no_other_evaluation(run
     (row,) = compare_runs([run])
     assert row.values["CAS, real"] == [second["cas_real"]]
     assert f"- CAS: {second['cas']:.3f} ({low:.3f} to" in (run.path / "README.md").read_text()
+
+
+def test_a_generator_that_copies_is_warned_of_everywhere(runs, monkeypatch, digits, capsys):
+    run, _ = runs
+    monkeypatch.setattr(module, "sample_run", lambda *_: digits.train[:20])
+    metrics = evaluate_run(run, resolve(TINY), Report(), seed=0)
+    assert (metrics["copies"], metrics["nearest"]) == (1, 0)
+    assert metrics["copies_chance"] < 1e-3
+    words = "copies: 100.0% of the generated images are nearer to a training image"
+    assert words in (run.path / "README.md").read_text()
+    _print_table(metrics)
+    assert words in capsys.readouterr().out
+    with Image.open(run.samples / "copies.png") as picture:
+        assert picture.size == (16 * 50 + 2, 2 * 50 + 2)
+    (row,) = compare_runs([run])
+    assert row.values["copies"] == [1]
+    assert "| copies | copies, real |" in markdown([row])
 
 
 def test_the_seed_of_the_images_is_part_of_an_evaluation(runs):
