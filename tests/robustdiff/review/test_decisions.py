@@ -1,14 +1,10 @@
-import multiprocessing
-import os
-import random
-import signal
 import sqlite3
 import tempfile
 import threading
 from pathlib import Path
 
 import pytest
-from deciding import CLASSES, SAMPLES, make_run, open_and_record, write_until_killed
+from deciding import CLASSES, SAMPLES, make_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -160,50 +156,3 @@ def test_threads_and_objects_lose_nothing(run):
     assert stores[0].latest() == {}
     for store in stores:
         store.close()
-
-
-def test_processes_that_make_the_file_at_once_lose_nothing(run):
-    context = multiprocessing.get_context("spawn")
-    start = context.Barrier(4)
-    processes = [context.Process(target=open_and_record, args=(run.path, start)) for _ in range(4)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0] * 4
-    with Decisions(run) as store:
-        assert len(store.history()) == 4 * SAMPLES
-
-
-def test_a_killed_writer_loses_nothing_that_was_acknowledged(run):
-    context, rng, known = multiprocessing.get_context("forkserver"), random.Random(0), 0
-    for _ in range(20):
-        mine, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=write_until_killed, args=(run.path, theirs))
-        process.start()
-        theirs.close()
-        said = [mine.recv()]
-        patience = rng.random() * 0.05
-        stop = threading.Timer(patience, os.kill, (process.pid, signal.SIGKILL))
-        stop.start()
-        try:
-            while True:
-                said.append(mine.recv())
-        except EOFError:
-            process.join()
-        assert process.exitcode == -signal.SIGKILL
-        with Decisions(run) as store:
-            log = store.history()
-        new = log[known:]
-        # At most one more was written than was said: the one at work when the process died.
-        done = [one for one in said if one[1] is not None]
-        assert len(done) <= len(new) <= len(done) + 1
-        for one, entry in zip(done, new, strict=False):
-            if one[0] == "record":
-                assert (one[1], one[2]) == (entry.number, entry.decision)
-                assert entry.undoes is None
-            else:
-                assert one[1] == entry.decision
-                assert entry.undoes is not None
-        known = len(log)
-    assert known > 100
