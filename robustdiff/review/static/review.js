@@ -4,6 +4,7 @@
 
 const $ = (id) => document.getElementById(id);
 const CHOICES = 50; // classes that the chooser shows at once
+const LONG = 40; // characters of a name that is shortened
 const NARROW = window.matchMedia("(max-width: 46rem)");
 
 const state = {
@@ -23,8 +24,13 @@ const state = {
 // Control characters, and those that turn the direction of the text around them, are spelled out.
 function visible(text) {
   return text.replace(/[\u0000-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, (one) =>
-    one < " " ? String.fromCharCode(0x2400 + one.charCodeAt(0))
-      : `\\u${one.charCodeAt(0).toString(16).padStart(4, "0")}`);
+    one === "\n" ? "\\n" : `\\u${one.charCodeAt(0).toString(16).padStart(4, "0")}`);
+}
+
+// The middle of a very long name is left out where there is little room.
+function short(text) {
+  const letters = [...text];
+  return letters.length <= LONG ? text : `${letters.slice(0, 24).join("")}…${letters.slice(-12).join("")}`;
 }
 
 const className = (label) => visible(state.classes[label] ?? "?");
@@ -37,7 +43,7 @@ function element(kind, classes, ...children) {
   return made;
 }
 
-const name = (label, classes) => element("bdi", classes, className(label));
+const name = (label, classes) => element("bdi", classes, short(className(label)));
 
 // The given class, and the class that it becomes or might become.
 function names(item) {
@@ -52,18 +58,17 @@ function names(item) {
 
 function quality(item) {
   if (item.quality === null) return "";
-  if (!state.isProbability) return `rank ${item.quality.toFixed(3)}`;
-  return `right with ${percent(item.quality)}`;
+  return state.isProbability ? `${percent(item.quality)} likely right` : `rank ${item.quality.toFixed(3)}`;
 }
 
 function percent(share) {
   if (share > 0 && share < 0.001) return "< 0.1 %";
-  return `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
+  return `${Number((100 * share).toFixed(share < 0.1 ? 1 : 0))} %`;
 }
 
 const OUTCOMES = { keep: "kept", remove: "removed", unsure: "unsure" };
 const outcome = (decision) =>
-  decision.action === "relabel" ? `→ ${className(decision.label)}` : OUTCOMES[decision.action];
+  decision.action === "relabel" ? `→ ${short(className(decision.label))}` : OUTCOMES[decision.action];
 const badge = (decision) => element("bdi", `badge ${decision.action}`, outcome(decision));
 
 // ---------------------------------------------------------------- talking to the server
@@ -236,6 +241,7 @@ function makeCard(item, index) {
   made.append(element("small", "", quality(item)));
   made.type = "button";
   made.dataset.number = item.number;
+  made.dataset.decision = JSON.stringify(item.decision);
   made.title = item.file ? visible(item.file) : `#${item.number}`;
   made.setAttribute("aria-label", described(item));
   mark(made, index === state.selected);
@@ -272,6 +278,7 @@ function render() {
   $("place").textContent = !item ? "" : state.grid
     ? `${count(state.before + 1)} – ${count(last)} of ${count(state.total)}`
     : `${count(state.before + state.selected + 1)} of ${count(state.total)}`;
+  for (const id of ["first-page", "previous-page", "next-page"]) $(id).hidden = !state.grid;
   $("first-page").disabled = $("previous-page").disabled = state.before === 0;
   $("next-page").disabled = last >= state.total;
 }
@@ -282,6 +289,8 @@ function renderGrid() {
     cards.every((one, i) => Number(one.dataset.number) === state.items[i].number);
   if (same) {
     cards.forEach((one, i) => {
+      const item = state.items[i];
+      if (one.dataset.decision !== JSON.stringify(item.decision)) one.replaceWith(makeCard(item, i));
       mark(one, i === state.selected);
       one.classList.remove("saving");
     });
@@ -299,6 +308,7 @@ function renderOne(item) {
   if ($("picture").getAttribute("src") !== source) $("picture").src = source;
   $("picture").alt = described(item);
   $("names").replaceChildren(...names(item));
+  $("names").title = [item.given, item.predicted].filter((label) => label >= 0).map(className).join(" → ");
   const facts = [quality(item), item.issue && item.issue !== "label" ? visible(item.issue) : ""];
   if (item.second >= 0 && !item.decision) facts.push(`next likeliest: ${className(item.second)}`);
   $("facts").replaceChildren(facts.filter(Boolean).join(" · "));
@@ -313,8 +323,8 @@ function renderActions(item) {
   const suggestion = item?.suggestion;
   $("suggestion").disabled = !suggestion;
   $("suggestion").firstElementChild.textContent = !suggestion ? "No suggestion"
-    : suggestion.label === null ? "Suggestion: remove" : className(suggestion.label);
-  $("keep").firstElementChild.textContent = item ? `Keep ${className(item.given)}` : "Keep";
+    : suggestion.label === null ? "→ remove" : `→ ${short(className(suggestion.label))}`;
+  $("keep").firstElementChild.textContent = item ? `Keep ${short(className(item.given))}` : "Keep";
 }
 
 // ---------------------------------------------------------------- filters
@@ -352,7 +362,7 @@ async function showPairs() {
       name(pair.given, "given"), element("span", "arrow", "→"), name(pair.predicted)), left);
     const isChosen = state.pair?.given === pair.given && state.pair?.predicted === pair.predicted;
     button.type = "button";
-    button.title = "left to decide, of all";
+    button.title = `${className(pair.given)} → ${className(pair.predicted)}: left to decide, of all`;
     button.setAttribute("aria-pressed", isChosen);
     button.onclick = () => setPair(isChosen ? null : pair);
     return element("li", "", button);
@@ -499,6 +509,8 @@ document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
   if (target.matches('input[type="search"], select')) return;
   if (target.matches('input[type="range"]') && key.startsWith("Arrow")) return;
+  const moves = key.startsWith("Arrow") || key === "j";
+  if (event.repeat && !moves) return; // a key that is held decides once
   if (KEYS[key]) KEYS[key]();
   else if (/^[\p{L}\p{N}]$/u.test(key)) choose(key);
   else return;
@@ -532,7 +544,7 @@ then(async () => {
   const start = await ask("/api/start");
   state.classes = start.classes;
   state.isProbability = start.is_probability;
-  if (!start.is_probability) $("below-label").textContent = "Rank below";
+  if (!start.is_probability) $("below-label").textContent = "Rank of the label, below";
   for (const issue of start.issues) {
     const option = element("option", "", visible(issue));
     option.value = issue;
