@@ -124,9 +124,9 @@ def test_a_person_decides_by_keys_and_clicks(page):
 
 def test_filters_and_the_threshold(page):
     page.press("g")
-    page.wait(lambda: page.text("place") == "1 – 20 of 20")
+    page.wait(lambda: page.text("place") == "1 to 20 of 20")
     page.browser.find_elements(By.CSS_SELECTOR, "#pairs button")[1].click()
-    page.wait(lambda: page.text("place") == "1 – 4 of 4")
+    page.wait(lambda: page.text("place") == "1 to 4 of 4")
     pair = page.server.ask("/api/pairs")[1]
     shown = [item for item in page.items if item["given"] == pair["given"]]
     cards = page.browser.find_elements(By.CSS_SELECTOR, ".card")
@@ -139,7 +139,7 @@ def test_filters_and_the_threshold(page):
     page.find("words").send_keys("nowhere")
     page.wait(lambda: len(page.browser.find_elements(By.CSS_SELECTOR, "#pairs button")) == 1)
     page.browser.find_element(By.CSS_SELECTOR, "#pairs button").click()  # all pairs
-    page.wait(lambda: page.text("place") == "1 – 20 of 20")
+    page.wait(lambda: page.text("place") == "1 to 20 of 20")
 
     page.find("below").send_keys(Keys.HOME)
     page.wait(lambda: page.text("below-value") == "0 %")

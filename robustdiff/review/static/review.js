@@ -276,7 +276,7 @@ function render() {
   renderActions(item);
   const last = state.before + state.items.length;
   $("place").textContent = !item ? "" : state.grid
-    ? `${count(state.before + 1)} – ${count(last)} of ${count(state.total)}`
+    ? `${count(state.before + 1)} to ${count(last)} of ${count(state.total)}`
     : `${count(state.before + state.selected + 1)} of ${count(state.total)}`;
   for (const id of ["first-page", "previous-page", "next-page"]) $(id).hidden = !state.grid;
   $("first-page").disabled = $("previous-page").disabled = state.before === 0;
