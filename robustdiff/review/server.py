@@ -206,15 +206,14 @@ def _add_deciding(app: Flask, review: Review) -> None:
 
     def answer(number: int) -> ResponseReturnValue:
         queue.refresh()
-        item = queue.item(queue.place(number)) | {"file": pictures.name(number)}
+        place = queue.place(number)
+        item = None if place is None else queue.item(place) | {"file": pictures.name(number)}
         return jsonify(item=item, progress=queue.progress())
 
     @app.post("/api/decide")
     def decide() -> ResponseReturnValue:
         decision = _decision(request.get_json())
-        try:
-            queue.place(decision.sample)
-        except KeyError:
+        if queue.place(decision.sample) is None:
             abort(404, f"there is no label {decision.sample}")
         if pictures.is_gone(decision.sample):
             name = pictures.name(decision.sample)

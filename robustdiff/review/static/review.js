@@ -152,8 +152,7 @@ async function write(item, { action, label = null }) {
   const told = await ask("/api/decide", { sample: item.number, action, label });
   place(told.item);
   progress(told.progress);
-  say(`Image ${item.number}: ${outcome(told.item.decision)}`);
-  await step(1);
+  await step(1, `Image ${item.number}: ${outcome(told.item.decision)}. `);
 }
 
 const takeSuggestion = (item) => item.suggestion;
@@ -167,7 +166,8 @@ function undo() {
     $("alert").hidden = true;
     const told = await ask("/api/undo", {});
     progress(told.progress);
-    say(`Image ${told.item.number}: taken back`);
+    say("Taken back");
+    if (!told.item) return; // the audit knows its image no more
     if (place(told.item)) {
       state.selected = state.items.findIndex((one) => one.number === told.item.number);
       render();
@@ -188,15 +188,13 @@ function place(item) {
 
 // ---------------------------------------------------------------- moving
 
-async function step(by) {
+async function step(by, done = "") {
   const wanted = state.selected + by;
-  if (wanted >= 0 && wanted < state.items.length) {
-    state.selected = wanted;
-    render();
-  } else if (!(await turn(by > 0))) {
-    render();
-    say(by > 0 ? "This is the last one" : "This is the first one");
-  }
+  const onPage = wanted >= 0 && wanted < state.items.length;
+  if (onPage) state.selected = wanted;
+  const moved = onPage || (await turn(by > 0));
+  render();
+  say(done + (moved ? described(current()) : by > 0 ? "This was the last one" : "This is the first one"));
 }
 
 async function turn(forward) {
@@ -404,8 +402,8 @@ function showClasses() {
   const words = $("class-words").value.trim().toLowerCase();
   const { predicted, second, given } = state.chosen;
   const likely = [predicted, second].filter((label) => label >= 0);
-  const all = [...likely, ...state.classes.keys()].filter((label, i, list) =>
-    list.indexOf(label) === i && state.classes[label].toLowerCase().includes(words));
+  const all = [...new Set([...likely, ...state.classes.keys()])].filter((label) =>
+    state.classes[label].toLowerCase().includes(words));
   // A name that begins with the words comes before one that holds them.
   if (words) all.sort((a, b) => begins(b, words) - begins(a, words));
   const rows = all.slice(0, CHOICES).map((label, i) => {

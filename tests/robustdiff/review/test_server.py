@@ -4,10 +4,14 @@ import io
 import json
 import shutil
 
+import numpy as np
 import pytest
+from commands import call
 from PIL import Image
 from reviewing import NAMES
 
+from robustdiff.config.sections import DataConfig
+from robustdiff.data.registry import load_images
 from robustdiff.jobs.review import open_review
 from robustdiff.progress import Report
 from robustdiff.review.decisions import Decision, Decisions
@@ -316,3 +320,39 @@ def test_a_file_that_fails_is_said_and_not_acknowledged(client, review, monkeypa
     answer = get(client, "/api/page")
     assert answer.status_code == 500
     assert "is damaged" in answer.json["error"]
+
+
+def test_a_decision_about_an_image_that_the_audit_knows_no_more_is_taken_back(audit):
+    table = audit / "label_issues.csv"
+    with Decisions(Run(audit)) as decisions:
+        decisions.record(Decision(149, "keep"))
+    text = table.read_text()
+    table.write_text(text[: text.rindex("\n", 0, -1) + 1])  # one row is gone
+    run = Run(audit)
+    review = open_review(run, run.config(), Report())
+    client = make_app(review, TOKEN, PORT).test_client()
+    get(client, f"/?token={TOKEN}")
+    assert get(client, "/api/page").json["progress"]["decided"] == 0
+    assert post(client, "/api/decide", {"sample": 149, "action": "keep"}).status_code == 404
+    assert post(client, "/api/undo", {}).json["item"] is None
+    assert review.queue.decisions.latest() == {}
+    review.queue.decisions.close()
+
+
+def test_a_dataset_without_files_is_shown_by_its_numbers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    labels = load_images(DataConfig(), Report()).train_labels
+    np.save("p.npy", np.eye(10, dtype=np.float32)[labels] * 0.9 + 0.01)
+    words = ("--dataset=digits", "--noise=0.2", "--judge-probs=p.npy")
+    assert call("audit", *words) == 0
+    run = Run(tmp_path / "audits" / "digits")
+    review = open_review(run, run.config(), Report())
+    client = make_app(review, TOKEN, PORT).test_client()
+    get(client, f"/?token={TOKEN}")
+    item = get(client, "/api/page").json["items"][0]
+    assert item["file"] is None
+    for path in ("image", "original"):
+        answer = get(client, f"/{path}/{item['number']}")
+        assert Image.open(io.BytesIO(answer.data)).mode == "L"
+    assert post(client, "/api/decide", {"sample": item["number"], "action": "keep"}).json["item"]
+    review.queue.decisions.close()
