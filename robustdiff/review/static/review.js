@@ -43,12 +43,14 @@ function element(kind, classes, ...children) {
   return made;
 }
 
+const makeArrow = () => element("span", "arrow", " → "); // a line may break beside it
 const name = (label, classes) => element("bdi", classes, short(className(label)));
 
 // The given class, and the class that it becomes or might become.
 function names(item) {
-  const arrow = element("span", "arrow", "→");
-  const { decision, suggestion } = item;
+  const arrow = makeArrow();
+  const { suggestion } = item;
+  const decision = item.decision?.action === "unsure" ? null : item.decision;
   const label = decision ? decision.label : suggestion?.label;
   if (decision?.action === "keep") return [name(item.given, "kept")];
   if (decision?.action === "remove") return [name(item.given, "given gone")];
@@ -58,7 +60,7 @@ function names(item) {
 
 function quality(item) {
   if (item.quality === null) return "";
-  return state.isProbability ? `${percent(item.quality)} likely right` : `rank ${item.quality.toFixed(3)}`;
+  return state.isProbability ? `right: ${percent(item.quality)}` : `rank: ${item.quality.toFixed(3)}`;
 }
 
 function percent(share) {
@@ -272,13 +274,15 @@ function render() {
   if (state.grid) renderGrid();
   else if (item) renderOne(item);
   renderActions(item);
-  const last = state.before + state.items.length;
+  const last = state.before + state.items.length, at = state.before + state.selected;
   $("place").textContent = !item ? "" : state.grid
     ? `${count(state.before + 1)} to ${count(last)} of ${count(state.total)}`
-    : `${count(state.before + state.selected + 1)} of ${count(state.total)}`;
-  for (const id of ["first-page", "previous-page", "next-page"]) $(id).hidden = !state.grid;
-  $("first-page").disabled = $("previous-page").disabled = state.before === 0;
-  $("next-page").disabled = last >= state.total;
+    : `${count(at + 1)} of ${count(state.total)}`;
+  $("first").disabled = at === 0;
+  $("previous").disabled = state.grid ? state.before === 0 : at === 0;
+  $("next").disabled = state.grid ? last >= state.total : at + 1 >= state.total;
+  const what = state.grid ? "page" : "image";
+  for (const id of ["first", "previous", "next"]) $(id).setAttribute("aria-label", `${id} ${what}`);
 }
 
 function renderGrid() {
@@ -331,7 +335,7 @@ async function showThreshold() {
   $("below-value").textContent = percent(below());
   const sides = await ask(`/api/threshold?below=${below()}`);
   for (const [side, { labels, wrong }] of [["low", sides.below], ["high", sides.above]]) {
-    $(`${side}-labels`).textContent = `${count(labels)} labels`;
+    $(`${side}-labels`).textContent = count(labels);
     $(`${side}-wrong`).textContent =
       wrong === null ? "" : `about ${count(Math.round(wrong))} wrong`;
   }
@@ -357,7 +361,7 @@ async function showPairs() {
   const rows = pairs.map((pair) => {
     const left = element("span", "", `${count(pair.left)} of ${count(pair.labels)}`);
     const button = element("button", "", element("span", "names",
-      name(pair.given, "given"), element("span", "arrow", "→"), name(pair.predicted)), left);
+      name(pair.given, "given"), makeArrow(), name(pair.predicted)), left);
     const isChosen = state.pair?.given === pair.given && state.pair?.predicted === pair.predicted;
     button.type = "button";
     button.title = `${className(pair.given)} → ${className(pair.predicted)}: left to decide, of all`;
@@ -486,20 +490,19 @@ const ACTIONS = {
   layout: () => setGrid(!state.grid),
   theme: toggleTheme,
   help: () => $("keys").showModal(),
-  previous: () => then(() => step(-1)),
-  next: () => then(() => step(1)),
-  "first-page": () => then(() => load({})),
-  "previous-page": () => then(() => turn(false)),
-  "next-page": () => then(() => turn(true)),
+  first: () => then(() => load({})),
+  previous: () => then(() => (state.grid ? turn(false) : step(-1))),
+  next: () => then(() => (state.grid ? turn(true) : step(1))),
 };
 for (const [id, action] of Object.entries(ACTIONS)) $(id).onclick = action;
 
+const move = (by) => then(() => step(by));
 const row = () => (state.grid ? columns() : 1);
 const KEYS = {
   k: ACTIONS.keep, s: ACTIONS.suggestion, c: ACTIONS.choose, r: ACTIONS.remove, u: ACTIONS.unsure,
-  z: undo, g: ACTIONS.layout, "?": ACTIONS.help, j: ACTIONS.next,
-  ArrowRight: ACTIONS.next, ArrowLeft: ACTIONS.previous,
-  ArrowDown: () => then(() => step(row())), ArrowUp: () => then(() => step(-row())),
+  z: undo, g: ACTIONS.layout, "?": ACTIONS.help, j: () => move(1),
+  ArrowRight: () => move(1), ArrowLeft: () => move(-1),
+  ArrowDown: () => move(row()), ArrowUp: () => move(-row()),
 };
 
 document.addEventListener("keydown", (event) => {
