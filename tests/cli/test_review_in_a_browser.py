@@ -38,12 +38,13 @@ def browser(tmp_path_factory):
 class Page:
     """The page of a review, and what it has decided so far."""
 
-    def __init__(self, browser, server, audit):
-        self.browser, self.server, self.audit = browser, server, audit
+    def __init__(self, browser, server):
+        self.browser, self.server = browser, server
         self.expected = {}
         self.items = server.ask("/api/page?size=200")["items"]
         browser.get(server.address)
         browser.execute_script("localStorage.clear()")
+        browser.get(server.address)
         self.wait(lambda: self.text("place") == "1 of 20")
 
     def find(self, name):
@@ -70,15 +71,26 @@ class Page:
     def check(self):
         wanted = f"{len(self.expected)} of 20 suspects decided"
         self.wait(lambda: self.text("progress").startswith(wanted))
-        with Decisions(Run(self.audit)) as decisions:
+        with Decisions(Run(self.server.run)) as decisions:
             assert decisions.latest() == self.expected
 
 
-@pytest.fixture
-def page(browser, audit):
-    server = Server(audit)
-    yield Page(browser, server, audit)
+@pytest.fixture(scope="module")
+def server(audited, tmp_path_factory):
+    audit = shutil.copytree(audited[1], tmp_path_factory.mktemp("review") / "audit")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(audited[0].parent / "cache"))
+        server = Server(audit)
+    yield server
     server.end()
+
+
+@pytest.fixture
+def page(browser, server):
+    with Decisions(Run(server.run)) as decisions:
+        while decisions.undo():
+            pass
+    yield Page(browser, server)
     # A name that was taken for markup, or content from elsewhere, would show here.
     assert [entry for entry in browser.get_log("browser") if "410" not in entry["message"]] == []
 
@@ -203,7 +215,12 @@ def test_a_decision_that_is_refused_is_said_and_the_image_stays(page, audited, t
         (tmp_path / "away").rename(file)
     page.press("k")
     page.expect(page.items[0], "keep")
-    page.server.process.kill()
+
+
+def test_a_server_that_is_gone_is_said(browser, audit):
+    page = Page(browser, Server(audit))
+    page.server.end()
     page.press("k")
     page.wait(lambda: "robustdiff does not answer" in page.text("alert"))
-    page.browser.get_log("browser")  # the connection that was refused
+    assert page.text("place") == "1 of 20"
+    browser.get_log("browser")  # the connection that was refused
