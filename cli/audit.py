@@ -15,7 +15,7 @@ from .options import DATA, GIVEN_LABELS, JUDGE, JUDGING, RUN_PANEL
 if TYPE_CHECKING:
     from robustdiff.runs.folder import Run
 
-_ROOT = Path("audits")
+AUDITS = Path("audits")
 # What may be said of a run, which has its own images and labels.
 _OF_RUNS = ("data.data_dir", "train.device", "train.precision")
 
@@ -67,7 +67,7 @@ def audit(
     with make_report() as report:
         if opened is None:
             name = config.data.dataset if source is None else source.resolve().name
-            path = _ROOT / name if out is None else out
+            path = AUDITS / name if out is None else out
             opened, findings, summary = audit_images(config, path, report, use_cleanlab=cleanlab)
         else:
             by = "crossfit" if judge else by

@@ -26,7 +26,8 @@ WINGS = {
     "training": {"", "config", "files", "data", "diffusion", "classifiers", "metrics", "labels"},
 }
 WINGS["reports"] = WINGS["training"] | {"runs"}
-WINGS["jobs"] = WINGS["reports"] | {"training", "reports"}
+WINGS["review"] = WINGS["reports"] | {"reports"}
+WINGS["jobs"] = WINGS["reports"] | {"training", "reports", "review"}
 
 
 def imported_modules(path: Path) -> set[str]:

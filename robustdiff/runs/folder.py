@@ -77,6 +77,11 @@ class Run:
         return self.path / "images.sha256"
 
     @property
+    def decisions_file(self) -> Path:
+        """What a person decided about the labels, see `robustdiff.review.decisions`."""
+        return self.path / "decisions.sqlite"
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of checkpoints."""
         return self.path / "checkpoints"

@@ -1,0 +1,89 @@
+"""`robustdiff review`: a local web page where a person decides about suspect labels."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from robustdiff.config.layers import Layer
+
+from .audit import AUDITS
+from .console import make_report, printable
+from .flags import open_with, with_options
+from .options import DATA
+
+_PLACE = {"data.data_dir": DATA["data.data_dir"]}
+_PANEL = "Page"
+
+
+@with_options
+def review(
+    *,
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[RUN|FOLDER]",
+            help="Run folder, folder of an audit, or folder of images that was audited; the newest "
+            "run under runs/ by default.",
+        ),
+    ] = None,
+    place: Annotated[Layer, _PLACE],
+    port: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=65535,
+            rich_help_panel=_PANEL,
+            help="Port of the page on this machine; 0 for one that is free.",
+        ),
+    ] = 0,
+    show: Annotated[
+        bool, typer.Option("--open", rich_help_panel=_PANEL, help="Open the page in a browser.")
+    ] = False,
+) -> None:
+    """Decide about suspect labels on a web page that only this machine can see.
+
+    Every decision is written to decisions.sqlite in the run's folder before the page shows it.
+    Ctrl-C ends the review; the same command goes on with it.
+    """
+    opened, config = open_with(_audited(source), place)
+    import secrets
+    import webbrowser
+
+    from robustdiff.jobs.review import open_review
+    from robustdiff.review.server import ADDRESS, listen, make_app, serve
+
+    with listen(port) as listening:
+        with make_report() as report:
+            found = open_review(opened, config, report)
+        found.queue.refresh()
+        counts, token = found.queue.progress(), secrets.token_urlsafe(32)
+        taken = listening.getsockname()[1]
+        address = f"http://{ADDRESS}:{taken}/?token={token}"
+        print(
+            f"{counts['suspects']} of {counts['labels']} labels are suspect, "
+            f"{counts['decided']} are decided"
+        )
+        print(f"open {address}", flush=True)
+        if show:
+            webbrowser.open(address)
+        serve(make_app(found, token, taken), listening)
+    found.queue.refresh()
+    decided = found.queue.progress()["decided"]
+    found.queue.decisions.close()
+    print(f"{decided} are decided, in {printable(str(opened.decisions_file))}")
+
+
+def _audited(source: Path | None) -> Path | None:
+    """Return the run that is meant; for a folder of images the one that its audit has made."""
+    from robustdiff.runs.folder import Run
+
+    if source is None or not source.is_dir() or Run(source).config_file.exists():
+        return source
+    audit = AUDITS / source.resolve().name
+    if not Run(audit).config_file.exists():
+        raise ValueError(
+            f"{source} is neither a run nor a folder of images that was audited: there is no "
+            f"{audit}; make it with: robustdiff audit {source}"
+        )
+    return audit

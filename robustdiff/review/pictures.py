@@ -1,0 +1,81 @@
+"""The images of a review: small ones from memory, and the files that they come from."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from robustdiff.data.arrays import Images
+
+_LARGE = 64 * 2**20  # bytes of a file that takes too long to show
+# Beginnings of the files that every browser shows.
+_KINDS = {
+    b"\x89PNG\r\n\x1a\n": "image/png",
+    b"\xff\xd8\xff": "image/jpeg",
+    b"GIF8": "image/gif",
+}
+
+
+class Pictures:
+    """Images by the number of their sample, and nothing else.
+
+    Args:
+        images: The dataset; its training part is reviewed.
+        rows: (N,) which samples of the run these images are.
+        files: The file of each sample of the run, relative to the folder; None without files.
+        folder: The dataset's folder; None if the dataset is no folder of images.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        rows: NDArray[np.int64],
+        files: tuple[str, ...] | None,
+        folder: Path | None,
+    ) -> None:
+        self._pixels = images.train
+        self._row = {number: row for row, number in enumerate(rows.tolist())}
+        self._files = None if folder is None else files
+        self._folder = folder
+
+    def name(self, number: int) -> str | None:
+        """Return the file of a sample, relative to the folder; None if it has none."""
+        return None if self._files is None else self._files[number]
+
+    def is_gone(self, number: int) -> bool:
+        """Return whether the image of a sample has vanished from the dataset."""
+        return number not in self._row or not self._is_there(number)
+
+    def _is_there(self, number: int) -> bool:
+        return self._folder is None or (self._folder / str(self.name(number))).is_file()
+
+    def small(self, number: int) -> bytes:
+        """Return the image as the judge saw it, as PNG.
+
+        Raises:
+            KeyError: If there is none of this number.
+        """
+        pixels = self._pixels[self._row[number]].permute(1, 2, 0).numpy()
+        buffer = io.BytesIO()
+        image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+        image.save(buffer, format="PNG", compress_level=1)
+        return buffer.getvalue()
+
+    def original(self, number: int) -> tuple[bytes, str] | None:
+        """Return the file of a sample and its MIME type; None if no browser would show it well.
+
+        Raises:
+            KeyError: If there is no image of this number.
+        """
+        if number not in self._row:
+            raise KeyError(number)
+        if self._folder is None or not self._is_there(number):
+            return None
+        path = self._folder / str(self.name(number))
+        if path.stat().st_size > _LARGE:
+            return None
+        content = path.read_bytes()
+        kind = next((kind for start, kind in _KINDS.items() if content.startswith(start)), None)
+        return None if kind is None else (content, kind)
