@@ -11,13 +11,15 @@ from robustdiff.review.decisions import Decisions, Entry, replay
 from robustdiff.review.suspects import Suspects
 
 SUSPECT, EVERY = "suspect", "every"
+# Kinds of issues of images that are better removed than relabelled.
+_REMOVED = {"off-topic", "near-duplicate"}
 
 
 class Filter(NamedTuple):
     """Which labels are shown.
 
     Attributes:
-        issue: One of `Suspects.issues`, "suspect" for those with any issue, or "every".
+        issue: One of `Suspects.kinds`, "suspect" for labels with any issue, or "every".
         pair: The given and the likeliest class; None for all.
         undecided: Whether decided ones are left out.
         below: Only labels of lower quality, or of equal one if it is 1.
@@ -97,8 +99,7 @@ class Queue:
         if which.issue == SUSPECT:
             shown &= self._is_suspect
         elif which.issue != EVERY:
-            known = which.issue in suspects.issues
-            shown &= suspects.issue == (suspects.issues.index(which.issue) if known else -1)
+            shown &= suspects.has(which.issue)
         if which.pair is not None:
             given, predicted = which.pair
             shown &= (suspects.given == given) & (suspects.predicted == predicted)
@@ -131,7 +132,7 @@ class Queue:
         """Return what the audit would decide; None where it has no opinion."""
         suspects = self.suspects
         given, predicted = int(suspects.given[place]), int(suspects.predicted[place])
-        if suspects.issues[suspects.issue[place]] == "off-topic":
+        if _REMOVED & set(suspects.issues[suspects.issue[place]].split(";")):
             return {"action": "remove", "label": None}
         if predicted in (-1, given):
             return None

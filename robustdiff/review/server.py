@@ -173,11 +173,10 @@ def _add_reading(app: Flask, review: Review) -> None:
     @app.get("/api/start")
     def start() -> ResponseReturnValue:
         suspects = queue.suspects
-        issues = [name for name in suspects.issues if name]
         return jsonify(
             name=review.name,
             classes=suspects.class_names,
-            issues=issues,
+            issues=suspects.kinds,
             is_probability=suspects.is_probability,
         )
 

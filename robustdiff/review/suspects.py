@@ -24,7 +24,7 @@ class Suspects:
         second: (M,) int64 next likeliest classes; -1 where the audit named none.
         quality: (M,) float64 in [0, 1], rising: how good each label is.
         is_probability: Whether `quality` is the probability that a label is right, or a rank.
-        issues: Names of what may be wrong with an image; the first is "" for nothing.
+        issues: What may be wrong with an image, kinds joined by ";"; the first is "" for nothing.
         issue: (M,) int64 in [0, len(issues)).
         class_names: K names.
     """
@@ -41,6 +41,16 @@ class Suspects:
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+    @property
+    def kinds(self) -> list[str]:
+        """Every kind of issue that there is."""
+        return sorted({kind for words in self.issues if words for kind in words.split(";")})
+
+    def has(self, kind: str) -> NDArray[np.bool_]:
+        """Return which images have an issue of this kind, (M,)."""
+        with_it = [number for number, words in enumerate(self.issues) if kind in words.split(";")]
+        return np.isin(self.issue, with_it)
 
 
 def read_suspects(run: Run, labels: NoisyLabels, class_names: Sequence[str]) -> Suspects:

@@ -8,14 +8,15 @@ from robustdiff.review.decisions import Decision, Decisions
 from robustdiff.review.queue import EVERY, SUSPECT, Filter, Queue
 from robustdiff.review.suspects import Suspects
 
-ISSUES = ("", "label", "off-topic")
+ISSUES = ("", "label", "off-topic", "label;near-duplicate")
 
 
 def make_suspects(count, classes, seed=0):
     rng = np.random.default_rng(seed)
     given = np.arange(count) % classes
     predicted = np.where(rng.random(count) < 0.4, rng.integers(0, classes, count), given)
-    issue = np.where(predicted != given, 1, np.where(rng.random(count) < 0.05, 2, 0))
+    labels = np.where(rng.random(count) < 0.2, 3, 1)
+    issue = np.where(predicted != given, labels, np.where(rng.random(count) < 0.05, 2, 0))
     quality = np.sort(np.round(rng.random(count), 2))
     return Suspects(
         numbers=rng.permutation(count),
@@ -42,7 +43,8 @@ def shown_by(queue, which):
     for place in range(len(queue.suspects)):
         item = queue.item(place)
         fits = [
-            which.issue in (EVERY, item["issue"]) or (which.issue == SUSPECT and item["issue"]),
+            which.issue in (EVERY, *item["issue"].split(";"))
+            or (which.issue == SUSPECT and item["issue"]),
             which.pair in (None, (item["given"], item["predicted"])),
             not (which.undecided and item["decision"]),
             which.below == 1 or item["quality"] < which.below,
@@ -57,6 +59,8 @@ def shown_by(queue, which):
         Filter(),
         Filter(EVERY),
         Filter("off-topic"),
+        Filter("label"),
+        Filter("near-duplicate"),
         Filter("none such"),
         Filter(pair=(1, 2)),
         Filter(EVERY, (1, 1)),
@@ -133,13 +137,14 @@ def test_decisions_of_others_are_seen_after_a_refresh_and_undone_ones_are_gone(q
         assert queue.progress()["decided"] == 0
 
 
-def test_what_fits_no_class_is_suggested_to_be_removed_and_the_rest_relabelled(queue):
+def test_what_fits_no_class_or_is_a_copy_is_suggested_to_be_removed_and_the_rest_relabelled(queue):
     for place in range(300):
         item = queue.item(place)
         wanted = {
             "": None,
             "label": {"action": "relabel", "label": item["predicted"]},
             "off-topic": {"action": "remove", "label": None},
+            "label;near-duplicate": {"action": "remove", "label": None},
         }
         assert item["suggestion"] == wanted[item["issue"]]
 

@@ -53,14 +53,17 @@ def test_an_audit_is_read_in_rising_quality_with_all_its_names(run):
 def test_other_issues_and_scores_without_classes_are_read(run):
     def change(rows):
         for i, row in enumerate(rows):
-            row["issue"] = ["", "off-topic", "near-duplicate", "duplicate-other-label"][i % 4]
+            row["issue"] = ["", "off-topic", "label;near-duplicate", "near-duplicate"][i % 4]
             row["label_score"] = row.pop("label_quality")
             row["predicted_label"] = ""
             del row["second_predicted"]
 
     edited(run, change)
     found = read(run)
-    assert found.issues == ("", "duplicate-other-label", "near-duplicate", "off-topic")
+    assert found.issues == ("", "label;near-duplicate", "near-duplicate", "off-topic")
+    assert found.kinds == ["label", "near-duplicate", "off-topic"]
+    np.testing.assert_array_equal(found.has("near-duplicate"), (found.numbers % 4) >= 2)
+    assert not found.has("duplicate").any()
     assert not found.is_probability
     assert set(found.predicted) == set(found.second) == {-1}
 
