@@ -164,7 +164,7 @@ def test_filters_and_the_threshold(page):
             "for (const kind of ['input', 'change']) slider.dispatchEvent(new Event(kind))",
             1000 * below,
         )
-        wanted = f"about {sides['above']['wrong']:.0f} wrong"
+        wanted = f"{sides['above']['wrong']:.0f}"
         page.wait(lambda wanted=wanted: page.text("high-wrong") == wanted)
         assert page.text("low-labels") == str(sides["below"]["labels"])
 

@@ -312,7 +312,7 @@ function renderOne(item) {
   $("names").replaceChildren(...names(item));
   $("names").title = [item.given, item.predicted].filter((label) => label >= 0).map(className).join(" → ");
   const facts = [quality(item), item.issue && item.issue !== "label" ? visible(item.issue) : ""];
-  if (item.second >= 0 && !item.decision) facts.push(`next likeliest: ${className(item.second)}`);
+  if (![-1, item.given].includes(item.second) && !item.decision) facts.push(`next likeliest: ${className(item.second)}`);
   $("facts").replaceChildren(facts.filter(Boolean).join(" · "));
   if (item.decision) $("facts").append(" ", badge(item.decision));
   $("file").textContent = item.file === null ? `#${item.number}` : visible(item.file);
@@ -336,8 +336,7 @@ async function showThreshold() {
   const sides = await ask(`/api/threshold?below=${below()}`);
   for (const [side, { labels, wrong }] of [["low", sides.below], ["high", sides.above]]) {
     $(`${side}-labels`).textContent = count(labels);
-    $(`${side}-wrong`).textContent =
-      wrong === null ? "" : `about ${count(Math.round(wrong))} wrong`;
+    $(`${side}-wrong`).textContent = wrong === null ? "" : count(Math.round(wrong));
   }
 }
 
@@ -545,7 +544,10 @@ then(async () => {
   const start = await ask("/api/start");
   state.classes = start.classes;
   state.isProbability = start.is_probability;
-  if (!start.is_probability) $("below-label").textContent = "Rank of the label, below";
+  if (!start.is_probability) {
+    $("below-label").textContent = "Rank of the label, below";
+    $("wrong").textContent = "";
+  }
   for (const issue of start.issues) {
     const option = element("option", "", visible(issue));
     option.value = issue;
