@@ -22,6 +22,7 @@ _TINY = 1e-12
 # from which on they are apart (Ashman et al. 1994).
 _APART = 2.0
 _NO_EVIDENCE = "the scores are no evidence of which labels are wrong, nor of how many"
+_NO_SHARE = "labels that score below zero are taken for wrong; how many are wrong cannot be told"
 # How likely classifiers that know nothing are taken for some that do.
 _CHANCE = 1e-3
 # Classes with fewer labels are compared with the median of all scores, not with their own.
@@ -52,15 +53,18 @@ def judge(curriculum: Curriculum, evidence: Floats, given: Ints) -> tuple[Floats
         return evidence, _trust(np.where(evidence > 0, 1.0, 0.0))
     if curriculum.source == "random":
         return evidence, _without_evidence(len(evidence))
-    return evidence, spared(_by_scores(evidence, given, curriculum.zero), given)
+    fades = curriculum.needs_previous
+    return evidence, spared(_by_scores(evidence, given, curriculum.zero, fades=fades), given)
 
 
-def _by_scores(scores: Floats, given: Ints, zero: float | None) -> Trust:
+def _by_scores(scores: Floats, given: Ints, zero: float | None, *, fades: bool) -> Trust:
     """Judge labels by scores, (N,), that do not compare the classes.
 
     Scores without a zero are split if they form two heaps that stand apart. Scores with one are
     split there, if they form such heaps or more of them lie above it than by chance. Otherwise they
-    are no evidence, and every label stays.
+    are no evidence, and every label stays, unless the signal `fades`: what a network learns of a
+    label is its motion, which ceases, and both heaps of the mean over rounds sink. The zero still
+    tells which labels are likelier wrong, but no longer how many are.
     """
     levelled = _levelled(scores, given)
     some = levelled[:: -(-len(levelled) // _MOST_HEAPED)]
@@ -71,13 +75,15 @@ def _by_scores(scores: Floats, given: Ints, zero: float | None) -> Trust:
         return _trust(1 - mixture_posterior(levelled))
     del levelled
     above = int((scores > zero).sum())
-    if not apart and binom.sf(above - 1, len(scores), 0.5) >= _CHANCE:
+    counted = apart or bool(binom.sf(above - 1, len(scores), 0.5) < _CHANCE)
+    if not counted and not fades:
         return _without_evidence(len(scores))
     # A logistic function centred at the zero, on the scale of the scores.
     centred = standardise(np.append(scores, scores.dtype.type(zero)))
     right = centred[:-1]
     right -= centred[-1]
-    return _trust(expit(right, out=right))
+    trust = _trust(expit(right, out=right))
+    return trust if counted else trust._replace(noise=float("nan"), doubts=(_NO_SHARE,))
 
 
 def _apart(scores: Floats, lower: Doubles) -> bool:

@@ -166,6 +166,20 @@ def test_one_heap_of_scores_is_no_evidence(name, law):
     assert "no evidence" in trust.doubts[0]
 
 
+@pytest.mark.parametrize("name", ["dynamics-label", "dynamics-guidance"])
+def test_scores_of_motion_are_cut_at_zero_but_tell_no_share_where_both_heaps_have_sunk(name):
+    rng = np.random.default_rng(0)
+    wrong = rng.random(4000) < 0.4
+    scores = np.where(wrong, -1.0, 0.3) + 0.7 * rng.normal(size=4000)
+    trust = judge(CURRICULA[name], scores, np.zeros(4000, int))[1]
+    assert np.isnan(trust.noise)
+    assert "how many are wrong cannot be told" in trust.doubts[0]
+    np.testing.assert_array_equal(trust.right < 0.5, scores < 0)
+    surer = judge(CURRICULA[name], scores + 0.5, np.zeros(4000, int))[1]
+    assert surer.noise == pytest.approx((scores < -0.5).mean(), abs=1e-3)
+    assert not surer.doubts
+
+
 def test_random_scores_say_nothing_of_the_noise():
     scores = np.random.default_rng(0).normal(size=4000)
     trust = judge(CURRICULA["random"], scores, np.zeros(4000, int))[1]
