@@ -28,7 +28,7 @@ _FARTHEST, _USUAL, _ROUNDS = 8.0, 0.8, 3
 _SHRUNK, _ADDED = 0.3, 0.03
 # Strangeness from which on images are off-topic: where no class is likely; how much more where
 # another class than the given one is certain; and where no classifier speaks.
-_STRANGE, _MORE, _STRANGEST = 4.0, 3.0, 8.0
+_STRANGE, _MORE, _STRANGEST = 4.2, 3.0, 8.0
 
 
 def looks(images: Tensor) -> Doubles:
@@ -142,15 +142,15 @@ def off_topic(strange: Doubles, given: Ints, image_classes: Floats | None) -> Do
 
     Returns:
         (N,) float64 in [0, 1]; over 0.5 are off-topic. Where there are probabilities, the score is
-        at most that of another class than the given one: a strange image whose label a classifier
-        predicts that was not trained on it is a rare member of its class. The surer another class
-        is, the stranger an image must be: else it is one of that class, and its label wrong.
+        at most 1 less that of the given label, as far as it is over 1 / K: a strange image whose
+        label a classifier predicts that was not trained on it is a rare member of its class. The
+        surer another class is, the stranger an image must be: else it is one of that class, and
+        its label wrong.
     """
     if image_classes is None:
         return np.asarray(expit(strange - _STRANGEST))
-    others = image_classes.astype(np.float64)
-    rows = np.arange(len(given))
-    label = others[rows, given]
-    others[rows, given] = 0
-    unlike = np.clip(1 - label, 0, 1)
-    return np.asarray(expit(strange - _STRANGE - _MORE * others.max(axis=1)) * unlike)
+    rows, guess = np.arange(len(given)), 1 / image_classes.shape[1]
+    beyond = np.clip((image_classes.astype(np.float64) - guess) / (1 - guess), 0, 1)
+    label = beyond[rows, given]
+    beyond[rows, given] = 0
+    return np.asarray(expit(strange - _STRANGE - _MORE * beyond.max(axis=1)) * (1 - label))

@@ -59,6 +59,12 @@ def test_a_strange_image_that_is_taken_for_another_class_has_a_wrong_label():
     assert (found > 0.5).tolist() == [True, False, True]
 
 
+def test_of_two_classes_neither_need_be_likely():
+    strange, given = np.array([6.0, 6.0]), np.zeros(2, dtype=np.int64)
+    found = off_topic(strange, given, np.array([[0.5, 0.5], [0.95, 0.05]]))
+    assert (found > 0.5).tolist() == [True, False]
+
+
 def test_without_a_judge_only_the_strangest_images_are_off_topic():
     found = off_topic(np.array([0.0, 7.0, 9.0]), np.zeros(3, dtype=np.int64), None)
     assert (found > 0.5).tolist() == [False, False, True]
