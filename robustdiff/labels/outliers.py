@@ -11,6 +11,7 @@ from scipy.special import expit
 from torch import Tensor
 
 from curricula.types import Doubles, Floats, Ints
+from robustdiff.data.likeness import pieces
 from robustdiff.progress import Progress, silent
 
 # Fewer images have no usual look.
@@ -43,7 +44,7 @@ def looks(images: Tensor) -> Doubles:
     Returns:
         (N, D) float64, D at most 15.
     """
-    parts = [_looks(part.float() / 255) for part in torch.split(images, _PIECE)]
+    parts = [_looks(part.float() / 255) for part in pieces(images)]
     return torch.cat(parts).double().cpu().numpy()
 
 
