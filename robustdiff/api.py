@@ -215,7 +215,8 @@ def audit(
         report: Receives messages and progress; None for silence.
 
     Returns:
-        The findings: `issue` (N,) bool, `trust.right` (N,) probabilities, `predicted` (N,) int64.
+        The findings: `issue` (N,) bool, `trust.right` (N,) probabilities, `predicted` (N,) int64,
+        and `images`, which images fit no class or are there twice.
 
     Raises:
         ValueError: If the run or its dataset cannot be used.

@@ -18,8 +18,13 @@ NEIGHBOURS = 20
 """Nearest images that are looked at."""
 
 _FREQUENCIES = 6
-# Images described at a time, and compared at a time with how many others.
-_PIECE, _ROWS, _OTHERS = 2000, 512, 20_000
+# Values that images described at a time have; images compared at a time, with how many others.
+_VALUES, _ROWS, _OTHERS = 1 << 22, 512, 20_000
+
+
+def pieces(images: Tensor) -> tuple[Tensor, ...]:
+    """Split images, (N, C, H, W), into pieces of a bounded number of values."""
+    return torch.split(images, max(1, _VALUES // max(1, images[:1].numel())))
 
 
 def amplitudes(images: Tensor, *, middle: float = 1) -> Tensor:
@@ -36,7 +41,7 @@ def amplitudes(images: Tensor, *, middle: float = 1) -> Tensor:
     Returns:
         (N, D) float32 on their device; 0 for an image of one colour.
     """
-    parts = (_middle(part.float(), middle) for part in torch.split(images, _PIECE))
+    parts = (_middle(part.float(), middle) for part in pieces(images))
     return torch.cat([_amplitudes(part) for part in parts])
 
 

@@ -1,5 +1,6 @@
 """Which labels of a run look wrong: by its own scores, or by classifiers trained for it."""
 
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -122,7 +123,10 @@ def audit_images(
 
 def with_image_issues(findings: Findings, images: Images, report: Report) -> Findings:
     """Add what is wrong with the training images beside their labels."""
-    found = find_image_issues(images, findings.given, findings.trust.image_classes, report)
+    trust = findings.trust
+    # Probabilities without evidence about the labels speak neither for an image nor against it.
+    classes = None if math.isnan(trust.noise) else trust.image_classes
+    found = find_image_issues(images, findings.given, classes, report)
     return replace(findings, images=found)
 
 

@@ -121,7 +121,7 @@ def evaluate_run(
     evaluators: Path | None = None,
     workers: Workers = ALONE,
 ) -> dict[str, Any]:
-    """Evaluate a run and write metrics.json and a grid of samples.
+    """Evaluate a run and write metrics.json, a grid of samples, and the surest copies.
 
     Args:
         run: The run.
@@ -183,7 +183,7 @@ def evaluate_run(
     columns = images.num_classes
     shown = columns * min(10, len(generated) // columns)
     write_png(run.samples / "eval.png", class_grid(generated[:shown], columns))
-    write_png(run.samples / "copies.png", pair_grid(copies.pairs))
+    write_png(run.path / "copies.png", pair_grid(copies.pairs))
     save_evaluation(run, metrics)
     add_evaluation(run, metrics)
     return metrics

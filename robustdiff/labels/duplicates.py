@@ -10,9 +10,6 @@ from curricula.types import Doubles, Ints
 from robustdiff.data.likeness import NEIGHBOURS, amplitudes, chance, nearest
 from robustdiff.progress import Progress, silent
 
-MOST = 100_000
-"""Among more different images no near copies are looked for: the work grows with the square."""
-
 SURE = 0.99
 """Scores of near copies from here on count."""
 
@@ -55,11 +52,11 @@ def near_copies(images: Tensor, progress: Progress = silent) -> NearCopies:
         progress: Called with (comparisons done, comparisons in all).
 
     Returns:
-        Scores and nearest images; scores of 0 where there are under 22 images, or more than
-        `MOST`. Of more than 20 near copies of one image none is found.
+        Scores and nearest images; scores of 0 where there are under 22 images. Of more than 20
+        near copies of one image none is found. Time grows with the square of N, memory with N.
     """
     count = len(images)
-    if not NEIGHBOURS + 2 <= count <= MOST:
+    if count < NEIGHBOURS + 2:
         return NearCopies(np.zeros(count), np.zeros(count, dtype=np.int64))
     described = amplitudes(images)
     likely, near = [], []

@@ -11,12 +11,15 @@ from torch import Tensor
 
 from curricula.types import Doubles, Floats, Ints
 from robustdiff.data.arrays import Images
-from robustdiff.labels.duplicates import MOST, SURE, digests, first_of_kind, near_copies
+from robustdiff.labels.duplicates import SURE, digests, first_of_kind, near_copies
 from robustdiff.labels.outliers import off_topic, strangeness
 from robustdiff.progress import Report
 
 OFF_TOPIC, NEAR, OTHER = "off-topic", "near-duplicate", "duplicate-other-label"
 """Kinds of issues."""
+
+MOST = 100_000
+"""Among more different images no near copies are looked for: the work grows with the square."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,10 @@ def find_image_issues(
     first = first_of_kind(contents)
     count = len(given)
     different = np.flatnonzero(first[:count] == np.arange(count))
+    notes: tuple[str, ...] = ()
+    if len(different) > MOST:
+        notes = (f"near-duplicates are not looked for among more than {MOST:,} images",)
+        different = different[:0]
     chosen = images.train if len(different) == count else images.train[torch.from_numpy(different)]
     found = near_copies(chosen, report.stage("looking for near-duplicates"))
     score = np.zeros(count)
@@ -92,11 +99,6 @@ def find_image_issues(
         for i in np.flatnonzero(found.score >= SURE)
     ]
     labels = np.concatenate([given, images.test_labels.numpy()])
-    notes = (
-        (f"near-duplicates are not looked for among more than {MOST:,} images",)
-        if len(different) > MOST
-        else ()
-    )
     return _paired(
         pairs,
         labels,

@@ -11,6 +11,7 @@ from scipy.special import expit
 from torch import Tensor
 
 from curricula.types import Doubles, Floats, Ints
+from robustdiff.data.likeness import pieces
 from robustdiff.progress import Progress, silent
 
 # Fewer images have no usual look.
@@ -26,9 +27,9 @@ _FLAT, _LEAST = 0.03, 0.01
 _FARTHEST, _USUAL, _ROUNDS = 8.0, 0.8, 3
 # Shares of the covariance that are its diagonal's, and added to it.
 _SHRUNK, _ADDED = 0.3, 0.03
-# Log-distances from which on images are off-topic, in units of the distance between the median and
-# the upper quartile: where a classifier speaks against the label, and where nothing does.
-_STRANGE, _STRANGEST = 5.0, 8.0
+# Strangeness from which on images are off-topic: where no class is likely; how much more where
+# another class than the given one is certain; and where no classifier speaks.
+_STRANGE, _MORE, _STRANGEST = 4.2, 3.0, 8.0
 
 
 def looks(images: Tensor) -> Doubles:
@@ -43,7 +44,7 @@ def looks(images: Tensor) -> Doubles:
     Returns:
         (N, D) float64, D at most 15.
     """
-    parts = [_looks(part.float() / 255) for part in torch.split(images, _PIECE)]
+    parts = [_looks(part.float() / 255) for part in pieces(images)]
     return torch.cat(parts).double().cpu().numpy()
 
 
@@ -142,10 +143,15 @@ def off_topic(strange: Doubles, given: Ints, image_classes: Floats | None) -> Do
 
     Returns:
         (N,) float64 in [0, 1]; over 0.5 are off-topic. Where there are probabilities, the score is
-        at most that of another class than the given one: a strange image whose label a classifier
-        predicts that was not trained on it is a rare member of its class.
+        at most 1 less that of the given label, as far as it is over 1 / K: a strange image whose
+        label a classifier predicts that was not trained on it is a rare member of its class. The
+        surer another class is, the stranger an image must be: else it is one of that class, and
+        its label wrong.
     """
     if image_classes is None:
         return np.asarray(expit(strange - _STRANGEST))
-    label = image_classes[np.arange(len(given)), given].astype(np.float64)
-    return np.asarray(expit(strange - _STRANGE) * np.clip(1 - label, 0, 1))
+    rows, guess = np.arange(len(given)), 1 / image_classes.shape[1]
+    beyond = np.clip((image_classes.astype(np.float64) - guess) / (1 - guess), 0, 1)
+    label = beyond[rows, given]
+    beyond[rows, given] = 0
+    return np.asarray(expit(strange - _STRANGE - _MORE * beyond.max(axis=1)) * (1 - label))

@@ -148,7 +148,7 @@ def test_a_generator_that_copies_is_warned_of_everywhere(runs, monkeypatch, digi
     assert words in (run.path / "README.md").read_text()
     _print_table(metrics)
     assert words in capsys.readouterr().out
-    with Image.open(run.samples / "copies.png") as picture:
+    with Image.open(run.path / "copies.png") as picture:
         assert picture.size == (16 * 50 + 2, 2 * 50 + 2)
     (row,) = compare_runs([run])
     assert row.values["copies"] == [1]

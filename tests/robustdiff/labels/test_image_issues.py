@@ -87,4 +87,7 @@ def test_the_parts_of_a_folder_are_known_by_their_paths(images):
 
 def test_what_is_too_much_to_compare_is_said(images, monkeypatch):
     monkeypatch.setattr(module, "MOST", 50)
-    assert "not looked for among more than 50" in look(images).notes[0]
+    monkeypatch.setattr(module, "SURE", 0)
+    issues = look(images)
+    assert "not looked for among more than 50" in issues.notes[0]
+    assert found(issues, NEAR) == [100, 101]

@@ -45,11 +45,24 @@ def test_among_few_or_equal_images_none_is_strange():
 
 
 def test_a_label_that_the_image_speaks_for_keeps_a_strange_image():
-    strange = np.array([0.0, 6.0, 6.0, 6.0, 9.0])
-    classes = np.array([[0.1, 0.9], [0.9, 0.1], [0.1, 0.9], [0.6, 0.4], [1.0, 0.0]])
-    found = off_topic(strange, np.zeros(5, dtype=np.int64), classes)
+    strange = np.array([0.0, 6.0, 6.0, 9.0])
+    classes = np.array([[0.2, 0.4, 0.4], [0.9, 0.1, 0.0], [0.2, 0.4, 0.4], [1.0, 0.0, 0.0]])
+    found = off_topic(strange, np.zeros(4, dtype=np.int64), classes)
     assert ((found >= 0) & (found <= 1)).all()
-    assert (found > 0.5).tolist() == [False, False, True, False, False]
+    assert (found > 0.5).tolist() == [False, False, True, False]
+
+
+def test_a_strange_image_that_is_taken_for_another_class_has_a_wrong_label():
+    strange = np.array([6.0, 6.0, 12.0])
+    classes = np.array([[0.1, 0.3, 0.3, 0.3], [0.01, 0.97, 0.01, 0.01], [0.01, 0.97, 0.01, 0.01]])
+    found = off_topic(strange, np.zeros(3, dtype=np.int64), classes)
+    assert (found > 0.5).tolist() == [True, False, True]
+
+
+def test_of_two_classes_neither_need_be_likely():
+    strange, given = np.array([6.0, 6.0]), np.zeros(2, dtype=np.int64)
+    found = off_topic(strange, given, np.array([[0.5, 0.5], [0.95, 0.05]]))
+    assert (found > 0.5).tolist() == [True, False]
 
 
 def test_without_a_judge_only_the_strangest_images_are_off_topic():
