@@ -35,7 +35,7 @@ METRICS = (
 """Metrics of generated images, in the order in which tables show them."""
 
 FURTHER = (
-    Metric("cas", "CAS", "cas_real", "as of real images"),
+    Metric("cas", "CAS", "cas_real", "higher is better"),
     Metric("fid_infinity", "FID, bias removed", "fid_infinity_floor", "0 is ideal"),
     Metric(
         "class_fid_infinity",
@@ -43,8 +43,8 @@ FURTHER = (
         "class_fid_infinity_floor",
         "0 is ideal",
     ),
-    Metric("precision", "precision", "precision_real", "as of real images"),
-    Metric("recall", "recall", "recall_real", "as of real images"),
+    Metric("precision", "precision", "precision_real", "higher is better"),
+    Metric("recall", "recall", "recall_real", "higher is better"),
     Metric("class_density", "class-wise density", "class_density_real", "1 is ideal"),
     Metric("class_coverage", "class-wise coverage", "class_coverage_real", "1 is ideal"),
     Metric("evaluator_fid", "FID by the evaluator", "evaluator_fid_floor", "lower is better"),

@@ -54,11 +54,10 @@ def frechet_without(
 
 def _weights(labels: Tensor, kept: Tensor) -> Tensor:
     """Return weights of mean 1 that give the classes of the kept samples their shares of all."""
-    left = labels[kept]
-    lost = torch.bincount(labels).double() / torch.bincount(
-        left, minlength=1 + int(labels.max())
-    ).clamp(min=1)
-    return lost[left] * len(left) / len(labels)
+    counts = torch.bincount(labels)
+    left = torch.bincount(labels[kept], minlength=len(counts)).clamp(min=1)
+    weights = (counts.double() / left)[labels[kept]]
+    return weights / weights.mean()
 
 
 def _moments_without(centred: Tensor, blocks: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -60,6 +60,14 @@ def test_more_features_than_samples_are_allowed():
     assert float(found[5]) == pytest.approx(rest, rel=1e-6)
 
 
+def test_a_class_of_one_image_may_be_left_out_with_it():
+    """Nothing is left to count for the class, so the others count alike."""
+    real, made = normal(60, 3, 0), normal(40, 3, 1) + 7
+    first, second = deal(one_class(real), 0), deal(one_class(made), 0)
+    found = frechet_without(real, first, made, torch.arange(40), second)
+    torch.testing.assert_close(found, frechet_without(real, first, made, one_class(made), second))
+
+
 def test_a_copy_is_at_distance_nothing():
     real = normal(60, 5, 0)
     blocks = deal(torch.zeros(60, dtype=torch.int64), 0)
