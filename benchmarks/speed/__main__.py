@@ -127,7 +127,7 @@ def overheads(options: argparse.Namespace) -> dict[str, dict[str, float]]:
         config, images = load(name, options.data_dir)
         found[name] = {
             curriculum: overhead(config, images, curriculum, options.seconds)
-            for curriculum in ("pmi", "dynamics-uncond", "margin", "crossfit")
+            for curriculum in ("pmi", "dynamics-uncond", "dynamics-label", "margin", "crossfit")
         }
     return found
 
