@@ -8,7 +8,7 @@ from robustdiff.metrics.leave_out import (
     frechet_without,
 )
 from robustdiff.metrics.neighbours import density_coverage
-from robustdiff.metrics.resampling import BLOCKS, deal
+from robustdiff.metrics.resampling import BLOCKS, deal, without_bias
 
 
 def normal(count, width, seed):
@@ -58,6 +58,19 @@ def test_more_features_than_samples_are_allowed():
     assert float(found[0]) == pytest.approx(frechet_distance(real, made), rel=1e-6)
     rest = frechet_distance(real[first != 4], made[second != 4])
     assert float(found[5]) == pytest.approx(rest, rel=1e-6)
+
+
+def test_equal_mixtures_of_classes_are_at_distance_nothing_without_bias():
+    """23 images of each of 5 classes that lie far apart do not fit into 20 equal blocks."""
+    places, plain, unbiased = 5 * normal(5, 6, 99), [], []
+    for seed in range(40):
+        labels = torch.arange(600) % 5, torch.arange(115) % 5
+        real, made = (normal(len(y), 6, 2 * seed + i) + places[y] for i, y in enumerate(labels))
+        blocks = [deal(y, seed) for y in labels]
+        found = frechet_without(real, blocks[0], made, labels[1], blocks[1])
+        plain.append(float(found[0]))
+        unbiased.append(without_bias(plain[-1], found[1:]))
+    assert abs(sum(unbiased)) < 0.15 * sum(plain)
 
 
 def test_a_class_of_one_image_may_be_left_out_with_it():
