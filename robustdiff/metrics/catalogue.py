@@ -102,6 +102,7 @@ def figure_in_words(metrics: Mapping[str, Any], metric: Metric) -> str | None:
     return shown if real is None else f"{shown}, real images {real:.3f}"
 
 
+# Probability below which so many copies are no chance.
 _UNLIKELY = 1e-3
 
 
