@@ -68,6 +68,7 @@ def test_every_figure_has_its_floor_and_is_valid_json(plain):
     assert {m.key for m in FURTHER} - {m.key for m in figures} == {
         *("cas", "evaluator_fid", "evaluator_class_fid", "evaluator_density"),
         *("evaluator_coverage", "features_class_fid"),
+        *("copies", "nearest"),
     }
     expected = {key for m in figures for key in (m.key, m.real)}
     assert found.keys() == expected | {f"{key}_interval" for key in INTERVALS}
