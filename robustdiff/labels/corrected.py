@@ -91,7 +91,7 @@ def correct(
         gains = gain(classes, given, decided_only=decided_only)
         likelihood = classes[np.arange(n), checked.fixed(labels)].astype(np.float64)
     fixed = np.where(checked.removed, given, checked.fixed(labels))
-    by = np.where(fixed != given, "judge", "given")
+    by = np.where(fixed != given, "judge", "given").astype(object)
     by[checked.known], by[checked.removed] = "person", "removed"
     return Corrected(
         before=before,
