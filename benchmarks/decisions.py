@@ -7,10 +7,11 @@ learns nothing, one that is taught by what was decided, and one that judges anew
 decisions besides, where the file holds features or images.
 
 A file (.npz) holds `given` and `clean`, (N,) int64, and one of `p`, (N, K) out-of-sample
-probabilities, such as `benchmarks/judge.py --save` writes, and `features`, (N, D). With `images`,
-(N, C, H, W) uint8, beside `p` classifiers judge anew, which takes minutes each time.
+probabilities, such as `benchmarks/judge.py --save` writes, and `features`, (N, D). `by_image` says
+whether wrong labels depend on the image, as a judge of several rounds knows from the first. With
+`images`, (N, C, H, W) uint8, beside `p` classifiers judge anew, which takes minutes each time.
 
-    python benchmarks/decisions.py NAME=FILE.npz ... [--budget 500]
+    python benchmarks/decisions.py NAME=FILE.npz ... [--budget 500] [--figure decisions.png]
 """
 
 import argparse
@@ -21,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 from curricula import Trust
 from robustdiff.config.judging import JudgeConfig
@@ -30,6 +32,7 @@ from robustdiff.labels.decision import decide
 from robustdiff.labels.features import probe
 from robustdiff.labels.probabilities import by_decision
 from robustdiff.progress import silent
+from robustdiff.reports.figures import write_figure
 
 ORDERS = {
     "random": "random order",
@@ -41,6 +44,10 @@ ORDERS = {
 MARKS = (0, 50, 100, 200, 300, 500)
 # Decisions between two looks at the queue, and between two judgements anew.
 STEP, ANEW = 25, 100
+
+
+Results = dict[str, dict[str, list[list[dict]]]]
+"""Name of labels -> order -> for each seed what `simulate` returns."""
 
 
 class Case(NamedTuple):
@@ -66,7 +73,8 @@ def load(path: Path, seed: int) -> Case:
     given, clean = found["given"], found["clean"]
     k = int(max(given.max(), clean.max())) + 1
     p = found["p"] if "p" in found else probe(found["features"], given, k, seed=seed)
-    trust, _ = by_decision(decide(p, given), given)
+    kind = bool(found["by_image"]) if "by_image" in found else None
+    trust, _ = by_decision(decide(p, given, by_image=kind), given)
 
     def by_features(_: Trust, checked: Checked) -> Trust:
         p = probe(found["features"], checked.fixed(given), k, seed=seed)
@@ -116,7 +124,25 @@ def simulate(case: Case, order: str, budget: int, seed: int) -> list[dict]:
     return [{key: float(value) for key, value in result.items()} for result in results]
 
 
-def table(results: dict[str, dict[str, list[list[dict]]]]) -> str:
+def curves(results: Results) -> Figure:
+    """Return wrong labels against decisions, a panel for each name, means over seeds."""
+    drawing = Figure(figsize=(4.4 * len(results), 3.6), dpi=110, layout="constrained")
+    for place, (name, orders) in enumerate(results.items(), start=1):
+        axis = drawing.add_subplot(1, len(results), place)
+        for order, runs in orders.items():
+            steps = [each["decisions"] for each in runs[0]]
+            mean = np.mean([[each["wrong"] for each in run] for run in runs], axis=0)
+            axis.plot(steps, mean, label=ORDERS[order])
+        alone = np.mean([[each["alone"] for each in run] for run in orders["random"]], axis=0)
+        axis.plot(steps, alone, "k--", label="random order, without a judge")
+        axis.set(title=name, xlabel="decisions", ylim=(0, None))
+        axis.grid(alpha=0.3)
+    drawing.axes[0].set_ylabel("share of wrong labels that leave")
+    drawing.axes[0].legend(fontsize="small")
+    return drawing
+
+
+def table(results: Results) -> str:
     """Return a Markdown table, means over seeds."""
     lines = ["| labels | order | " + " | ".join(map(str, MARKS)) + " | without the judge, at 300 |"]
     lines.append("|---" * (len(MARKS) + 3) + "|")
@@ -134,14 +160,15 @@ def table(results: dict[str, dict[str, list[list[dict]]]]) -> str:
 
 
 def main() -> None:
-    """Simulate all orders on all files, and print the table."""
+    """Simulate all orders on all files, add them to `--out`, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("files", nargs="+", metavar="NAME=FILE", help="of one name: its seeds")
+    parser.add_argument("files", nargs="*", metavar="NAME=FILE", help="of one name: its seeds")
     parser.add_argument("--budget", type=int, default=500)
     parser.add_argument("--orders", nargs="+", choices=ORDERS, default=list(ORDERS))
     parser.add_argument("--out", type=Path, default=Path("decisions.json"))
+    parser.add_argument("--figure", type=Path, help="file (.png) for the curves of all names")
     given = parser.parse_args()
-    results: dict[str, dict[str, list[list[dict]]]] = {}
+    results: Results = {}
     if given.out.exists():
         results = json.loads(given.out.read_text())
     for seed, word in enumerate(given.files):
@@ -154,6 +181,8 @@ def main() -> None:
                 given.out.write_text(json.dumps(results))
                 print(name, order, [r["wrong"] for r in runs[-1]][:: 100 // STEP], flush=True)
     print(table(results))
+    if given.figure is not None:
+        write_figure(curves(results), given.figure)
 
 
 if __name__ == "__main__":

@@ -257,12 +257,16 @@ def likeliest_decision(
         checked: What a person said.
     """
     known = np.flatnonzero(checked.known)
+    wrong = bool((checked.classes[known] != given[known]).any())
 
     def likelihood(decision: Decision) -> float:
         seen = decision.classes[known, checked.classes[known]]
         return float(np.log(np.maximum(seen, _LEAST_SEEN_CLASS)).sum())
 
-    found = [decide(probabilities, given, by_image=by_image) for by_image in (None, False, True)]
+    found = [
+        decide(probabilities, given, by_image=by_image, wrong_seen=wrong)
+        for by_image in (None, False, True)
+    ]
     return max([*found, hedged(found[0], given)], key=likelihood)
 
 

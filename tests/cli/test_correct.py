@@ -206,6 +206,35 @@ def test_a_generator_is_trained_on_corrected_labels_without_removed_images(judge
         label = {row["file"]: row["label"] for row in corrected}
         assert [labels.class_names[k] for k in labels.given] == [label[p] for p in labels.paths]
     assert call("train", "--resume=after", "--steps=3") == 0
+    # The same by the folder, by its audit, and on the tree.
+    more = ["--steps=1", *TINY, "--set=train.batch_size=8"]
+    assert call("train", "photos", "--image-size=4", f"--labels=c.{kind}", "--out=x", *more) == 0
+    assert call("train", judged.path, f"--labels=c.{kind}", "--out=y", *more) == 0
+    for path in ("x", "y"):
+        assert Run(Path(path)).labels().sha256 == labels.sha256
+    assert call("correct", "photos", "--to=tree") == 0
+    assert call("train", "tree", "--image-size=4", "--out=z", *more) == 0
+    tree = Run(Path("z")).labels()
+    assert not {digest for digest in tree.digests} - set(judged.labels().digests)
+
+
+def test_a_run_is_trained_again_on_corrected_labels(tmp_path, capsys):
+    words = ["--noise=0.3", "--curriculum=margin", "--steps=3", *TINY]
+    assert call("train", "--dataset=digits", "--out=before", *words) == 0
+    run = Run(Path("before"))
+    truth = run.labels().clean
+    decide(run, *(Decision(i, "relabel", int(truth[i])) for i in range(300)))
+    assert call("correct", "before", "--decided-only", "--to=c.npz") == 0
+    assert call("train", "before", "--labels=c.npz", "--out=after", "--steps=4") == 0
+    after, config = Run(Path("after")).labels(), Run(Path("after")).config()
+    assert not after.flipped[:300].any()
+    assert after.flipped[300:].sum() == run.labels().flipped[300:].sum()
+    assert (config.model, config.curriculum) == (run.config().model, run.config().curriculum)
+    capsys.readouterr()
+    assert call("train", "before", "--dataset=digits") == 2
+    assert "before takes the place of --config" in capsys.readouterr().err
+    assert call("train", "nowhere") == 2
+    assert "nowhere is neither a folder of images nor a run" in capsys.readouterr().err
 
 
 def test_removed_images_of_a_dataset_without_files(capsys):
