@@ -113,10 +113,10 @@ def simulate(case: Case, order: str, budget: int, seed: int) -> list[dict]:
         importance = {
             "random": by_chance,
             "quality": 1 - trust.right,
-            "gain": gain(trust.classes, given),
+            "gain": gain(trust, given),
         }.get(order)
         if importance is None:
-            importance = gain(learnt.classes, given)
+            importance = gain(learnt, given)
         # Ties are broken at random.
         queue = np.lexsort((by_chance, -importance))
         chosen = queue[checked.classes[queue] < 0][:STEP]

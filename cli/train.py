@@ -3,7 +3,7 @@
 import shlex
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -93,8 +93,8 @@ def _of_source(source: Path, *, has_labels: bool) -> Layer:
     if not found.get("data", {}).get("whole"):
         return found
     # Of an audit nothing is left to hold out, and its curriculum is its judge.
-    kept = {key: found[key] for key in ("data", "noise") if key in found}
-    return {**kept, "data": {**found["data"], "whole": False}}
+    kept: dict[str, Any] = {"data": {**found["data"], "whole": False}}
+    return kept | ({"noise": found["noise"]} if "noise" in found else {})
 
 
 def _names_evidence(layer: Layer) -> bool:

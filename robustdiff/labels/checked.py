@@ -29,8 +29,8 @@ Ints = NDArray[np.int64]
 # digits, MNIST and 2,000 images of CIFAR-10 under generated and human mistakes, for few wrong
 # labels after 300 decisions without harm on any: ten times wider ones did harm on MNIST.
 _FACTORS, _OF_CLASSES = 0.1, 0.05
-# Least probability that counts.
-_FLOOR = 1e-4
+# Least probability that counts, and the largest gain where the judge is sure of all labels.
+_FLOOR, _LEAST_GAIN = 1e-4, 1e-3
 
 
 class Checked(NamedTuple):
@@ -161,20 +161,26 @@ def relabelled(classes: NDArray[np.floating], given: Ints) -> Ints:
     return np.where(right >= 0.5, given, classes.argmax(axis=1))
 
 
-def gain(classes: NDArray[np.floating], given: Ints, *, decided_only: bool = False) -> Floats:
+def gain(trust: Trust, given: Ints, *, decided_only: bool = False) -> Floats:
     """Return how likely a decision about each label changes what leaves, (N,) in [0, 1].
 
     That is the number of wrong labels that it is expected to remove: a label that the judge is sure
-    to correct, rightly, gains nothing from being looked at.
+    to correct, rightly, gains nothing from being looked at. Where the judge is sure of all labels,
+    those come first that fit their images least.
 
     Args:
-        classes: (N, K) p(class | image, label, decisions).
+        trust: A judge's, who compares the classes, `taught` or not.
         given: (N,) int64.
         decided_only: Whether labels that nobody decides about leave as given, not as the judge
             corrects them.
     """
-    labels = given if decided_only else relabelled(classes, given)
-    return 1 - classes[np.arange(len(given)), labels].astype(np.float64)
+    assert trust.classes is not None
+    rows = np.arange(len(given))
+    labels = given if decided_only else relabelled(trust.classes, given)
+    found = 1 - trust.classes[rows, labels].astype(np.float64)
+    if found.any() or trust.image_classes is None:
+        return np.asarray(found)
+    return np.asarray(_LEAST_GAIN * (1 - trust.image_classes[rows, labels].astype(np.float64)))
 
 
 def next_to_check(gains: Floats, decided: NDArray[np.bool_]) -> Iterator[int]:

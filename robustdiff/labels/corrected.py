@@ -85,10 +85,11 @@ def correct(
         checked = Checked(np.full(n, -1), np.zeros(n, dtype=np.bool_))
     labels, likelihood, gains = given, np.full(n, np.nan), np.full(n, np.nan)
     if trust is not None and trust.classes is not None:
-        classes = taught(trust, given, checked).classes
+        learnt = taught(trust, given, checked)
+        classes = learnt.classes
         assert classes is not None
         labels = given if decided_only else relabelled(classes, given)
-        gains = gain(classes, given, decided_only=decided_only)
+        gains = gain(learnt, given, decided_only=decided_only)
         likelihood = classes[np.arange(n), checked.fixed(labels)].astype(np.float64)
     fixed = np.where(checked.removed, given, checked.fixed(labels))
     by = np.where(fixed != given, "judge", "given").astype(object)

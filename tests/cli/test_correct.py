@@ -167,7 +167,8 @@ def test_what_is_decided_is_in_the_next_report(judged):
     found = rows("audits/photos/label_issues.csv")
     assert (found[0]["is_label_issue"], found[0]["label_quality"]) == ("False", "1")
     assert found[1]["predicted_name"] == judged.labels().class_names[3]
-    assert found[1]["label_quality"] == "0"
+    assert found[1]["label_quality"] == found[1]["gain"] == "0"
+    assert float(found[9]["gain"]) > 0
     text = Path("audits/photos/label_issues.json").read_text()
     assert "3 labels were checked by a person" in text
 
@@ -187,6 +188,22 @@ def test_judged_anew_with_what_is_known(judged, monkeypatch):
     assert judged.judged_file.exists()
     assert call("correct", judged.path, "--to=c.csv") == 0
     assert rows("c.csv")[0]["decided_by"] == "person"
+
+
+def test_features_are_judged_anew_with_what_is_known(judged, capsys):
+    given, clean = judged.labels().given.copy(), judged.labels().given.copy()
+    clean[::EACH] = (clean[::EACH] + 1) % K
+    noise = 0.3 * np.random.default_rng(0).normal(size=(len(clean), K))
+    np.save("f.npy", 2 * np.eye(K)[clean] + noise)
+    decide(judged, *(Decision(i, "relabel", int(clean[i])) for i in range(0, 24, EACH)))
+    capsys.readouterr()
+    assert call("audit", judged.path, "--judge-features=f.npy") == 0
+    assert "3 labels were checked by a person" in capsys.readouterr().out
+    assert call("correct", judged.path, "--to=c.csv") == 0
+    names = judged.labels().class_names
+    right = [row["label"] == names[k] for row, k in zip(rows("c.csv"), clean, strict=True)]
+    assert all(right[:24])
+    assert sum(right) >= (given == clean).sum() + 3
 
 
 @pytest.mark.parametrize("kind", ["npz", "csv"])

@@ -101,9 +101,18 @@ def test_removed_images_teach_nothing():
 def test_gain_is_how_likely_a_decision_changes_what_leaves():
     classes = np.array([[0.9, 0.1], [0.6, 0.4], [0.05, 0.95], [0.5, 0.5]])
     given = np.array([0, 0, 0, 1])
-    np.testing.assert_allclose(gain(classes, given), [0.1, 0.4, 0.05, 0.5])
-    np.testing.assert_allclose(gain(classes, given, decided_only=True), [0.1, 0.4, 0.95, 0.5])
-    assert list(next_to_check(gain(classes, given), np.array([0, 0, 0, 1], bool))) == [1, 0, 2]
+    trust = Trust(classes[:, 0], 0.3, classes, classes)
+    np.testing.assert_allclose(gain(trust, given), [0.1, 0.4, 0.05, 0.5])
+    np.testing.assert_allclose(gain(trust, given, decided_only=True), [0.1, 0.4, 0.95, 0.5])
+    assert list(next_to_check(gain(trust, given), np.array([0, 0, 0, 1], bool))) == [1, 0, 2]
+
+
+def test_labels_that_the_judge_is_all_sure_of_are_ranked_by_their_images():
+    image = np.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7]])
+    trust = Trust(np.ones(3), 0.0, np.eye(2)[[0, 0, 0]], image)
+    found = gain(trust, np.zeros(3, dtype=np.int64))
+    assert found.argsort().tolist() == [0, 1, 2]
+    assert 0 < found.max() < 0.01
 
 
 def test_trust_is_taught_with_what_follows_from_it():
@@ -128,6 +137,6 @@ def test_decisions_in_order_of_gain_leave_fewer_wrong_labels_than_others():
         wrong[order[:200]] = False
         return wrong.sum()
 
-    by_gain = left(np.argsort(-gain(classes, given)))
+    by_gain = left(np.argsort(-gain(Trust(classes[:, 0], 0.3, classes), given)))
     by_quality = left(np.argsort(classes[np.arange(len(given)), given]))
     assert by_gain < 0.8 * min(by_quality, left(rng.permutation(2000)))

@@ -221,3 +221,16 @@ def test_each_evaluator_is_shown_with_its_accuracy_on_real_images_and_what_it_le
     assert line == evaluator_in_words(0.75, 0.125)
     assert markdown(rows).splitlines().count(f"- {line}") == 1
     assert evaluators_in_words([row for row in rows if row.noise == "clean"]) == []
+
+
+def test_before_and_after_correction_stand_apart_where_nobody_knows_the_truth(tmp_path):
+    unknown = {"noise": None, "detection": None}
+    make_run(tmp_path / "before", rate=0, class_fid=1, seed=0, judged=unknown)
+    after = {"noise": {"labels": "sorted/corrected.npz"}}
+    make_run(tmp_path / "after", rate=0, class_fid=2, seed=0, judged=unknown, **after)
+    rows = compare_runs(find_runs([tmp_path]))
+    assert [(row.noise, row.method) for row in rows] == [
+        ("unknown", "uniform"),
+        ("labels of corrected.npz", "uniform"),
+    ]
+    assert [row.values["gap closed"] for row in rows] == [[], []]
