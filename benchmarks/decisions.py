@@ -126,7 +126,7 @@ def simulate(case: Case, order: str, budget: int, seed: int) -> list[dict]:
 
 def curves(results: Results) -> Figure:
     """Return wrong labels against decisions, a panel for each name, means over seeds."""
-    drawing = Figure(figsize=(4.4 * len(results), 3.6), dpi=110, layout="constrained")
+    drawing = Figure(figsize=(4.4 * len(results), 4.2), dpi=110, layout="constrained")
     for place, (name, orders) in enumerate(results.items(), start=1):
         axis = drawing.add_subplot(1, len(results), place)
         for order, runs in orders.items():
@@ -138,7 +138,8 @@ def curves(results: Results) -> Figure:
         axis.set(title=name, xlabel="decisions", ylim=(0, None))
         axis.grid(alpha=0.3)
     drawing.axes[0].set_ylabel("share of wrong labels that leave")
-    drawing.axes[0].legend(fontsize="small")
+    handles, words = drawing.axes[0].get_legend_handles_labels()
+    drawing.legend(handles, words, loc="outside lower center", ncols=3, fontsize="small")
     return drawing
 
 
