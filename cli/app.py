@@ -16,6 +16,7 @@ from robustdiff import __version__
 
 from . import audit as audit_command
 from . import compare as compare_command
+from . import correct as correct_command
 from . import corrupt as corrupt_command
 from . import eval as eval_command
 from . import likelihood as likelihood_command
@@ -63,6 +64,7 @@ app.command()(sweep_command.sweep)
 app.command()(likelihood_command.likelihood)
 app.command()(audit_command.audit)
 app.command()(review_command.review)
+app.command()(correct_command.correct)
 app.command()(corrupt_command.corrupt)
 app.command()(study_command.study)
 app.command()(compare_command.compare)

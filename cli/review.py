@@ -46,7 +46,7 @@ def review(
     Every decision is written to decisions.sqlite in the run's folder before the page shows it.
     Ctrl-C ends the review; the same command goes on with it.
     """
-    opened, config = open_with(_audited(source), place)
+    opened, config = open_with(audited(source), place)
     import secrets
     import webbrowser
 
@@ -74,7 +74,7 @@ def review(
     print(f"{decided} are decided, in {printable(str(opened.decisions_file))}")
 
 
-def _audited(source: Path | None) -> Path | None:
+def audited(source: Path | None) -> Path | None:
     """Return the run that is meant; for a folder of images the one that its audit has made."""
     from robustdiff.runs.folder import Run
 

@@ -3,7 +3,7 @@
 import shlex
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,6 +22,14 @@ _run = partial(typer.Option, rich_help_panel=RUN_PANEL)
 @with_options
 def train(
     *,
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FOLDER|RUN]",
+            help="Folder of images with one folder a class; or a run, whose settings are taken, of "
+            "an audit its images and labels.",
+        ),
+    ] = None,
     data: Annotated[Layer, DATA],
     noise: Annotated[Layer, NOISE],
     judge: Annotated[Layer, JUDGE],
@@ -52,6 +60,10 @@ def train(
 ) -> None:
     """Train a class-conditional diffusion model on labels of which some may be wrong."""
     file = [] if config is None else [read_layer(config)]
+    if source is not None:
+        if config is not None or resume is not None or "dataset" in data.get("data", {}):
+            raise ValueError(f"{source} takes the place of --config, --resume and --dataset")
+        file = [_of_source(source, has_labels="labels" in noise.get("noise", {}))]
     settings = [*(parse_setting(text) for text in set_ or []), data, noise, judge, model, run]
     if resume is not None:
         if out is not None or dry_run:
@@ -60,11 +72,29 @@ def train(
         device = run.get("train", {}).get("device", "auto")
         _resume(resume, [*named, *file, *settings], device, shard=shard)
         return
-    dataset = data.get("data", {}).get("dataset")
+    stands_alone = bool(file) and "model" in file[0]
+    dataset = (file[0] if source and not stands_alone else data).get("data", {}).get("dataset")
     base = _base_preset(preset_name, dataset, has_file=bool(file))
     if any(_names_evidence(layer) for layer in (*file, *settings)):
         base.append({"curriculum": {"name": "crossfit"}})
     _start(resolve(*base, *file, *settings), out, dry_run=dry_run, shard=shard)
+
+
+def _of_source(source: Path, *, has_labels: bool) -> Layer:
+    """Return what a folder of images or a run says; labels from a file win over the run's own."""
+    config = source / "config.json"
+    if not config.exists():
+        if not source.is_dir():
+            raise ValueError(f"{source} is neither a folder of images nor a run")
+        return {"data": {"dataset": "folder", "data_dir": str(source)}}
+    found = dict(read_layer(config))
+    if has_labels:
+        found.pop("noise", None)
+    if not found.get("data", {}).get("whole"):
+        return found
+    # Of an audit nothing is left to hold out, and its curriculum is its judge.
+    kept: dict[str, Any] = {"data": {**found["data"], "whole": False}}
+    return kept | ({"noise": found["noise"]} if "noise" in found else {})
 
 
 def _names_evidence(layer: Layer) -> bool:

@@ -25,6 +25,8 @@ _LABELS = (
     "label", "labels", "class", "classes", "class_name", "target", "targets", "category",
     "noisy_label", "noisy_labels", "y",
 )  # fmt: skip
+# Who decided about a label: a column of tables of corrected labels.
+_DECIDED = ("decided_by",)
 _SHOWN = 20
 _LONGEST = 40
 
@@ -40,6 +42,7 @@ class Columns(NamedTuple):
         either: Those of `indices` that may name files by numbers.
         others: The remaining ones that tell rows from rows, other than by fractions.
         guess: How the labels' column was found, if it has no usual name.
+        decided: The one that says who decided about the labels, if any.
     """
 
     label: int
@@ -49,6 +52,7 @@ class Columns(NamedTuple):
     either: tuple[int, ...] = ()
     others: tuple[int, ...] = ()
     guess: str | None = None
+    decided: int | None = None
 
 
 def plain_name(name: str) -> str:
@@ -98,9 +102,11 @@ def pick_columns(table: Table, key: str | None) -> Columns:
     free = [n for n in range(len(names)) if n != label]
     paths, indices, numbered = _naming(table, names, free)
     truths = _named(_TRUTHS, names, range(len(names)))
-    known = {label, *truths, *paths, *indices, *_named(_EITHER, names, free)}
+    decided = _named(_DECIDED, names, free)
+    known = {label, *truths, *paths, *indices, *decided, *_named(_EITHER, names, free)}
     others = tuple(n for n in free if n not in known and _tells_apart(table, n))
-    return Columns(label, truths, paths, indices, numbered, others, guess)
+    by = decided[0] if decided else None
+    return Columns(label, truths, paths, indices, numbered, others, guess, by)
 
 
 def naming_columns(table: Table, values: Sequence[int]) -> Columns:

@@ -1,11 +1,18 @@
 """Label files joined to a dataset: a label belongs to an image, not to a row."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from corruptions.columns import Columns, name_single_column
-from corruptions.labels import NoisyLabels, check_labels, transition_of
+from corruptions.labels import (
+    CORRECTED,
+    DECIDED_BY,
+    NoisyLabels,
+    check_labels,
+    transition_of,
+)
 from corruptions.readers import LabelFile
 from corruptions.readings import read_classes
 from corruptions.records import join_record
@@ -66,7 +73,27 @@ def labels_from(file: LabelFile, samples: Samples, labels_as: str = "auto") -> J
             f"nothing in {file.path} names the images: its labels were taken in their order, and "
             f"{agree} of {len(labels)} agree with the dataset's"
         )
-    return Joined(_new_record(labels, samples, given.where), tuple(notes))
+    record = _new_record(labels, samples, given.where)
+    if file.table is not None and file.columns is not None and file.columns.decided is not None:
+        by = _decided_by(file.table, file.columns.decided, claims, len(labels))
+        # Without true labels in the file, nobody says which of the corrected ones are right.
+        kind = record.noise_type if truths else CORRECTED
+        record = replace(record, decided_by=by, noise_type=kind)
+    return Joined(record, tuple(notes))
+
+
+def _decided_by(table: Table, column: int, claims: Claims, count: int) -> tuple[str, ...]:
+    """Return who decided about each label."""
+    found = ["given"] * count
+    words = table.column(column)
+    for row, image in zip(claims.rows.tolist(), claims.images.tolist(), strict=True):
+        if words[row] not in DECIDED_BY:
+            raise ValueError(
+                f"column decided_by of {table.path} must hold {', '.join(DECIDED_BY)}, "
+                f"got {words[row]!r}"
+            )
+        found[image] = words[row]
+    return tuple(found)
 
 
 def _of_array(file: LabelFile, samples: Samples) -> tuple[Claims, Words, list[Words]]:

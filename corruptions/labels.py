@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,9 +12,16 @@ from numpy.typing import NDArray
 
 from corruptions.types import Doubles, Ints
 
-# Of records by order alone, and of records that name their classes or their samples.
-_FORMATS = ("robustdiff-labels-1", "robustdiff-labels-2")
+# Of records by order alone, of those that name their classes or samples, and of those that say
+# who decided.
+_FORMATS = ("robustdiff-labels-1", "robustdiff-labels-2", "robustdiff-labels-3")
 _IDENTITY = ("class_names", "paths", "digests")
+_DECISIONS = ("decided_by", "kept")
+_OF_SAMPLES = ("paths", "digests", *_DECISIONS)
+# Who decided about a label: nobody, a judge, a person; "removed" if the image is to be left out.
+DECIDED_BY = ("given", "judge", "person", "removed")
+# Type of noise of labels that were corrected, where nobody knows the right ones.
+CORRECTED = "corrected"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +40,9 @@ class NoisyLabels:
         class_names: K names; None if the classes have numbers only.
         paths: N files of the samples, relative to the dataset's folder; None if there are none.
         digests: N digests of these files.
+        decided_by: N words of `DECIDED_BY`, of labels that somebody has corrected; else None.
+        kept: N numbers, which samples of the dataset these are, where images were removed from one
+            that does not come as files; else None.
     """
 
     clean: Ints
@@ -46,6 +56,8 @@ class NoisyLabels:
     class_names: tuple[str, ...] | None = None
     paths: tuple[str, ...] | None = None
     digests: tuple[str, ...] | None = None
+    decided_by: tuple[str, ...] | None = None
+    kept: tuple[int, ...] | None = None
 
     @property
     def flipped(self) -> NDArray[np.bool_]:
@@ -67,15 +79,29 @@ class NoisyLabels:
         """Shares that came out, (K, K); see `transition_of`."""
         return transition_of(self.clean, self.given, len(self.nominal))
 
+    def at(self, rows: Ints) -> Self:
+        """Return the record of some samples, (M,) int64 numbers of them, in that order."""
+
+        def chosen(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+            return None if values is None else tuple(values[i] for i in rows.tolist())
+
+        of_samples: dict[str, Any] = {name: chosen(getattr(self, name)) for name in _OF_SAMPLES}
+        return replace(self, clean=self.clean[rows], given=self.given[rows], **of_samples)
+
     def _described(self) -> dict[str, Any]:
         names = ("noise_type", "rate", "seed", "mode", "convention")
         return {name: getattr(self, name) for name in names}
 
     def _identity(self) -> bytes:
         """Return whose labels these are as JSON; nothing where only the order says so."""
-        lists = {name: getattr(self, name) for name in _IDENTITY}
+        lists = {name: getattr(self, name) for name in (*_IDENTITY, *_DECISIONS)}
         known = {name: entries for name, entries in lists.items() if entries is not None}
         return json.dumps(known, sort_keys=True).encode() if known else b""
+
+    @property
+    def _format(self) -> str:
+        decided = any(getattr(self, name) is not None for name in _DECISIONS)
+        return _FORMATS[2 if decided else bool(self._identity())]
 
     @property
     def sha256(self) -> str:
@@ -89,8 +115,7 @@ class NoisyLabels:
     def save(self, path: Path) -> None:
         """Write the record as .npz, atomically; arrays and JSON only, nothing pickled."""
         identity = self._identity()
-        kind = _FORMATS[bool(identity)]
-        described = {"format": kind, "sha256": self.sha256, **self._described()}
+        described = {"format": self._format, "sha256": self.sha256, **self._described()}
         whose: dict[str, Any] = {"identity": np.frombuffer(identity, np.uint8)} if identity else {}
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
@@ -140,7 +165,7 @@ class NoisyLabels:
             raise ValueError(f"there is no label file {path}") from error
         except Exception as error:  # damaged archives fail in many ways
             raise ValueError(f"{path} is damaged or not a label file of robustdiff") from error
-        if kind != _FORMATS[bool(identity)] or labels.sha256 != digest:
+        if kind != labels._format or labels.sha256 != digest:
             raise ValueError(f"{path} is damaged: its SHA-256 is not the recorded one")
         return labels
 
@@ -149,10 +174,12 @@ def _read_identity(content: bytes, num_classes: int, count: int) -> dict[str, An
     lists = json.loads(content) if content else {}
     for name, entries in lists.items():
         wanted = num_classes if name == "class_names" else count
-        if name not in _IDENTITY or len(entries) != wanted:
+        if name not in (*_IDENTITY, *_DECISIONS) or len(entries) != wanted:
             raise ValueError(f"{name} must hold {wanted} entries, got {len(entries)}")
-        if not all(isinstance(entry, str) for entry in entries):
-            raise ValueError(f"{name} must hold words")
+        if not all(isinstance(entry, int if name == "kept" else str) for entry in entries):
+            raise ValueError(f"{name} must hold {'numbers' if name == 'kept' else 'words'}")
+        if name == "decided_by" and not set(entries) <= set(DECIDED_BY):
+            raise ValueError(f"decided_by must hold {', '.join(DECIDED_BY)}")
     return {name: tuple(entries) for name, entries in lists.items()}
 
 

@@ -66,6 +66,8 @@ def join_record(
         class_names=samples.class_names,
         paths=samples.paths,
         digests=samples.digests,
+        decided_by=record.decided_by and tuple(record.decided_by[row] for row in found.rows),
+        kept=None,
     )
     return joined, tuple(found.notes)
 

@@ -27,7 +27,8 @@ WINGS = {
 }
 WINGS["reports"] = WINGS["training"] | {"runs"}
 WINGS["review"] = WINGS["reports"] | {"reports"}
-WINGS["jobs"] = WINGS["reports"] | {"training", "reports", "review"}
+WINGS["exports"] = WINGS["review"] | {"review"}
+WINGS["jobs"] = WINGS["exports"] | {"training", "exports"}
 
 
 def imported_modules(path: Path) -> set[str]:

@@ -21,7 +21,7 @@ from robustdiff.labels.evidence import (
     probabilities_from,
     read_evidence,
 )
-from robustdiff.labels.given import check_given, prepare_labels
+from robustdiff.labels.given import check_given, prepare_labels, without_removed
 from robustdiff.metrics.catalogue import METRICS
 from robustdiff.metrics.report import out_of_reach
 from robustdiff.parallel import ALONE, Workers
@@ -65,6 +65,7 @@ def assemble(config: Config, report: Report, workers: Workers, run: Run | None =
     if run is None:
         images = workers.leader_first(lambda: load_images(config.data, report))
         labels = workers.from_leader(lambda: prepare_labels(config, images, report))
+        images, labels = without_removed(images, labels, report)
     else:
         images, labels, _ = workers.leader_first(
             lambda: load_run_data(run, config, report, whole=True)

@@ -20,7 +20,8 @@ from robustdiff.data.arrays import Images
 from robustdiff.data.registry import load_images
 from robustdiff.device import pick_device, set_precision
 from robustdiff.jobs.dataset import load_run_data
-from robustdiff.labels.crossfit import crossfit, make_plan
+from robustdiff.labels.checked import Checked, taught
+from robustdiff.labels.crossfit import crossfit, crossfit_again, likeliest_decision, make_plan
 from robustdiff.labels.evidence import (
     Dataset,
     dataset_of,
@@ -29,13 +30,14 @@ from robustdiff.labels.evidence import (
     probabilities_from,
     read_evidence,
 )
-from robustdiff.labels.given import check_given, prepare_labels
+from robustdiff.labels.given import check_given, prepare_labels, without_removed
 from robustdiff.labels.image_issues import find_image_issues
 from robustdiff.labels.probabilities import by_decision, by_probabilities, label_scores
 from robustdiff.progress import Report
 from robustdiff.reports.audit import Findings, write_audit
+from robustdiff.review.checked import read_checked
 from robustdiff.runs.folder import Run, check_name, create_run
-from robustdiff.runs.scores import load_scores, save_scores
+from robustdiff.runs.scores import load_judged, load_scores, save_scores
 
 # What an audit of images without a run sets, before anything else does.
 AUDIT_LAYER: Layer = {"data": {"whole": True}, "curriculum": {"name": "crossfit"}}
@@ -71,8 +73,27 @@ def audit_run(
     findings = stored_findings(run, config, labels, rows) if by == "run" else None
     if findings is None:
         findings = _judged(run, config, images, labels, rows, report)
-    findings = with_image_issues(replace(findings, rows=rows), images, report)
+        if len(rows) == len(run.labels().given):
+            issue, trust = findings.issue, findings.trust
+            save_scores(run, findings.scores, trust, ~issue, anew=True)
+    findings = _decided(run, replace(findings, rows=rows))
+    findings = with_image_issues(findings, images, report)
     return findings, write_audit(run, images, labels, findings, use_cleanlab=use_cleanlab)
+
+
+def _decided(run: Run, findings: Findings) -> Findings:
+    """Return findings with what a person decided, and with what that teaches."""
+    checked = _checked(run, findings.numbers)
+    if checked is None or findings.trust.classes is None:
+        return findings
+    trust = taught(findings.trust, findings.given, checked)
+    source = f"{findings.source}; {int(checked.known.sum())} labels were checked by a person"
+    return replace(findings, trust=trust, scores=label_scores(trust, findings.given), source=source)
+
+
+def _checked(run: Run, rows: NDArray[np.int64]) -> Checked | None:
+    checked = read_checked(run, run.labels().given)
+    return None if checked is None else checked.at(rows)
 
 
 def audit_images(
@@ -106,7 +127,7 @@ def audit_images(
         images, labels, rows = load_run_data(run, config, report)
     else:
         images = load_images(config.data, report)
-        labels = prepare_labels(config, images, report)
+        images, labels = without_removed(images, prepare_labels(config, images, report), report)
         check_given(config, images, labels)
         rows = np.arange(len(labels.given))
         if is_given(config.judge):
@@ -117,7 +138,8 @@ def audit_images(
         if findings is None:
             findings = _judged(run, config, images, labels, rows, report)
             save_scores(run, findings.scores, findings.trust, ~findings.issue)
-        findings = with_image_issues(replace(findings, weights=None), images, report)
+        findings = _decided(run, replace(findings, weights=None))
+        findings = with_image_issues(findings, images, report)
         return run, findings, write_audit(run, images, labels, findings, use_cleanlab=use_cleanlab)
 
 
@@ -138,10 +160,19 @@ def _judged(
     rows: NDArray[np.int64],
     report: Report,
 ) -> Findings:
-    """Judge anew, by evidence from elsewhere or by classifiers."""
+    """Judge anew, by evidence from elsewhere or by classifiers.
+
+    What a person has decided about labels is learnt; it is not in the findings yet.
+    """
+    stored, checked = load_judged(run), _checked(run, rows)
+    known = None if stored is None or checked is None else _some(stored.trust, rows)
     if is_given(config.judge):
         data = dataset_of(config, images, run.labels(), rows)
-        found = evidence_findings(data, labels, config, report)
+        found = evidence_findings(data, labels, config, report, checked)
+    elif known is not None and checked is not None and known.image_classes is not None:
+        found = crossfit_findings(
+            images, labels, config, report, run.unfinished, known=(known, checked)
+        )
     else:
         found = crossfit_findings(images, labels, config, report, run.unfinished)
     return replace(found, rows=rows)
@@ -158,7 +189,8 @@ def stored_findings(
         labels: Its labels, or some of them.
         rows: (M,) which samples of the run those are; None for all.
     """
-    curriculum, stored = CURRICULA[config.curriculum.name], load_scores(run)
+    curriculum = CURRICULA[config.curriculum.name]
+    stored = load_judged(run) if config.data.whole else load_scores(run)
     if stored is None or curriculum.source in ("none", "random"):
         return None
     source = f"curriculum {config.curriculum.name}, last scoring round"
@@ -200,21 +232,43 @@ def _weights(config: Config, trust: Trust, given: NDArray[np.int64]) -> NDArray[
 
 
 def evidence_findings(
-    data: Dataset, labels: NoisyLabels, config: Config, report: Report
+    data: Dataset,
+    labels: NoisyLabels,
+    config: Config,
+    report: Report,
+    checked: Checked | None = None,
 ) -> Findings:
     """Return what evidence from elsewhere says about the labels.
+
+    Args:
+        data: The images.
+        labels: Their labels.
+        config: Its section judge names the evidence.
+        report: Receives progress.
+        checked: What a person said, from which features are learnt; None where nobody did.
 
     Raises:
         ValueError: If it is of other images or classes.
     """
-    probabilities = probabilities_from(config, data, labels.given, report)
-    trust, verdict = by_probabilities(probabilities, labels.given)
+    learnt = labels.given if checked is None else checked.fixed(labels.given)
+    probabilities = probabilities_from(config, data, learnt, report)
+    if checked is None:
+        trust, verdict = by_probabilities(probabilities, labels.given)
+    else:
+        found = likeliest_decision(probabilities, labels.given, checked)
+        trust, verdict = by_decision(found, labels.given)
     scores = label_scores(trust, labels.given)
     return Findings(labels.given, scores, trust, f"{in_words(config.judge)}: {verdict}")
 
 
 def crossfit_findings(
-    images: Images, labels: NoisyLabels, config: Config, report: Report, folder: Path
+    images: Images,
+    labels: NoisyLabels,
+    config: Config,
+    report: Report,
+    folder: Path,
+    *,
+    known: tuple[Trust, Checked] | None = None,
 ) -> Findings:
     """Return what classifiers find in images whose labels they were not trained on.
 
@@ -224,19 +278,19 @@ def crossfit_findings(
         config: Its section judge says how.
         report: Receives progress.
         folder: Where interrupted work is kept, and goes on from; it is gone afterwards.
+        known: What an earlier judge found, and what a person has said since: one more round learns
+            both. None where there is no such.
     """
     judged = images.train.to(pick_device(config.train.device))
     shape, count = tuple(judged.shape[1:]), len(judged)
     dtype = set_precision(config.train.precision, judged.device)
     plan = make_plan(config.judge, shape, count, seed=config.seed, dtype=dtype)
-    found = crossfit(
-        judged,
-        torch.from_numpy(labels.given),
-        images.num_classes,
-        plan,
-        progress=report.stage("judging the labels"),
-        folder=folder,
-    )
+    given, stage = torch.from_numpy(labels.given), report.stage("judging the labels")
+    if known is None:
+        found = crossfit(judged, given, images.num_classes, plan, progress=stage, folder=folder)
+    else:
+        plan = replace(plan, rounds=1)
+        found = crossfit_again(judged, given, *known, plan, progress=stage, folder=folder)
     trust, verdict = by_decision(found.decision, labels.given)
     scores = label_scores(trust, labels.given)
     shutil.rmtree(folder, ignore_errors=True)

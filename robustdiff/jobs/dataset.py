@@ -58,6 +58,8 @@ def load_run_data(run: Run, config: Config, report: Report, *, whole: bool = Fal
     named = labels.paths is not None and config.data.dataset == "folder"
     data = replace(config.data, train_size=None) if named else config.data
     images = load_images(data, report)
+    if labels.kept is not None and max(labels.kept, default=0) < len(images.train):
+        images = images.part(torch.tensor(labels.kept))
     _check_classes(run, config, images, labels)
     if labels.paths is not None and images.paths is not None:
         return _joined(run, config, images, labels, report, whole=whole)
@@ -117,7 +119,7 @@ def _joined(
             f"{config.data.data_dir} holds no image that run {run.path} was trained on"
         )
     return RunData(
-        _taken(images, [place[labels.paths[i]] for i in rows], known), _some(labels, rows), rows
+        _taken(images, [place[labels.paths[i]] for i in rows], known), labels.at(rows), rows
     )
 
 
@@ -142,19 +144,6 @@ def _taken(images: Images, places: Sequence[int], known: dict[str, str | None]) 
         test_labels=images.test_labels[kept],
         test_paths=tuple(held[i] for i in kept.tolist()),
         test_digests=tuple((images.test_digests or ())[i] for i in kept.tolist()),
-    )
-
-
-def _some(labels: NoisyLabels, rows: NDArray[np.int64]) -> NoisyLabels:
-    def chosen(values: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        return None if values is None else tuple(values[i] for i in rows)
-
-    return replace(
-        labels,
-        clean=labels.clean[rows],
-        given=labels.given[rows],
-        paths=chosen(labels.paths),
-        digests=chosen(labels.digests),
     )
 
 

@@ -60,7 +60,12 @@ def evaluator_of(
 def _corrected(
     config: Config, images: Images, labels: NoisyLabels, folder: Path, report: Report
 ) -> Tensor:
-    """Return published labels as classifiers correct them, (N,) int64; kept in a file."""
+    """Return published labels as classifiers correct them, (N,) int64; kept in a file.
+
+    Not those that the run was given: somebody may have corrected them.
+    """
+    published = images.train_labels.numpy()
+    labels = replace(labels, clean=published, given=published)
     digest = hashlib.sha256(f"{_JUDGE} {_SEED} {images.num_classes}".encode())
     for part in (images.train.cpu().numpy(), labels.given):
         digest.update(f"{part.shape}".encode() + part.tobytes())

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from curricula import Trust
 from curricula.types import Floats, Ints
 from robustdiff.classifiers.image import (
     Lessons,
@@ -27,6 +28,7 @@ from robustdiff.classifiers.image import (
 from robustdiff.classifiers.networks import is_natural
 from robustdiff.config.judging import JudgeConfig
 from robustdiff.files.unfinished import Unfinished
+from robustdiff.labels.checked import Checked, taught
 from robustdiff.labels.decision import Decision, decide, hedged
 from robustdiff.labels.rows import spread_folds
 from robustdiff.parallel import ALONE, Workers
@@ -43,6 +45,8 @@ _SMALL_PASSES, _SMALL_LEAST, _SMALL_MOST = 14, 12_000, 80_000
 # Up to so many natural images are split into so many folds, so many times: each is judged by the
 # mean of as many classifiers.
 _FEW, _FEW_FOLDS, _FEW_SPLITS = 5_000, 5, 2
+# Least probability of a class that a person saw.
+_LEAST_SEEN_CLASS = 1e-4
 # Images that a piece of unfinished work is recognised by.
 _RECOGNISED_BY = 64
 
@@ -206,6 +210,68 @@ def crossfit(
     return Crossfitted(last.predicted, decision, first.outputs, first.margins)
 
 
+def crossfit_again(
+    images: Tensor,
+    given: Tensor,
+    known: Trust,
+    checked: Checked,
+    plan: Plan,
+    *,
+    progress: Progress,
+    folder: Path | None = None,
+) -> Crossfitted:
+    """Judge labels once more, after a person has checked some of them.
+
+    One round learns what is known by now: the checked classes, and of the others what an earlier
+    judge says, corrected by what those teach. Which kind of noise there is, they tell, too.
+
+    Args:
+        images: (N, C, H, W) uint8.
+        given: (N,) int64 in [0, K).
+        known: What an earlier judge found, who compares the classes.
+        checked: What a person said; removed images are not learnt.
+        plan: What is trained: the lessons of later rounds.
+        progress: See `crossfit`.
+        folder: See `crossfit`.
+
+    Returns:
+        See `crossfit`; the decision is still without what a person said, see `taught`.
+    """
+    labels = given.cpu().numpy()
+    others, own = (
+        torch.from_numpy(np.asarray(targets, dtype=np.float32))
+        for targets in (taught(known, labels, checked).classes, known.image_classes)
+    )
+    work = _Work(images, labels, others, own, 1, checked.removed)
+    found = _round(work, replace(plan, rounds=1), folder, ALONE, progress)
+    decision = likeliest_decision(found.predicted, labels, checked)
+    return Crossfitted(found.predicted, decision, found.outputs, found.margins)
+
+
+def likeliest_decision(
+    probabilities: NDArray[np.floating], given: Ints, checked: Checked
+) -> Decision:
+    """Decide which labels are wrong, by noise of the kind that a person's decisions speak for.
+
+    Args:
+        probabilities: (N, K); see `decide`.
+        given: (N,) int64.
+        checked: What a person said.
+    """
+    known = np.flatnonzero(checked.known)
+    wrong = bool((checked.classes[known] != given[known]).any())
+
+    def likelihood(decision: Decision) -> float:
+        seen = decision.classes[known, checked.classes[known]]
+        return float(np.log(np.maximum(seen, _LEAST_SEEN_CLASS)).sum())
+
+    found = [
+        decide(probabilities, given, by_image=by_image, wrong_seen=wrong)
+        for by_image in (None, False, True)
+    ]
+    return max([*found, hedged(found[0], given)], key=likelihood)
+
+
 class _Work(NamedTuple):
     """What a round learns from.
 
@@ -215,6 +281,7 @@ class _Work(NamedTuple):
         others: (N, K) float32, what a classifier learns about images of the other folds.
         own: The same about images of the fold that it judges; None where it learns nothing.
         number: The round, from 0.
+        removed: (N,) bool, images that are not learnt; None for no such.
     """
 
     images: Tensor
@@ -222,6 +289,7 @@ class _Work(NamedTuple):
     others: Tensor
     own: Tensor | None
     number: int
+    removed: NDArray[np.bool_] | None = None
 
 
 class _Found(NamedTuple):
@@ -243,6 +311,8 @@ def _round(
         split, part = divmod(job, plan.folds)
         judged = spread_folds(work.given, plan.folds, plan.lessons.seed + split) == part
         learnt = ~judged if first else np.ones_like(judged)
+        if work.removed is not None:
+            learnt &= ~work.removed
         lessons = plan.lessons if first else plan.later
         some = _classifier(
             work,
@@ -250,7 +320,7 @@ def _round(
             learnt,
             replace(lessons, seed=lessons.seed + work.number * jobs + job),
             None if folder is None else folder / f"round-{work.number + 1}-classifier-{job + 1}.pt",
-            _share_of(progress, work.number * jobs + job, plan.rounds * jobs),
+            _share_of(progress, min(work.number, plan.rounds - 1) * jobs + job, plan.rounds * jobs),
         )
         found.predicted[judged] += some.predicted / plan.splits
         found.outputs[learnt] += some.outputs

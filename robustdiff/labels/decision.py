@@ -83,7 +83,11 @@ class Decision:
 
 
 def decide(
-    probabilities: NDArray[np.floating], given: Ints, *, by_image: bool | None = None
+    probabilities: NDArray[np.floating],
+    given: Ints,
+    *,
+    by_image: bool | None = None,
+    wrong_seen: bool = False,
 ) -> Decision:
     """Decide which labels are wrong.
 
@@ -93,6 +97,7 @@ def decide(
             that was hides what is wrong.
         given: (N,) int64 in [0, K).
         by_image: Whether wrong labels are known to depend on the image; None where that is open.
+        wrong_seen: Whether somebody has seen wrong labels, so that there is noise.
 
     Returns:
         The decision.
@@ -108,9 +113,10 @@ def decide(
     by_frequency = _by_frequency(y, k)
     explained = 1 - none.likelihood / min(by_frequency, -_LEAST)
     against = contradictions(probabilities, given)
+    much = _speaks_for_noise(against)
     if 2 * (none.likelihood - by_frequency) <= chi2.isf(_CHANCE, 1):
         decision = _as_given(probabilities, given, none, "no evidence")
-    elif not (much := _speaks_for_noise(against)) and not _speaks_for_few(against, k):
+    elif not (much or wrong_seen or _speaks_for_few(against, k)):
         # Weak classifiers contradict so many labels that this says nothing.
         kind = "no noise" if explained >= WEAK else "no evidence"
         decision = _as_given(probabilities, given, none, kind)

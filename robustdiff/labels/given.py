@@ -4,9 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from corruptions import NoisyLabels, Samples, corrupt, labels_from, load_matrix, read_labels
+from corruptions.labels import CORRECTED
 from curricula import CURRICULA
 from robustdiff.config.sections import Config, DataConfig, NoiseConfig
 from robustdiff.data.arrays import Images
@@ -83,12 +85,17 @@ def prepare_labels(config: Config, images: Images, report: Report) -> NoisyLabel
         joined = labels_from(file, samples, noise.labels_as)
         for note in joined.notes:
             report.message(note)
-        return replace(
+        labels = replace(
             joined.labels,
             class_names=samples.class_names,
             paths=samples.paths,
             digests=samples.digests,
         )
+        # Where nobody knows the right labels of a folder, the corrected ones are not measured
+        # against those that were corrected.
+        if labels.noise_type == CORRECTED and config.data.dataset == "folder":
+            labels = replace(labels, clean=labels.given, nominal=np.eye(images.num_classes))
+        return labels
     return add_noise(
         noise,
         samples,
@@ -96,6 +103,26 @@ def prepare_labels(config: Config, images: Images, report: Report) -> NoisyLabel
         seed=config.seed,
         dataset=images.name,
     )
+
+
+def without_removed(
+    images: Images, labels: NoisyLabels, report: Report
+) -> tuple[Images, NoisyLabels]:
+    """Return the dataset without the training images that somebody has removed.
+
+    Args:
+        images: The dataset.
+        labels: Labels of its training part.
+        report: Receives how many were left out.
+    """
+    removed = np.array(labels.decided_by or ()) == "removed"
+    if not removed.any():
+        return images, labels
+    rows = np.flatnonzero(~removed)
+    report.message(f"{int(removed.sum())} images were removed by a person, and are left out")
+    if labels.paths is None:
+        labels = replace(labels, kept=tuple(range(len(labels.given))))
+    return images.part(torch.from_numpy(rows)), labels.at(rows)
 
 
 def known_noise(config: DataConfig, labels: NoisyLabels) -> float | None:

@@ -18,6 +18,7 @@ from corruptions import NoisyLabels
 from curricula import Trust
 from robustdiff.data.arrays import Images
 from robustdiff.files.atomic import write_text
+from robustdiff.labels.checked import gain
 from robustdiff.labels.image_issues import ImageIssues
 from robustdiff.reports.image_issues import issue_column, issue_counts, issue_tabs, score_columns
 from robustdiff.reports.pictures import picture_uri, png_uri
@@ -91,6 +92,12 @@ def quality_column(findings: Findings) -> dict[str, NDArray[np.floating]]:
     if findings.trust.classes is not None:
         return {"label_quality": findings.trust.right}
     return {"label_score": label_score(findings.scores)}
+
+
+def _gain_column(findings: Findings) -> dict[str, NDArray[np.floating]]:
+    """Return how likely a person's decision changes what the judge makes of each label, (N,)."""
+    known = findings.trust.classes is not None
+    return {"gain": gain(findings.trust, findings.given)} if known else {}
 
 
 def doubts_in_words(trust: Trust, class_names: Sequence[str]) -> list[str]:
@@ -214,6 +221,7 @@ def issue_columns(images: Images, labels: NoisyLabels, findings: Findings) -> di
     columns |= {
         "is_label_issue": issue,
         **quality_column(findings),
+        **_gain_column(findings),
         "given_label": given,
         # Where the scores know no classes: the label if it is trusted, else nothing.
         "predicted_label": np.where(issue, None, given) if predicted is None else predicted,  # type: ignore[call-overload]

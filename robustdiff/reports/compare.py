@@ -183,7 +183,12 @@ def _gap(evaluated: _Evaluated, plain: dict[tuple[str, str, int], float]) -> flo
     clean, mine = _clean(evaluated, plain), evaluated.metrics["class_fid"]
     if evaluated.noise in _AS_THEY_ARE or noisy is None or clean is None or noisy == clean:
         return None
-    return None if mine is None else (noisy - float(mine)) / (noisy - clean)
+    # Between labels as they are and corrected ones there is no clean end.
+    return (
+        None
+        if mine is None or evaluated.metrics["noise"] is None
+        else (noisy - float(mine)) / (noisy - clean)
+    )
 
 
 def _above(evaluated: _Evaluated, plain: dict[tuple[str, str, int], float]) -> float | None:
@@ -227,7 +232,7 @@ def _settings(config: Config, metrics: Metrics) -> dict[str, Any]:
 
 
 def _noise(config: Config, metrics: Metrics) -> str:
-    if metrics["noise"] is None:
+    if metrics["noise"] is None and config.noise.labels is None:
         return _UNKNOWN
     if config.noise.labels is None and not metrics["noise"]:
         return _CLEAN

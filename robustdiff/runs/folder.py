@@ -57,6 +57,11 @@ class Run:
         return self.path / "scores.npz"
 
     @property
+    def judged_file(self) -> Path:
+        """What an audit found that judged the labels anew, in the form of scores.npz."""
+        return self.path / "judged.npz"
+
+    @property
     def weights_file(self) -> Path:
         """Averaged weights."""
         return self.path / "model.safetensors"

@@ -31,15 +31,21 @@ class StoredScores(NamedTuple):
 
 
 def save_scores(
-    run: Run, scores: NDArray[np.floating], trust: Trust, label_used: NDArray[np.bool_]
+    run: Run,
+    scores: NDArray[np.floating],
+    trust: Trust,
+    label_used: NDArray[np.bool_],
+    *,
+    anew: bool = False,
 ) -> None:
-    """Write scores.npz atomically.
+    """Write scores.npz atomically, or judged.npz.
 
     Args:
         run: The run.
         scores: (N,) floats, high = trusted.
         trust: What they say about the labels.
         label_used: (N,) bool, whether training uses the given label.
+        anew: Whether an audit has judged the labels anew; the scores of training then stay.
     """
     content: dict[str, NDArray[Any]] = {
         "index": np.arange(len(scores)),
@@ -57,11 +63,17 @@ def save_scores(
         content["doubts"] = np.array(trust.doubts)
     if trust.temperature is not None:
         content["temperature"] = np.array(trust.temperature)
-    write_atomic(run.scores_file, lambda file: np.savez(file, **content))  # type: ignore[arg-type]
+    path = run.judged_file if anew else run.scores_file
+    write_atomic(path, lambda file: np.savez(file, **content))  # type: ignore[arg-type]
 
 
-def load_scores(run: Run) -> StoredScores | None:
-    """Read scores.npz; its zip archive has a checksum for every array.
+def load_judged(run: Run) -> StoredScores | None:
+    """Return what the newest audit found that judged the labels anew, else what training found."""
+    return load_scores(run, anew=run.judged_file.exists())
+
+
+def load_scores(run: Run, *, anew: bool = False) -> StoredScores | None:
+    """Read scores.npz, or judged.npz; its zip archive has a checksum for every array.
 
     Returns:
         Its content; None if the run has made no scores.
@@ -69,7 +81,7 @@ def load_scores(run: Run) -> StoredScores | None:
     Raises:
         DamagedError: If it is damaged or something else.
     """
-    path = run.scores_file
+    path = run.judged_file if anew else run.scores_file
     if not path.exists():
         return None
     try:

@@ -9,7 +9,16 @@ from corruptions import corrupt
 from robustdiff.classifiers.image import Lessons, Trained
 from robustdiff.config.judging import JudgeConfig
 from robustdiff.labels import crossfit as module
-from robustdiff.labels.crossfit import Plan, crossfit, make_plan
+from robustdiff.labels.checked import Checked
+from robustdiff.labels.crossfit import (
+    Plan,
+    crossfit,
+    crossfit_again,
+    likeliest_decision,
+    make_plan,
+)
+from robustdiff.labels.decision import decide
+from robustdiff.labels.probabilities import by_decision
 from robustdiff.parallel import ALONE
 
 SHAPE = (1, 8, 8)
@@ -155,3 +164,39 @@ def test_settings_win_over_what_effort_and_size_suggest(
     plan = make_plan(settings, shape, count, seed=0)
     assert (plan.folds, plan.rounds, plan.lessons.flip) == (folds, rounds, flip)
     assert plan.splits == (2 if count == 2000 else 1)
+
+
+def test_once_more_learns_what_a_person_said_and_no_removed_image(digits, noisy, monkeypatch):
+    given, clean = torch.from_numpy(noisy.given), digits.train_labels.numpy()
+    taught = lessons_of(monkeypatch, digits, noisy.given, SHORT)
+    decision = crossfit(digits.train, given, 10, SHORT, progress=silent).decision
+    trust, _ = by_decision(decision, noisy.given)
+    checked = Checked(np.full(len(clean), -1), np.zeros(len(clean), dtype=bool))
+    checked.classes[:50], checked.removed[50:80] = clean[:50], True
+    taught.clear()
+    found = crossfit_again(digits.train, given, trust, checked, SHORT, progress=silent)
+    assert len(taught) == SHORT.folds * SHORT.splits
+    for rows, targets, asked in taught:
+        others = np.setdiff1d(np.arange(50), asked.numpy())
+        places = {row: place for place, row in enumerate(rows.tolist())}
+        assert not set(range(50, 80)) & places.keys()
+        for row in others:
+            assert targets[places[row]].argmax() == clean[row]
+            assert targets[places[row]].max() == 1
+    assert found.decision.kind != "no evidence"
+
+
+def test_decisions_tell_which_kind_of_noise_there_is(digits, noisy):
+    clean, k = digits.train_labels.numpy(), 10
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(k), len(clean)) + 1.5 * np.eye(k)[clean]
+    p /= p.sum(1, keepdims=True)
+    checked = Checked(np.full(len(clean), -1), np.zeros(len(clean), dtype=bool))
+    checked.classes[:300] = clean[:300]
+    found = likeliest_decision(p, noisy.given, checked)
+    plain = decide(p, noisy.given)
+
+    def seen(decision):
+        return np.log(decision.classes[np.arange(300), clean[:300]] + 1e-4).sum()
+
+    assert seen(found) >= seen(plain)

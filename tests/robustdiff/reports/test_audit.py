@@ -52,8 +52,9 @@ def test_the_table_has_cleanlabs_columns_and_the_truth_where_it_is_known(tmp_pat
     summary = write_audit(run, images, labels, sure(labels))
     rows = read(run.path / "label_issues.csv")
     assert list(rows[0]) == [
-        "index", "is_label_issue", "label_quality", "given_label", "predicted_label", "given_name",
-        "predicted_name", "second_predicted", "issue", "sample_weight", "true_label", "is_flipped",
+        "index", "is_label_issue", "label_quality", "gain", "given_label", "predicted_label",
+        "given_name", "predicted_name", "second_predicted", "issue", "sample_weight", "true_label",
+        "is_flipped",
     ]  # fmt: skip
     assert [int(row["index"]) for row in rows] == list(range(50))
     assert [row["is_label_issue"] == "True" for row in rows] == labels.flipped.tolist()

@@ -241,3 +241,16 @@ def test_figures_that_some_evaluations_lack_are_shown_where_they_are(study, tmp_
     table = markdown([row])
     assert "| CAS | CAS, real | F1 of the flag |" in table
     assert "| 0.800 | 0.900 | 0.600 |" in table
+
+
+def test_before_and_after_correction_stand_apart_where_nobody_knows_the_truth(tmp_path):
+    unknown = {"noise": None, "detection": None}
+    make_run(tmp_path / "before", rate=0, class_fid=1, seed=0, judged=unknown)
+    after = {"noise": {"labels": "sorted/corrected.npz"}}
+    make_run(tmp_path / "after", rate=0, class_fid=2, seed=0, judged=unknown, **after)
+    rows = compare_runs(find_runs([tmp_path]))
+    assert [(row.noise, row.method) for row in rows] == [
+        ("unknown", "uniform"),
+        ("labels of corrected.npz", "uniform"),
+    ]
+    assert [row.values["gap closed"] for row in rows] == [[], []]

@@ -1,0 +1,1 @@
+"""Corrected labels as they leave: tables, trees of images, files of other tools; and back."""

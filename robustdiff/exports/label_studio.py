@@ -1,0 +1,202 @@
+"""Label Studio: labels to look at as its tasks, with suggestions; and its export as decisions.
+
+A task is {"data": {...}, "predictions": [...]}, its export the same with "annotations"; see
+https://labelstud.io/guide/tasks and https://labelstud.io/guide/export. Every task carries the
+number of its sample and the digest of the labels that it is about.
+"""
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+from xml.sax.saxutils import quoteattr
+
+from robustdiff.files.atomic import write_text
+from robustdiff.labels.corrected import Corrected
+from robustdiff.review.decisions import Decision
+
+# What Label Studio serves files of this machine by; see docs/corrections.md.
+_SERVED = "/data/local-files/?d="
+_IMAGE, _CHOICE, _MODEL = "image", "label", "robustdiff"
+
+
+class Special(NamedTuple):
+    """Choices that are no classes, by names that no class has."""
+
+    remove: str
+    unsure: str
+
+
+def special_choices(class_names: Sequence[str]) -> Special:
+    """Return the choices that are no classes."""
+    remove, unsure = "[remove]", "[unsure]"
+    while remove in class_names or unsure in class_names:
+        remove, unsure = f"[{remove}]", f"[{unsure}]"
+    return Special(remove, unsure)
+
+
+def write_tasks(path: Path, corrected: Corrected, root: Path, chosen: Sequence[int]) -> Path:
+    """Write tasks for Label Studio, and beside them the labelling interface that they need.
+
+    Args:
+        path: The .json file.
+        corrected: The labels; the suggestion of an image is its corrected label.
+        root: The folder of images.
+        chosen: Which samples, in the order in which a person is to see them.
+
+    Returns:
+        The file of the interface, with the suffix .xml.
+
+    Raises:
+        OSError: If they cannot be written.
+    """
+    tasks = [_task(corrected, root, number) for number in chosen]
+    write_text(path, json.dumps(tasks, indent=1) + "\n")
+    interface = path.with_suffix(".xml")
+    write_text(interface, _interface(corrected.class_names))
+    return interface
+
+
+def _task(corrected: Corrected, root: Path, number: int) -> dict[str, Any]:
+    before, names = corrected.before, corrected.class_names
+    assert before.paths is not None
+    file, likelihood = before.paths[number], float(corrected.likelihood[number])
+    suggestion = special_choices(names).remove
+    if not corrected.removed[number]:
+        suggestion = names[corrected.labels[number]]
+    return {
+        "data": {
+            _IMAGE: _SERVED + quote(os.fsencode(f"{root.resolve().name}/{file}")),
+            "index": number,
+            "file": _text(file),
+            "given_label": _text(names[before.given[number]]),
+            "labels_sha256": before.sha256,
+        },
+        "predictions": [
+            {
+                "model_version": _MODEL,
+                "score": 0.0 if math.isnan(likelihood) else round(likelihood, 6),
+                "result": [
+                    {
+                        "from_name": _CHOICE,
+                        "to_name": _IMAGE,
+                        "type": "choices",
+                        "value": {"choices": [_text(suggestion)]},
+                    }
+                ],
+            }
+        ],
+    }
+
+
+def _interface(class_names: Sequence[str]) -> str:
+    """Return the labelling interface: the image, and one choice among all classes."""
+    choices = [
+        f"    <Choice value={quoteattr(_text(name))}/>"
+        for name in (*class_names, *special_choices(class_names))
+    ]
+    return "\n".join(
+        [
+            "<View>",
+            f'  <Image name="{_IMAGE}" value="${_IMAGE}"/>',
+            '  <Header value="$file (given: $given_label)"/>',
+            f'  <Choices name="{_CHOICE}" toName="{_IMAGE}" choice="single" showInline="true">',
+            *choices,
+            "  </Choices>",
+            "</View>\n",
+        ]
+    )
+
+
+def _text(name: str) -> str:
+    """Spell out bytes that are not UTF-8, which neither JSON nor XML can hold."""
+    return name.encode(errors="backslashreplace").decode()
+
+
+class Annotated(NamedTuple):
+    """What came back.
+
+    Attributes:
+        decisions: Those of annotated tasks.
+        skipped: How many tasks have no annotation, or were skipped.
+        torn: How many tasks several people annotated differently; they count as unsure.
+    """
+
+    decisions: list[Decision]
+    skipped: int
+    torn: int
+
+
+def read_annotations(path: Path, corrected: Corrected) -> Annotated:
+    """Read the JSON export of tasks that `write_tasks` has made.
+
+    Args:
+        path: The file.
+        corrected: The labels that it must be about.
+
+    Raises:
+        ValueError: If it is something else, about other labels, or names a class that there is not.
+    """
+    try:
+        tasks = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON, or is damaged") from error
+    if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
+        raise ValueError(f"{path} must hold a list of tasks; export it from Label Studio as JSON")
+    decisions: list[Decision] = []
+    skipped = torn = 0
+    for place, task in enumerate(tasks, start=1):
+        sample = _sample(task, corrected, f"task {place} of {path}")
+        found = {_decision(words, sample, corrected, path) for words in _choices(task, path)}
+        skipped += not found
+        torn += len(found) > 1
+        if found:
+            decisions.append(found.pop() if len(found) == 1 else Decision(sample, "unsure"))
+    return Annotated(decisions, skipped, torn)
+
+
+def _sample(task: dict[str, Any], corrected: Corrected, where: str) -> int:
+    data = task.get("data")
+    if not isinstance(data, dict) or "labels_sha256" not in data:
+        raise ValueError(f"{where} was not made by robustdiff: its data has no labels_sha256")
+    number, before = data.get("index"), corrected.before
+    if data["labels_sha256"] != before.sha256:
+        raise ValueError(f"{where} is about other labels than those of this run")
+    count = len(before.given)
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < count:
+        raise ValueError(f"{where} must have an index in [0, {count}), got {number!r}")
+    return number
+
+
+def _choices(task: dict[str, Any], path: Path) -> list[str]:
+    """Return what every annotator of a task chose."""
+    if "annotations" not in task:
+        raise ValueError(f"{path} holds no annotations; export it from Label Studio as JSON")
+    found = []
+    for annotation in task["annotations"] or []:
+        if annotation.get("was_cancelled"):
+            continue
+        for result in annotation.get("result") or []:
+            if result.get("from_name") == _CHOICE:
+                found += result.get("value", {}).get("choices", [])
+    return found
+
+
+def _decision(words: str, sample: int, corrected: Corrected, path: Path) -> Decision:
+    names = [_text(name) for name in corrected.class_names]
+    special = special_choices(corrected.class_names)
+    if words == special.remove:
+        return Decision(sample, "remove")
+    if words == special.unsure:
+        return Decision(sample, "unsure")
+    if words not in names:
+        raise ValueError(f"{path} names a class {words!r} that the run has not")
+    label = names.index(words)
+    if label == corrected.before.given[sample]:
+        return Decision(sample, "keep")
+    return Decision(sample, "relabel", label)

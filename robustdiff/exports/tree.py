@@ -1,0 +1,94 @@
+"""A new folder of images, sorted by corrected labels; the original one is not touched."""
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from robustdiff.exports.places import Place
+from robustdiff.progress import Progress, silent
+
+
+def _hard(old: Path, new: Path) -> None:
+    # Of a link, what it leads to: a hard link to a link would be another name of the link.
+    os.link(old.resolve(), new)
+
+
+def _soft(old: Path, new: Path) -> None:
+    new.symlink_to(old.resolve())
+
+
+def _copy(old: Path, new: Path) -> None:
+    shutil.copy2(old, new)
+
+
+LINKS: dict[str, Callable[[Path, Path], None]] = {"hard": _hard, "soft": _soft, "copy": _copy}
+
+
+def write_tree(
+    root: Path,
+    target: Path,
+    places: Sequence[Place],
+    folders: Sequence[str],
+    link: str,
+    progress: Progress = silent,
+) -> int:
+    """Make a folder of images of those of another one.
+
+    It is made beside its place and renamed at the end, so that it is whole or absent.
+
+    Args:
+        root: The folder that the images lie in.
+        target: The folder to make.
+        places: See `robustdiff.exports.places.places`.
+        folders: Those of all classes, also of classes without images.
+        link: Key of `LINKS`: how the new folder gets the files.
+        progress: Called with (images done, images in all).
+
+    Returns:
+        How many images it holds.
+
+    Raises:
+        ValueError: If the target exists, lies within the folder or holds it, or hard links cannot
+            reach it.
+        OSError: If it cannot be written.
+    """
+    check_target(root, target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    building = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        for folder in folders:
+            (building / folder).mkdir(parents=True)
+        kept = [place for place in places if place.new is not None]
+        for done, (old, new) in enumerate(kept, start=1):
+            assert new is not None
+            (building / new).parent.mkdir(parents=True, exist_ok=True)
+            try:
+                LINKS[link](root / old, building / new)
+            except OSError as error:
+                if link == "hard" and error.errno in (errno.EXDEV, errno.EPERM, errno.EMLINK):
+                    raise ValueError(
+                        f"hard links do not reach from {root} to {target.parent} "
+                        f"({error.strerror}); use --link soft or --link copy"
+                    ) from error
+                raise
+            progress(done, len(kept))
+        check_target(root, target)
+        building.rename(target)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return len(kept)
+
+
+def check_target(root: Path, target: Path) -> None:
+    """Refuse a target that exists, or that would change the folder.
+
+    Raises:
+        ValueError: Saying why.
+    """
+    if os.path.lexists(target):
+        raise ValueError(f"{target} already exists; choose another folder")
+    source, place = root.resolve(), target.resolve()
+    if place.is_relative_to(source) or source.is_relative_to(place):
+        raise ValueError(f"{target} lies within {root}, or holds it; choose another folder")

@@ -1,0 +1,205 @@
+"""`robustdiff correct`: corrected labels leave a run, and decisions made elsewhere come back."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from curricula import CURRICULA
+from robustdiff.config.sections import Config
+from robustdiff.exports.label_studio import read_annotations, write_tasks
+from robustdiff.exports.moving import (
+    Journal,
+    apply_moves,
+    plan_moves,
+    read_journal,
+    undo_moves,
+    write_journal,
+)
+from robustdiff.exports.places import Place, places
+from robustdiff.exports.table import write_table
+from robustdiff.exports.tree import check_target, write_tree
+from robustdiff.jobs.dataset import load_run_data
+from robustdiff.labels.checked import next_to_check
+from robustdiff.labels.corrected import Corrected, correct
+from robustdiff.labels.given import known_noise
+from robustdiff.progress import Report
+from robustdiff.review.checked import read_checked
+from robustdiff.review.decisions import Decisions
+from robustdiff.runs.folder import Run
+from robustdiff.runs.scores import load_judged
+
+
+def corrected_labels(run: Run, config: Config, *, decided_only: bool = False) -> Corrected:
+    """Return the labels of a run, corrected by a person's decisions first, then by the judge.
+
+    Args:
+        run: The run.
+        config: Its configuration.
+        decided_only: Whether only a person's decisions count.
+
+    Raises:
+        ValueError: If it has neither decisions nor a judge that compares the classes.
+        DamagedError: If its labels, scores or decisions are damaged, or about others.
+    """
+    labels, found = run.labels(), load_judged(run)
+    judged = CURRICULA[config.curriculum.name].source not in ("none", "random")
+    trust = found.trust if found is not None and (judged or run.judged_file.exists()) else None
+    checked = read_checked(run, labels.given)
+    if checked is None and (decided_only or trust is None or trust.classes is None):
+        raise ValueError(
+            f"nothing corrects the labels of {run.path}: nobody has decided about any, "
+            + ("and --decided-only was given" if decided_only else "and it names no other classes")
+            + f"; see robustdiff audit {run.path} --by crossfit and robustdiff review {run.path}"
+        )
+    return correct(labels, trust, checked, decided_only=decided_only)
+
+
+def is_truth_known(config: Config, corrected: Corrected) -> bool:
+    """Return whether the labels before correction come with the right ones."""
+    return known_noise(config.data, corrected.before) is not None
+
+
+def write_labels(path: Path, config: Config, corrected: Corrected) -> None:
+    """Write a record (.npz) or a table (.csv) of corrected labels.
+
+    Raises:
+        ValueError: If the file exists.
+    """
+    refuse_existing(path)
+    known = is_truth_known(config, corrected)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".npz":
+        corrected.record(truth_known=known).save(path)
+    else:
+        write_table(path, corrected, truth_known=known)
+
+
+def write_label_studio(path: Path, config: Config, corrected: Corrected, worst: int | None) -> Path:
+    """Write undecided labels as tasks for Label Studio, those of the greatest gain first.
+
+    Args:
+        path: The .json file.
+        config: Of the run.
+        corrected: Its labels.
+        worst: How many; None for all that the judge corrects.
+
+    Returns:
+        The labelling interface that goes with them.
+
+    Raises:
+        ValueError: If the file exists, or the images are no files.
+    """
+    refuse_existing(path)
+    _check_folder(config, "Label Studio shows files")
+    by = np.array(corrected.decided_by)
+    decided = (by == "person") | (by == "removed")
+    if worst is None:
+        decided |= by == "given"
+    gains = np.nan_to_num(corrected.gain)
+    chosen = list(next_to_check(gains, decided))[:worst]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return write_tasks(path, corrected, Path(config.data.data_dir).expanduser(), chosen)
+
+
+def refuse_existing(path: Path) -> None:
+    """Refuse a file that exists.
+
+    Raises:
+        ValueError: Naming it.
+    """
+    if path.exists():
+        raise ValueError(f"{path} already exists; choose another name")
+
+
+class _Placed(NamedTuple):
+    root: Path
+    places: list[Place]
+    folders: list[str]
+
+
+def _placed(run: Run, config: Config, corrected: Corrected, report: Report) -> _Placed:
+    """Find the new place of every image of a run's folder; images that are gone are left out."""
+    _check_folder(config, "a tree is made of files")
+    images, _, rows = load_run_data(run, config, report)
+    found, folders = places(images, corrected.labels[rows], corrected.removed[rows])
+    return _Placed(Path(config.data.data_dir).expanduser(), found, folders)
+
+
+def _check_folder(config: Config, why: str) -> None:
+    if config.data.dataset != "folder":
+        raise ValueError(
+            f"{why}, and dataset {config.data.dataset!r} has none; corrected labels of it leave as "
+            ".npz or .csv"
+        )
+
+
+def make_tree(
+    run: Run, config: Config, corrected: Corrected, target: Path, link: str, report: Report
+) -> int:
+    """Make a new folder of images under corrected labels; see `write_tree`.
+
+    Returns:
+        How many images it holds.
+    """
+    check_target(Path(config.data.data_dir).expanduser(), target)
+    root, found, folders = _placed(run, config, corrected, report)
+    return write_tree(root, target, found, folders, link, report.stage("sorting images"))
+
+
+def move_in_place(
+    run: Run, config: Config, corrected: Corrected, report: Report
+) -> tuple[Path, int]:
+    """Move images between the class folders of a run's own folder.
+
+    Returns:
+        The journal that takes it back, in the run's folder; how many were moved.
+
+    Raises:
+        ValueError: If an earlier journal there is not finished, or the folder cannot be changed.
+    """
+    with run.locked():
+        root, found, _ = _placed(run, config, corrected, report)
+        journal = plan_moves(root, found)
+        path = _free_journal(run)
+        write_journal(path, journal)
+        return path, apply_moves(journal, report.stage("moving images"))
+
+
+def _free_journal(run: Run) -> Path:
+    number = 1
+    while (path := run.path / f"moves-{number}.json").exists():
+        number += 1
+    return path
+
+
+def finish_moves(path: Path, report: Report) -> tuple[Journal, int]:
+    """Do what is left of a journal's moves; return it, and how many that were."""
+    journal = read_journal(path)
+    return journal, apply_moves(journal, report.stage("moving images"))
+
+
+def take_back_moves(path: Path, report: Report) -> tuple[Journal, int]:
+    """Take back a journal's moves; return it, and how many those were."""
+    journal = read_journal(path)
+    return journal, undo_moves(journal, report.stage("moving images back"))
+
+
+def import_annotations(run: Run, path: Path, report: Report) -> int:
+    """Record what people decided in Label Studio; see `read_annotations`.
+
+    Returns:
+        How many decisions are new. The file is checked before the first is recorded.
+    """
+    labels = run.labels()
+    found = read_annotations(path, correct(labels, None, None, decided_only=True))
+    with Decisions(run) as decisions:
+        standing = decisions.latest()
+        new = [each for each in found.decisions if standing.get(each.sample) != each]
+        for each in new:
+            decisions.record(each)
+    if found.torn:
+        report.message(f"{found.torn} images were annotated differently, and count as unsure")
+    if found.skipped:
+        report.message(f"{found.skipped} tasks have no annotation")
+    return len(new)

@@ -1,0 +1,278 @@
+"""From a folder to corrected labels and back, by commands."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import TINY, call
+from correcting import NAMES, make_folder, snapshot
+
+from corruptions import NoisyLabels
+from robustdiff.jobs import audit as module
+from robustdiff.labels.crossfit import Crossfitted
+from robustdiff.labels.decision import Decision as Judged
+from robustdiff.review.decisions import Decision, Decisions
+from robustdiff.runs.folder import Run
+
+# Figures have no glyph for every script.
+pytestmark = pytest.mark.filterwarnings("ignore:Glyph")
+EACH, K = 8, len(NAMES)
+
+
+@pytest.fixture(autouse=True)
+def _inside(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def judged(monkeypatch):
+    """Classifiers take seconds; these find that the first image of each class is of the next."""
+
+    def find(images, given, num_classes, plan, **_):
+        given = given.numpy()
+        first = np.arange(len(given)) % EACH == 0
+        clean = np.where(first, (given + 1) % num_classes, given)
+        classes = (0.9 * np.eye(num_classes)[clean] + 0.1 / num_classes).astype(np.float32)
+        decision = Judged(
+            classes[np.arange(len(given)), given].astype(np.float64), clean, classes, classes,
+            classes, classes, np.eye(num_classes), 0.1, 0.1, 0.1, "by class",
+        )  # fmt: skip
+        return Crossfitted(classes, decision, classes, decision.right)
+
+    monkeypatch.setattr(module, "crossfit", find)
+    make_folder(Path("photos"), each=EACH)
+    assert call("audit", "photos", "--image-size=4") == 0
+    return Run(Path("audits/photos"))
+
+
+def decide(run, *decisions):
+    with Decisions(run) as store:
+        for decision in decisions:
+            store.record(decision)
+
+
+def rows(path):
+    with Path(path).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+DECIDED = (
+    Decision(0, "keep"),  # the judge would relabel it
+    Decision(1, "relabel", 3),
+    Decision(2, "remove"),
+    Decision(3, "unsure"),
+    Decision(8, "relabel", 5),  # the judge has another class
+)
+
+
+def test_a_person_decides_first_then_the_judge(judged, capsys):
+    decide(judged, *DECIDED)
+    capsys.readouterr()
+    assert call("correct", "photos", "--to=c.csv", "--to=c.npz") == 0
+    said = capsys.readouterr().out
+    assert "48 labels: 3 checked by a person, 2 of them changed; 4 changed by the judge" in said
+    assert "1 images removed" in said
+    given, names = judged.labels(), judged.labels().class_names
+    wanted = given.given.copy()
+    wanted[[16, 24, 32, 40]] = (wanted[[16, 24, 32, 40]] + 1) % K
+    wanted[1], wanted[8] = 3, 5
+    found = rows("c.csv")
+    assert [row["label"] for row in found] == [names[label] for label in wanted]
+    assert [row["file"] for row in found] == list(given.paths)
+    assert [i for i, row in enumerate(found) if row["removed"] == "True"] == [2]
+    record = NoisyLabels.load(Path("c.npz"))
+    assert record.given.tolist() == wanted.tolist()
+    assert record.decided_by == tuple(row["decided_by"] for row in found)
+    assert call("correct", "photos", "--decided-only", "--to=d.npz") == 0
+    only = NoisyLabels.load(Path("d.npz"))
+    assert set(np.flatnonzero(only.given != given.given)) == {1, 8}
+
+
+@pytest.mark.parametrize("link", ["hard", "soft", "copy"])
+def test_the_tree_is_what_the_table_says(judged, link):
+    decide(judged, *DECIDED)
+    before = snapshot(Path("photos"))
+    assert call("correct", "photos", "--to=c.csv", "--to=tree", f"--link={link}") == 0
+    assert snapshot(Path("photos")) == before
+    content = {str(path.relative_to("photos")): path.read_bytes() for path in
+               Path("photos").rglob("*.png")}  # fmt: skip
+    wanted = {
+        content[row["file"]]: row["label"] for row in rows("c.csv") if row["removed"] != "True"
+    }
+    found = {path.read_bytes(): path.parent.name for path in Path("tree").rglob("*.png")}
+    assert found == wanted
+
+
+@pytest.mark.parametrize("to", ["tree", "c.csv", "c.npz", "c.json"])
+def test_nothing_that_exists_is_written_over(judged, to, capsys):
+    Path(to).mkdir() if to == "tree" else Path(to).write_text("mine")
+    assert call("correct", "photos", f"--to={to}") == 2
+    assert f"{to} already exists" in capsys.readouterr().err
+    assert to == "tree" or Path(to).read_text() == "mine"
+
+
+def test_moved_in_place_and_taken_back(judged, capsys):
+    decide(judged, *DECIDED)
+    before = snapshot(Path("photos"))
+    assert call("correct", "photos", "--to=tree") == 0
+    assert call("correct", "photos", "--in-place") == 0
+    assert "take it back with: robustdiff correct --undo audits/photos/moves-1.json" in (
+        capsys.readouterr().out
+    )
+    tree = {
+        path: content
+        for path, content in snapshot(Path("photos")).items()
+        if not path.startswith(".") and content is not None
+    }
+    assert tree == {p: c for p, c in snapshot(Path("tree")).items() if c is not None}
+    assert call("correct", "--finish=audits/photos/moves-1.json") == 0
+    assert "0 images moved in" in capsys.readouterr().out
+    assert call("correct", "--undo=audits/photos/moves-1.json") == 0
+    assert snapshot(Path("photos")) == before
+    assert call("correct", "--undo=audits/photos/moves-1.json") == 0
+    assert call("correct", "photos", "--undo=audits/photos/moves-1.json", "--in-place") == 2
+    assert "or --undo or --finish alone" in capsys.readouterr().err
+
+
+def test_to_label_studio_and_back(judged, capsys):
+    decide(judged, *DECIDED)
+    assert call("correct", "photos", "--to=all.json", "--to=c.csv") == 0
+    tasks = json.loads(Path("all.json").read_text())
+    # What the judge corrects and nobody has decided.
+    assert sorted(task["data"]["index"] for task in tasks) == [16, 24, 32, 40]
+    for task in tasks:
+        task["annotations"] = [{"result": task["predictions"][0]["result"]}]
+    Path("export.json").write_text(json.dumps(tasks))
+    capsys.readouterr()
+    assert call("correct", "photos", "--from-label-studio=export.json", "--to=d.csv") == 0
+    assert "4 new decisions" in capsys.readouterr().out
+    one, other = rows("c.csv"), rows("d.csv")
+    assert [row["label"] for row in one] == [row["label"] for row in other]
+    assert {row["decided_by"] for row in other} == {"given", "person", "removed"}
+    assert call("correct", "photos", "--from-label-studio=export.json") == 0
+    assert "0 new decisions" in capsys.readouterr().out
+    Path("export.json").write_text("[{}]")
+    assert call("correct", "photos", "--from-label-studio=export.json") == 2
+    assert "task 1 of export.json was not made by robustdiff" in capsys.readouterr().err
+    assert call("correct", "photos", "--to=worst.json", "--worst=3") == 0
+    assert len(json.loads(Path("worst.json").read_text())) == 3
+
+
+def test_what_is_decided_is_in_the_next_report(judged):
+    decide(judged, *DECIDED)
+    assert call("audit", "photos", "--image-size=4") == 0
+    found = rows("audits/photos/label_issues.csv")
+    assert (found[0]["is_label_issue"], found[0]["label_quality"]) == ("False", "1")
+    assert found[1]["predicted_name"] == judged.labels().class_names[3]
+    assert found[1]["label_quality"] == found[1]["gain"] == "0"
+    assert float(found[9]["gain"]) > 0
+    text = Path("audits/photos/label_issues.json").read_text()
+    assert "3 labels were checked by a person" in text
+
+
+def test_judged_anew_with_what_is_known(judged, monkeypatch):
+    decide(judged, *DECIDED)
+    seen = {}
+
+    def again(images, given, known, checked, plan, **rest):
+        seen.update(checked=checked, classes=known.classes)
+        return module.crossfit(images, given, K, plan)
+
+    monkeypatch.setattr(module, "crossfit_again", again)
+    assert call("audit", judged.path, "--by=crossfit") == 0
+    assert np.flatnonzero(seen["checked"].known).tolist() == [0, 1, 8]
+    assert np.flatnonzero(seen["checked"].removed).tolist() == [2]
+    assert judged.judged_file.exists()
+    assert call("correct", judged.path, "--to=c.csv") == 0
+    assert rows("c.csv")[0]["decided_by"] == "person"
+
+
+def test_features_are_judged_anew_with_what_is_known(judged, capsys):
+    given, clean = judged.labels().given.copy(), judged.labels().given.copy()
+    clean[::EACH] = (clean[::EACH] + 1) % K
+    noise = 0.3 * np.random.default_rng(0).normal(size=(len(clean), K))
+    np.save("f.npy", 2 * np.eye(K)[clean] + noise)
+    decide(judged, *(Decision(i, "relabel", int(clean[i])) for i in range(0, 24, EACH)))
+    capsys.readouterr()
+    assert call("audit", judged.path, "--judge-features=f.npy") == 0
+    assert "3 labels were checked by a person" in capsys.readouterr().out
+    assert call("correct", judged.path, "--to=c.csv") == 0
+    names = judged.labels().class_names
+    right = [row["label"] == names[k] for row, k in zip(rows("c.csv"), clean, strict=True)]
+    assert all(right[:24])
+    assert sum(right) >= (given == clean).sum() + 3
+
+
+@pytest.mark.parametrize("kind", ["npz", "csv"])
+def test_a_generator_is_trained_on_corrected_labels_without_removed_images(judged, kind, capsys):
+    decide(judged, *DECIDED)
+    assert call("correct", "photos", f"--to=c.{kind}") == 0
+    words = [
+        "train", "--dataset=folder", "--data-dir=photos", "--image-size=4", f"--labels=c.{kind}",
+        "--out=after", "--steps=2", *TINY, "--set=train.batch_size=8",
+    ]  # fmt: skip
+    assert call(*words) == 0
+    labels, corrected = Run(Path("after")).labels(), rows("c.csv") if kind == "csv" else None
+    assert not labels.flipped.any()  # nobody knows the right ones
+    removed = judged.labels().paths[2]
+    assert removed not in labels.paths
+    if corrected:
+        label = {row["file"]: row["label"] for row in corrected}
+        assert [labels.class_names[k] for k in labels.given] == [label[p] for p in labels.paths]
+    assert call("train", "--resume=after", "--steps=3") == 0
+    # The same by the folder, by its audit, and on the tree.
+    more = ["--steps=1", *TINY, "--set=train.batch_size=8"]
+    assert call("train", "photos", "--image-size=4", f"--labels=c.{kind}", "--out=x", *more) == 0
+    assert call("train", judged.path, f"--labels=c.{kind}", "--out=y", *more) == 0
+    for path in ("x", "y"):
+        assert Run(Path(path)).labels().sha256 == labels.sha256
+    assert call("correct", "photos", "--to=tree") == 0
+    assert call("train", "tree", "--image-size=4", "--out=z", *more) == 0
+    tree = Run(Path("z")).labels()
+    assert not {digest for digest in tree.digests} - set(judged.labels().digests)
+
+
+def test_a_run_is_trained_again_on_corrected_labels(tmp_path, capsys):
+    words = ["--noise=0.3", "--curriculum=margin", "--steps=3", *TINY]
+    assert call("train", "--dataset=digits", "--out=before", *words) == 0
+    run = Run(Path("before"))
+    truth = run.labels().clean
+    decide(run, *(Decision(i, "relabel", int(truth[i])) for i in range(300)))
+    assert call("correct", "before", "--decided-only", "--to=c.npz") == 0
+    assert call("train", "before", "--labels=c.npz", "--out=after", "--steps=4") == 0
+    after, config = Run(Path("after")).labels(), Run(Path("after")).config()
+    assert not after.flipped[:300].any()
+    assert after.flipped[300:].sum() == run.labels().flipped[300:].sum()
+    assert (config.model, config.curriculum) == (run.config().model, run.config().curriculum)
+    capsys.readouterr()
+    assert call("train", "before", "--dataset=digits") == 2
+    assert "before takes the place of --config" in capsys.readouterr().err
+    assert call("train", "nowhere") == 2
+    assert "nowhere is neither a folder of images nor a run" in capsys.readouterr().err
+
+
+def test_removed_images_of_a_dataset_without_files(capsys):
+    assert call("audit", "--dataset=digits", "--noise=0.2", "--judge-rounds=1", "--out=found") == 0
+    run = Run(Path("found"))
+    decide(run, Decision(7, "remove"), Decision(9, "keep"))
+    assert call("correct", "found", "--to=c.npz") == 0
+    assert call("correct", "found", "--to=tree") == 2
+    assert "a tree is made of files, and dataset 'digits' has none" in capsys.readouterr().err
+    words = ["--dataset=digits", "--labels=c.npz", "--out=after", "--steps=2", *TINY]
+    assert call("train", *words) == 0
+    labels = Run(Path("after")).labels()
+    assert labels.kept[:9] == (0, 1, 2, 3, 4, 5, 6, 8, 9)
+    assert len(labels.given) == len(run.labels().given) - 1
+    assert labels.realised_rate < 0.05
+    assert labels.decided_by[8] == "person"
+    assert call("train", "--resume=after", "--steps=3") == 0
+
+
+def test_a_run_that_nothing_corrects_is_refused(capsys):
+    assert call("train", "--dataset=digits", "--out=plain", "--steps=1", *TINY) == 0
+    capsys.readouterr()
+    assert call("correct", "plain", "--to=c.npz") == 2
+    assert "nothing corrects the labels of plain" in capsys.readouterr().err
