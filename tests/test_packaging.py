@@ -31,6 +31,8 @@ def test_the_wheel_holds_cli_inside_robustdiff_and_nothing_generic(wheel):
     assert tops == {"robustdiff", "curricula", "corruptions"}
     assert "robustdiff/cli/train.py" in names
     assert "robustdiff/config/presets/digits.toml" in names
+    assert "robustdiff/review/static/review.js" in names
+    assert "robustdiff/review/templates/review.html" in names
 
 
 def test_the_wheel_runs(wheel, tmp_path):

@@ -31,4 +31,5 @@ def open_review(run: Run, config: Config, report: Report) -> Review:
     files = images.paths if labels.paths is None else labels.paths
     folder = Path(str(config.data.data_dir)) if config.data.dataset == "folder" else None
     pictures = Pictures(images, rows, files, folder)
-    return Review(run.path.resolve().name, Queue(suspects, Decisions(run)), pictures)
+    name = run.path.resolve().name.encode(errors="backslashreplace").decode()
+    return Review(name, Queue(suspects, Decisions(run)), pictures)

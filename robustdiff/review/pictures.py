@@ -9,6 +9,7 @@ from PIL import Image
 
 from robustdiff.data.arrays import Images
 
+_LARGE = 64 * 2**20  # bytes of a file that takes too long to show
 # Beginnings of the files that every browser shows.
 _KINDS = {
     b"\x89PNG\r\n\x1a\n": "image/png",
@@ -62,8 +63,8 @@ class Pictures:
         image.save(buffer, format="PNG", compress_level=1)
         return buffer.getvalue()
 
-    def original(self, number: int) -> tuple[Path, str] | None:
-        """Return the file of a sample and its MIME type; None if no browser would show it.
+    def original(self, number: int) -> tuple[bytes, str] | None:
+        """Return the file of a sample and its MIME type; None if no browser would show it well.
 
         Raises:
             KeyError: If there is no image of this number.
@@ -73,7 +74,8 @@ class Pictures:
         if self._folder is None or not self._is_there(number):
             return None
         path = self._folder / str(self.name(number))
-        with path.open("rb") as file:
-            head = file.read(8)
-        kind = next((kind for start, kind in _KINDS.items() if head.startswith(start)), None)
-        return None if kind is None else (path, kind)
+        if path.stat().st_size > _LARGE:
+            return None
+        content = path.read_bytes()
+        kind = next((kind for start, kind in _KINDS.items() if content.startswith(start)), None)
+        return None if kind is None else (content, kind)

@@ -62,13 +62,9 @@ class Queue:
             if entries:
                 self._seen = entries[-1].number
 
-    def place(self, number: int) -> int:
-        """Return the place of a sample.
-
-        Raises:
-            KeyError: If the audit did not look at a sample of this number.
-        """
-        return self._places[number]
+    def place(self, number: int) -> int | None:
+        """Return the place of a sample; None if the audit has none of this number."""
+        return self._places.get(number)
 
     def page(
         self, which: Filter, size: int, *, start: int = 0, end: int | None = None

@@ -1,12 +1,13 @@
 """The web page of a review: for one person on this machine, who has the token."""
 
+import os
 import secrets
 import socket
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from flask import Flask, Response, abort, jsonify, render_template, request, send_file
+from flask import Flask, Response, abort, jsonify, render_template, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 from werkzeug.serving import WSGIRequestHandler, make_server
@@ -57,8 +58,9 @@ def listen(port: int) -> socket.socket:
     try:
         return socket.create_server((ADDRESS, port))
     except OSError as error:
+        reason = os.strerror(error.errno or 0)
         raise ValueError(
-            f"cannot listen on port {port} ({error.strerror}); choose another --port, or 0 for one "
+            f"cannot listen on port {port} ({reason}); choose another --port, or 0 for one "
             "that is free"
         ) from error
 
@@ -162,7 +164,7 @@ def _add_images(app: Flask, pictures: Pictures) -> None:
             abort(404, f"there is no image {number}")
         if found is None:
             return image(number)
-        return send_file(found[0].absolute(), mimetype=found[1], conditional=False)
+        return Response(found[0], mimetype=found[1])
 
 
 def _add_reading(app: Flask, review: Review) -> None:
@@ -204,15 +206,14 @@ def _add_deciding(app: Flask, review: Review) -> None:
 
     def answer(number: int) -> ResponseReturnValue:
         queue.refresh()
-        item = queue.item(queue.place(number)) | {"file": pictures.name(number)}
+        place = queue.place(number)
+        item = None if place is None else queue.item(place) | {"file": pictures.name(number)}
         return jsonify(item=item, progress=queue.progress())
 
     @app.post("/api/decide")
     def decide() -> ResponseReturnValue:
         decision = _decision(request.get_json())
-        try:
-            queue.place(decision.sample)
-        except KeyError:
+        if queue.place(decision.sample) is None:
             abort(404, f"there is no label {decision.sample}")
         if pictures.is_gone(decision.sample):
             name = pictures.name(decision.sample)

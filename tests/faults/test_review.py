@@ -1,5 +1,7 @@
 """A review whose processes are killed, or work at once, loses no decision."""
 
+import contextlib
+import http.client
 import os
 import random
 import signal
@@ -7,8 +9,10 @@ import threading
 
 import pytest
 from deciding import SAMPLES, make_run, open_and_record, write_until_killed
+from reviewing import Server
 
-from robustdiff.review.decisions import Decisions
+from robustdiff.review.decisions import Decision, Decisions
+from robustdiff.runs.folder import Run
 
 
 @pytest.fixture
@@ -60,3 +64,27 @@ def test_a_killed_writer_loses_nothing_that_was_acknowledged(run, processes):
                 assert entry.undoes is not None
         known = len(log)
     assert known > 100
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_twenty_times_loses_nothing_that_it_answered(audit):
+    rng, expected = random.Random(0), {}
+    for _ in range(20):
+        server = Server(audit)
+        stop = threading.Timer(rng.random() * 0.5, os.kill, (server.process.pid, signal.SIGKILL))
+        stop.start()
+        unsure = None
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            while True:
+                number, label = rng.randrange(150), rng.randrange(5)
+                unsure = Decision(number, "relabel", label)
+                server.ask("/api/decide", unsure._asdict())
+                expected[number], unsure = unsure, None
+        assert server.end(0)[0] == -signal.SIGKILL
+        with Decisions(Run(audit)) as decisions:
+            found = decisions.latest()
+        # The one that was at work may be there or not; it was not answered.
+        if unsure is not None and found.get(unsure.sample) == unsure:
+            expected[unsure.sample] = unsure
+        assert found == expected
+    assert len(expected) > 100

@@ -40,8 +40,9 @@ def make_audit(place, names=NAMES, each=EACH, seed=0):
 class Server:
     """`robustdiff review` in a process of its own, and a person's browser at it."""
 
-    def __init__(self, run, *words):
-        command = [sys.executable, "-m", "robustdiff", "review", str(run), *words]
+    def __init__(self, run):
+        self.run = run
+        command = [sys.executable, "-m", "robustdiff", "review", str(run)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         lines = [self.process.stdout.readline() for _ in range(2)]
         self.address = lines[1].removeprefix("open ").strip()

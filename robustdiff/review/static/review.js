@@ -4,6 +4,7 @@
 
 const $ = (id) => document.getElementById(id);
 const CHOICES = 50; // classes that the chooser shows at once
+const LONG = 40; // characters of a name that is shortened
 const NARROW = window.matchMedia("(max-width: 46rem)");
 
 const state = {
@@ -23,8 +24,13 @@ const state = {
 // Control characters, and those that turn the direction of the text around them, are spelled out.
 function visible(text) {
   return text.replace(/[\u0000-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, (one) =>
-    one < " " ? String.fromCharCode(0x2400 + one.charCodeAt(0))
-      : `\\u${one.charCodeAt(0).toString(16).padStart(4, "0")}`);
+    one === "\n" ? "\\n" : `\\u${one.charCodeAt(0).toString(16).padStart(4, "0")}`);
+}
+
+// The middle of a very long name is left out where there is little room.
+function short(text) {
+  const letters = [...text];
+  return letters.length <= LONG ? text : `${letters.slice(0, 24).join("")}…${letters.slice(-12).join("")}`;
 }
 
 const className = (label) => visible(state.classes[label] ?? "?");
@@ -37,12 +43,14 @@ function element(kind, classes, ...children) {
   return made;
 }
 
-const name = (label, classes) => element("bdi", classes, className(label));
+const makeArrow = () => element("span", "arrow", " → "); // a line may break beside it
+const name = (label, classes) => element("bdi", classes, short(className(label)));
 
 // The given class, and the class that it becomes or might become.
 function names(item) {
-  const arrow = element("span", "arrow", "→");
-  const { decision, suggestion } = item;
+  const arrow = makeArrow();
+  const { suggestion } = item;
+  const decision = item.decision?.action === "unsure" ? null : item.decision;
   const label = decision ? decision.label : suggestion?.label;
   if (decision?.action === "keep") return [name(item.given, "kept")];
   if (decision?.action === "remove") return [name(item.given, "given gone")];
@@ -52,18 +60,17 @@ function names(item) {
 
 function quality(item) {
   if (item.quality === null) return "";
-  if (!state.isProbability) return `rank ${item.quality.toFixed(3)}`;
-  return `right with ${percent(item.quality)}`;
+  return state.isProbability ? `right: ${percent(item.quality)}` : `rank: ${item.quality.toFixed(3)}`;
 }
 
 function percent(share) {
   if (share > 0 && share < 0.001) return "< 0.1 %";
-  return `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
+  return `${Number((100 * share).toFixed(share < 0.1 ? 1 : 0))} %`;
 }
 
 const OUTCOMES = { keep: "kept", remove: "removed", unsure: "unsure" };
 const outcome = (decision) =>
-  decision.action === "relabel" ? `→ ${className(decision.label)}` : OUTCOMES[decision.action];
+  decision.action === "relabel" ? `→ ${short(className(decision.label))}` : OUTCOMES[decision.action];
 const badge = (decision) => element("bdi", `badge ${decision.action}`, outcome(decision));
 
 // ---------------------------------------------------------------- talking to the server
@@ -147,8 +154,7 @@ async function write(item, { action, label = null }) {
   const told = await ask("/api/decide", { sample: item.number, action, label });
   place(told.item);
   progress(told.progress);
-  say(`Image ${item.number}: ${outcome(told.item.decision)}`);
-  await step(1);
+  await step(1, `Image ${item.number}: ${outcome(told.item.decision)}. `);
 }
 
 const takeSuggestion = (item) => item.suggestion;
@@ -162,7 +168,8 @@ function undo() {
     $("alert").hidden = true;
     const told = await ask("/api/undo", {});
     progress(told.progress);
-    say(`Image ${told.item.number}: taken back`);
+    say("Taken back");
+    if (!told.item) return; // the audit knows its image no more
     if (place(told.item)) {
       state.selected = state.items.findIndex((one) => one.number === told.item.number);
       render();
@@ -183,15 +190,13 @@ function place(item) {
 
 // ---------------------------------------------------------------- moving
 
-async function step(by) {
+async function step(by, done = "") {
   const wanted = state.selected + by;
-  if (wanted >= 0 && wanted < state.items.length) {
-    state.selected = wanted;
-    render();
-  } else if (!(await turn(by > 0))) {
-    render();
-    say(by > 0 ? "This is the last one" : "This is the first one");
-  }
+  const onPage = wanted >= 0 && wanted < state.items.length;
+  if (onPage) state.selected = wanted;
+  const moved = onPage || (await turn(by > 0));
+  render();
+  say(done + (moved ? described(current()) : by > 0 ? "This was the last one" : "This is the first one"));
 }
 
 async function turn(forward) {
@@ -236,6 +241,7 @@ function makeCard(item, index) {
   made.append(element("small", "", quality(item)));
   made.type = "button";
   made.dataset.number = item.number;
+  made.dataset.decision = JSON.stringify(item.decision);
   made.title = item.file ? visible(item.file) : `#${item.number}`;
   made.setAttribute("aria-label", described(item));
   mark(made, index === state.selected);
@@ -268,12 +274,15 @@ function render() {
   if (state.grid) renderGrid();
   else if (item) renderOne(item);
   renderActions(item);
-  const last = state.before + state.items.length;
+  const last = state.before + state.items.length, at = state.before + state.selected;
   $("place").textContent = !item ? "" : state.grid
-    ? `${count(state.before + 1)} – ${count(last)} of ${count(state.total)}`
-    : `${count(state.before + state.selected + 1)} of ${count(state.total)}`;
-  $("first-page").disabled = $("previous-page").disabled = state.before === 0;
-  $("next-page").disabled = last >= state.total;
+    ? `${count(state.before + 1)} to ${count(last)} of ${count(state.total)}`
+    : `${count(at + 1)} of ${count(state.total)}`;
+  $("first").disabled = at === 0;
+  $("previous").disabled = state.grid ? state.before === 0 : at === 0;
+  $("next").disabled = state.grid ? last >= state.total : at + 1 >= state.total;
+  const what = state.grid ? "page" : "image";
+  for (const id of ["first", "previous", "next"]) $(id).setAttribute("aria-label", `${id} ${what}`);
 }
 
 function renderGrid() {
@@ -282,6 +291,8 @@ function renderGrid() {
     cards.every((one, i) => Number(one.dataset.number) === state.items[i].number);
   if (same) {
     cards.forEach((one, i) => {
+      const item = state.items[i];
+      if (one.dataset.decision !== JSON.stringify(item.decision)) one.replaceWith(makeCard(item, i));
       mark(one, i === state.selected);
       one.classList.remove("saving");
     });
@@ -299,8 +310,9 @@ function renderOne(item) {
   if ($("picture").getAttribute("src") !== source) $("picture").src = source;
   $("picture").alt = described(item);
   $("names").replaceChildren(...names(item));
+  $("names").title = [item.given, item.predicted].filter((label) => label >= 0).map(className).join(" → ");
   const facts = [quality(item), item.issue && item.issue !== "label" ? visible(item.issue) : ""];
-  if (item.second >= 0 && !item.decision) facts.push(`next likeliest: ${className(item.second)}`);
+  if (![-1, item.given].includes(item.second) && !item.decision) facts.push(`next likeliest: ${className(item.second)}`);
   $("facts").replaceChildren(facts.filter(Boolean).join(" · "));
   if (item.decision) $("facts").append(" ", badge(item.decision));
   $("file").textContent = item.file === null ? `#${item.number}` : visible(item.file);
@@ -313,8 +325,8 @@ function renderActions(item) {
   const suggestion = item?.suggestion;
   $("suggestion").disabled = !suggestion;
   $("suggestion").firstElementChild.textContent = !suggestion ? "No suggestion"
-    : suggestion.label === null ? "Suggestion: remove" : className(suggestion.label);
-  $("keep").firstElementChild.textContent = item ? `Keep ${className(item.given)}` : "Keep";
+    : suggestion.label === null ? "→ remove" : `→ ${short(className(suggestion.label))}`;
+  $("keep").firstElementChild.textContent = item ? `Keep ${short(className(item.given))}` : "Keep";
 }
 
 // ---------------------------------------------------------------- filters
@@ -323,9 +335,8 @@ async function showThreshold() {
   $("below-value").textContent = percent(below());
   const sides = await ask(`/api/threshold?below=${below()}`);
   for (const [side, { labels, wrong }] of [["low", sides.below], ["high", sides.above]]) {
-    $(`${side}-labels`).textContent = `${count(labels)} labels`;
-    $(`${side}-wrong`).textContent =
-      wrong === null ? "" : `about ${count(Math.round(wrong))} wrong`;
+    $(`${side}-labels`).textContent = count(labels);
+    $(`${side}-wrong`).textContent = wrong === null ? "" : count(Math.round(wrong));
   }
 }
 
@@ -349,10 +360,10 @@ async function showPairs() {
   const rows = pairs.map((pair) => {
     const left = element("span", "", `${count(pair.left)} of ${count(pair.labels)}`);
     const button = element("button", "", element("span", "names",
-      name(pair.given, "given"), element("span", "arrow", "→"), name(pair.predicted)), left);
+      name(pair.given, "given"), makeArrow(), name(pair.predicted)), left);
     const isChosen = state.pair?.given === pair.given && state.pair?.predicted === pair.predicted;
     button.type = "button";
-    button.title = "left to decide, of all";
+    button.title = `${className(pair.given)} → ${className(pair.predicted)}: left to decide, of all`;
     button.setAttribute("aria-pressed", isChosen);
     button.onclick = () => setPair(isChosen ? null : pair);
     return element("li", "", button);
@@ -394,8 +405,8 @@ function showClasses() {
   const words = $("class-words").value.trim().toLowerCase();
   const { predicted, second, given } = state.chosen;
   const likely = [predicted, second].filter((label) => label >= 0);
-  const all = [...likely, ...state.classes.keys()].filter((label, i, list) =>
-    list.indexOf(label) === i && state.classes[label].toLowerCase().includes(words));
+  const all = [...new Set([...likely, ...state.classes.keys()])].filter((label) =>
+    state.classes[label].toLowerCase().includes(words));
   // A name that begins with the words comes before one that holds them.
   if (words) all.sort((a, b) => begins(b, words) - begins(a, words));
   const rows = all.slice(0, CHOICES).map((label, i) => {
@@ -478,20 +489,19 @@ const ACTIONS = {
   layout: () => setGrid(!state.grid),
   theme: toggleTheme,
   help: () => $("keys").showModal(),
-  previous: () => then(() => step(-1)),
-  next: () => then(() => step(1)),
-  "first-page": () => then(() => load({})),
-  "previous-page": () => then(() => turn(false)),
-  "next-page": () => then(() => turn(true)),
+  first: () => then(() => load({})),
+  previous: () => then(() => (state.grid ? turn(false) : step(-1))),
+  next: () => then(() => (state.grid ? turn(true) : step(1))),
 };
 for (const [id, action] of Object.entries(ACTIONS)) $(id).onclick = action;
 
+const move = (by) => then(() => step(by));
 const row = () => (state.grid ? columns() : 1);
 const KEYS = {
   k: ACTIONS.keep, s: ACTIONS.suggestion, c: ACTIONS.choose, r: ACTIONS.remove, u: ACTIONS.unsure,
-  z: undo, g: ACTIONS.layout, "?": ACTIONS.help, j: ACTIONS.next,
-  ArrowRight: ACTIONS.next, ArrowLeft: ACTIONS.previous,
-  ArrowDown: () => then(() => step(row())), ArrowUp: () => then(() => step(-row())),
+  z: undo, g: ACTIONS.layout, "?": ACTIONS.help, j: () => move(1),
+  ArrowRight: () => move(1), ArrowLeft: () => move(-1),
+  ArrowDown: () => move(row()), ArrowUp: () => move(-row()),
 };
 
 document.addEventListener("keydown", (event) => {
@@ -499,6 +509,8 @@ document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
   if (target.matches('input[type="search"], select')) return;
   if (target.matches('input[type="range"]') && key.startsWith("Arrow")) return;
+  const moves = key.startsWith("Arrow") || key === "j";
+  if (event.repeat && !moves) return; // a key that is held decides once
   if (KEYS[key]) KEYS[key]();
   else if (/^[\p{L}\p{N}]$/u.test(key)) choose(key);
   else return;
@@ -532,7 +544,10 @@ then(async () => {
   const start = await ask("/api/start");
   state.classes = start.classes;
   state.isProbability = start.is_probability;
-  if (!start.is_probability) $("below-label").textContent = "Rank below";
+  if (!start.is_probability) {
+    $("below-label").textContent = "Rank of the label, below";
+    $("wrong").textContent = "";
+  }
   for (const issue of start.issues) {
     const option = element("option", "", visible(issue));
     option.value = issue;
