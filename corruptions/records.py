@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from corruptions.labels import NoisyLabels
+from corruptions.labels import CORRECTED, NoisyLabels
 from corruptions.paths import Match, match_paths
 from corruptions.rows import by_order, check_covered, left_out
 from corruptions.samples import Samples
@@ -46,6 +46,8 @@ def join_record(
     found = _rows_of(record, samples, whose)
     mapping = _classes_of(record, samples, found.rows, whose)
     clean, given = mapping[record.clean[found.rows]], mapping[record.given[found.rows]]
+    if record.noise_type == CORRECTED:
+        clean = samples.clean  # nobody knows the right labels, whatever was corrected before
     differ = np.flatnonzero(clean != samples.clean)
     if differ.size:
         raise ValueError(
@@ -53,7 +55,7 @@ def join_record(
             f"{len(clean)} places: it is of other data or of another order "
             f"({whose}, {first_few(samples.shown(number) for number in differ.tolist())})"
         )
-    same = np.array_equal(mapping, np.arange(len(mapping)))
+    same = np.array_equal(mapping, np.arange(len(mapping))) and np.array_equal(clean, record.clean)
     if same and np.array_equal(found.rows, np.arange(len(record.clean))):
         return record, tuple(found.notes)
     nominal = np.empty_like(record.nominal)

@@ -48,16 +48,21 @@ def write_tasks(path: Path, corrected: Corrected, root: Path, chosen: Sequence[i
         chosen: Which samples, in the order in which a person is to see them.
 
     Returns:
-        The file of the interface, with the suffix .xml.
+        The file of the interface, see `interface_of`.
 
     Raises:
         OSError: If they cannot be written.
     """
     tasks = [_task(corrected, root, number) for number in chosen]
     write_text(path, json.dumps(tasks, indent=1) + "\n")
-    interface = path.with_suffix(".xml")
+    interface = interface_of(path)
     write_text(interface, _interface(corrected.class_names))
     return interface
+
+
+def interface_of(path: Path) -> Path:
+    """Return the file of the labelling interface that goes with tasks."""
+    return path.with_suffix(".xml")
 
 
 def _task(corrected: Corrected, root: Path, number: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from curricula import CURRICULA
 from robustdiff.config.sections import Config
-from robustdiff.exports.label_studio import read_annotations, write_tasks
+from robustdiff.exports.label_studio import interface_of, read_annotations, write_tasks
 from robustdiff.exports.moving import (
     Journal,
     apply_moves,
@@ -88,9 +88,10 @@ def write_label_studio(path: Path, config: Config, corrected: Corrected, worst: 
         The labelling interface that goes with them.
 
     Raises:
-        ValueError: If the file exists, or the images are no files.
+        ValueError: If one of the files exists, or the images are no files.
     """
     refuse_existing(path)
+    refuse_existing(interface_of(path))
     _check_folder(config, "Label Studio shows files")
     by = np.array(corrected.decided_by)
     decided = (by == "person") | (by == "removed")
@@ -156,7 +157,7 @@ def move_in_place(
         The journal that takes it back, in the run's folder; how many were moved.
 
     Raises:
-        ValueError: If an earlier journal there is not finished, or the folder cannot be changed.
+        ValueError: If the images are no files, or something lies at a new path.
     """
     with run.locked():
         root, found, _ = _placed(run, config, corrected, report)

@@ -112,6 +112,9 @@ def test_nothing_that_exists_is_written_over(judged, to, capsys):
     assert call("correct", "photos", f"--to={to}") == 2
     assert f"{to} already exists" in capsys.readouterr().err
     assert to == "tree" or Path(to).read_text() == "mine"
+    Path("d.xml").write_text("mine")
+    assert call("correct", "photos", "--to=d.json") == 2
+    assert "d.xml already exists" in capsys.readouterr().err
 
 
 def test_moved_in_place_and_taken_back(judged, capsys):

@@ -95,6 +95,10 @@ def test_runs_on_the_same_labels_share_one_judgement_whatever_they_do(
     assert len(judged) == 2
     assert torch.equal(learnt[-1], learnt[0])
     other = np.roll(published.given, 1)
-    others = replace(published, given=other, clean=other)
-    evaluator_of(resolve(FOLDER), digits, others, tmp_path, Report())
+    corrected = replace(published, given=other, clean=other)
+    evaluator_of(resolve(FOLDER), digits, corrected, tmp_path, Report())
+    assert len(judged) == 2
+    assert torch.equal(learnt[-1], learnt[0])
+    others = replace(digits, train_labels=torch.from_numpy(other))
+    evaluator_of(resolve(FOLDER), others, corrected, tmp_path, Report())
     assert len(judged) == 3

@@ -1,5 +1,7 @@
 """Corrected labels: a person first, then the judge; and their record."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from correcting import corrected_at_random, given_labels
@@ -81,3 +83,14 @@ def test_a_record_with_other_words_is_damaged(tmp_path):
     record.save(tmp_path / "c.npz")
     with pytest.raises(ValueError, match="damaged or not a label file"):
         NoisyLabels.load(tmp_path / "c.npz")
+
+
+def test_labels_that_were_corrected_twice_are_still_those_of_the_folder(tmp_path):
+    once = corrected_at_random(before(), seed=1).record(truth_known=False)
+    # A run on them takes them for the truth, since nobody knows it.
+    run = replace(once, clean=once.given, decided_by=None)
+    twice = corrected_at_random(run, seed=2)
+    twice.record(truth_known=False).save(tmp_path / "c.npz")
+    found = labels_from(read_labels(tmp_path / "c.npz"), samples(once, GIVEN)).labels
+    assert found.given.tolist() == twice.labels.tolist()
+    assert found.clean.tolist() == GIVEN.tolist()
