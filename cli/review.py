@@ -1,7 +1,7 @@
 """`robustdiff review`: a local web page where a person decides about suspect labels."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -28,6 +28,13 @@ def review(
         ),
     ] = None,
     place: Annotated[Layer, _PLACE],
+    order: Annotated[
+        Literal["gain", "quality"],
+        typer.Option(
+            rich_help_panel=_PANEL,
+            help="First the labels whose decision is likeliest to change one, or the worst.",
+        ),
+    ] = "gain",
     port: Annotated[
         int,
         typer.Option(
@@ -55,7 +62,7 @@ def review(
 
     with listen(port) as listening:
         with make_report() as report:
-            found = open_review(opened, config, report)
+            found = open_review(opened, config, report, order)
         found.queue.refresh()
         counts, token = found.queue.progress(), secrets.token_urlsafe(32)
         taken = listening.getsockname()[1]

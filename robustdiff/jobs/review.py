@@ -9,17 +9,18 @@ from robustdiff.review.decisions import Decisions
 from robustdiff.review.pictures import Pictures
 from robustdiff.review.queue import Queue
 from robustdiff.review.server import Review
-from robustdiff.review.suspects import read_suspects
+from robustdiff.review.suspects import Order, read_suspects
 from robustdiff.runs.folder import Run
 
 
-def open_review(run: Run, config: Config, report: Report) -> Review:
+def open_review(run: Run, config: Config, report: Report, order: Order = "gain") -> Review:
     """Load what a person needs who decides about the labels of a run.
 
     Args:
         run: The run, audited.
         config: Its configuration; the data section may differ from the stored one.
         report: Receives progress, and images that are gone.
+        order: In which labels are shown, see `read_suspects`.
 
     Raises:
         ValueError: If the run was not audited, or its dataset cannot be loaded.
@@ -27,7 +28,7 @@ def open_review(run: Run, config: Config, report: Report) -> Review:
     """
     labels = run.labels()
     images, _, rows = load_run_data(run, config, report)
-    suspects = read_suspects(run, labels, images.class_names)
+    suspects = read_suspects(run, labels, images.class_names, order)
     files = images.paths if labels.paths is None else labels.paths
     folder = Path(str(config.data.data_dir)) if config.data.dataset == "folder" else None
     pictures = Pictures(images, rows, files, folder)

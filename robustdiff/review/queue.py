@@ -50,7 +50,8 @@ class Queue:
         self._seen = 0  # number of the newest entry of the log that is in the two above
         self._mutex = threading.Lock()
         self._is_suspect = suspects.issue > 0
-        wrong = np.nan_to_num(1 - suspects.quality)
+        self._rising = np.sort(suspects.quality)
+        wrong = np.nan_to_num(1 - self._rising)
         self._expected = np.concatenate([[0.0], np.cumsum(wrong)])
         self._pair_of, self._pairs = _pairs(suspects)
 
@@ -106,7 +107,7 @@ class Queue:
         if which.undecided:
             shown &= ~self._decided
         if which.below < 1:
-            shown[np.searchsorted(suspects.quality, which.below) :] = False
+            shown &= suspects.quality < which.below
         return shown
 
     def item(self, place: int) -> dict[str, Any]:
@@ -151,7 +152,7 @@ class Queue:
             quality is no probability.
         """
         count = len(self.suspects)
-        cut = count if below >= 1 else int(np.searchsorted(self.suspects.quality, below))
+        cut = count if below >= 1 else int(np.searchsorted(self._rising, below))
         low, all_of_them = float(self._expected[cut]), float(self._expected[-1])
         sure = self.suspects.is_probability
         return {

@@ -1,8 +1,9 @@
-"""label_issues.csv, read again: every label with its doubts, the least trusted first."""
+"""label_issues.csv, read again: every label with its doubts, in the order of a review."""
 
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,8 @@ from corruptions import NoisyLabels
 from robustdiff.errors import DamagedError
 from robustdiff.reports.audit import CSV_NAME
 from robustdiff.runs.folder import Run
+
+Order = Literal["gain", "quality"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +25,7 @@ class Suspects:
         given: (M,) int64 labels as given.
         predicted: (M,) int64 likeliest classes; -1 where the audit named none.
         second: (M,) int64 next likeliest classes; -1 where the audit named none.
-        quality: (M,) float64 in [0, 1], rising: how good each label is.
+        quality: (M,) float64 in [0, 1]: how good each label is.
         is_probability: Whether `quality` is the probability that a label is right, or a rank.
         issues: What may be wrong with an image, kinds joined by ";"; the first is "" for nothing.
         issue: (M,) int64 in [0, len(issues)).
@@ -53,13 +56,17 @@ class Suspects:
         return np.isin(self.issue, with_it)
 
 
-def read_suspects(run: Run, labels: NoisyLabels, class_names: Sequence[str]) -> Suspects:
+def read_suspects(
+    run: Run, labels: NoisyLabels, class_names: Sequence[str], order: Order = "gain"
+) -> Suspects:
     """Read the label_issues.csv of a run.
 
     Args:
         run: The run.
         labels: All its labels.
         class_names: Names of its classes.
+        order: Labels first whose decision is likeliest to change what leaves ("gain"; where the
+            audit cannot say that, or says the same, by quality), or the worst ones ("quality").
 
     Raises:
         ValueError: If the run was not audited.
@@ -72,7 +79,7 @@ def read_suspects(run: Run, labels: NoisyLabels, class_names: Sequence[str]) -> 
         with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             header, *rows = csv.reader(file)
         columns = dict(zip(header, zip(*rows, strict=True), strict=True))
-        found = _suspects(columns, tuple(class_names))
+        found = _suspects(columns, tuple(class_names), order)
         if not np.array_equal(labels.given[found.numbers], found.given):
             raise ValueError("its labels are not those of the run")
     except (ValueError, KeyError, IndexError, csv.Error) as error:
@@ -83,10 +90,15 @@ def read_suspects(run: Run, labels: NoisyLabels, class_names: Sequence[str]) -> 
     return found
 
 
-def _suspects(columns: dict[str, tuple[str, ...]], class_names: tuple[str, ...]) -> Suspects:
+def _suspects(
+    columns: dict[str, tuple[str, ...]], class_names: tuple[str, ...], by: Order
+) -> Suspects:
     is_probability = "label_quality" in columns
     quality = np.array(columns["label_quality" if is_probability else "label_score"], np.float64)
-    order = np.argsort(quality, kind="stable")
+    keys = [quality]
+    if by == "gain" and "gain" in columns:
+        keys.append(-np.array(columns["gain"], np.float64))
+    order = np.lexsort(keys)
     names, issue = np.unique(np.array(["", *columns["issue"]], dtype=object), return_inverse=True)
     number = {name: k for k, name in enumerate(class_names)}
     seconds = columns.get("second_predicted", ("",) * len(quality))

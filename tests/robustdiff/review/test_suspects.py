@@ -68,6 +68,21 @@ def test_other_issues_and_scores_without_classes_are_read(run):
     assert set(found.predicted) == set(found.second) == {-1}
 
 
+def test_decisions_that_change_most_come_first_or_the_worst_labels(run):
+    def change(rows):
+        for i, row in enumerate(rows):
+            row["label_quality"], row["gain"] = str(i % 5 / 4), str(i % 3 / 2)
+
+    edited(run, change)
+    labels = run.labels()
+    for order in ("gain", "quality"):
+        found = read_suspects(run, labels, labels.class_names, order)
+        quality, gain = found.numbers % 5 / 4, found.numbers % 3 / 2
+        np.testing.assert_array_equal(found.quality, quality)
+        keys = list(zip(-gain, quality, strict=True)) if order == "gain" else quality.tolist()
+        assert keys == sorted(keys)
+
+
 def test_a_run_that_was_not_audited_says_how(run):
     (run.path / "label_issues.csv").unlink()
     with pytest.raises(ValueError, match=r"has no label_issues\.csv; make it with: robustdiff aud"):
