@@ -20,7 +20,7 @@ test: install-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest -n auto --dist worksteal
+	$(BIN)/pytest -n auto --dist worksteal --durations 25
 
 bench: install-bench
 	$(BIN)/python -m benchmarks.speed --data-dir $(DATA) --out runs/speed

@@ -125,6 +125,7 @@ def test_a_rotated_round_of_classes_needs_no_more_than_its_result():
     assert np.isnan(np.delete(evidence, np.arange(0, count, 50), axis=0)).all()
 
 
+@pytest.mark.slow
 def test_the_simulation_runs_and_a_row_over_its_limit_fails_alone(tmp_path):
     words = ["--samples", "2e5", "--curricula", "pmi", "plan", "--out", tmp_path / "scale.json"]
     subprocess.run([sys.executable, SCALE, *words], check=True, capture_output=True)

@@ -43,6 +43,7 @@ def test_works_take_turns():
     assert {name: len(values) for name, values in found.items()} == {"a": 3, "b": 3}
 
 
+@pytest.mark.slow
 def test_peak_memory_is_the_works_own():
     np.ones(100 * 2**20)  # 800 MiB, here and gone
     idle = rates.peak_memory(functools.partial(np.ones, 1))

@@ -53,7 +53,7 @@ TRAIN = {
     "steps of two lines": (["--steps=a\nb"], 2, r"got 'a\nb'"),
     "a flag without its value": (["--noise"], 2, "Option '--noise' requires an argument"),
     "a value for a switch": (["--dry-run=yes"], 2, "Option '--dry-run' does not take a value"),
-    "a word too many": (["runs"], 2, "unexpected extra argument(s) (runs)"),
+    "a word too many": (["digits", "runs"], 2, "unexpected extra argument(s) (runs)"),
     "a name that would steer the terminal": (["--config=\x1b[2J"], 2, r"config file \x1b[2J"),
     "unknown noise type": (["--noise=0.1", "--noise-type=sym"], 2, "unknown noise type 'sym'"),
     "matrix rows": (["--noise-matrix=bad.csv"], 2, "sum to 1, got 0.9 in row 0"),

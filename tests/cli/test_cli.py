@@ -145,7 +145,10 @@ def start(*words):
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+)
 def test_a_stopped_run_resumes_to_the_same_weights(number, code):
     words = ("train", "--noise=0.3", "--curriculum=pmi", "--steps=60", *SHORT)
     process = start(*words, "--out=runs/stopped")

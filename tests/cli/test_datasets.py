@@ -130,6 +130,14 @@ def colours(image):
     return int(np.ptp(np.asarray(image.convert("RGB")).astype(int), axis=2).max())
 
 
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("fashion-mnist", "cifar10")),
+        "folder",
+    ],
+    indirect=True,
+)
 def test_train_sample_eval_and_audit(dataset, capsys):
     name, shape = dataset
     run = Path("runs/one")

@@ -246,7 +246,7 @@ def test_hostile_names_in_cards_and_comparisons(tmp_path):
         assert "\x1b" not in text
     cells = [line for line in table.splitlines() if line.startswith("| \\<img")]
     assert len(cells) == 1
-    assert cells[0].replace("\\|", "").count("|") == 11
+    assert cells[0].replace("\\|", "").count("|") == 12
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")

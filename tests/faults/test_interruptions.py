@@ -32,7 +32,7 @@ def _inside(tmp_path, monkeypatch):
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_killed_evaluation_leaves_the_run_and_its_earlier_result(processes, kills):
     assert call("train", *WORDS, "--out=run") == 0
     words = ["eval", "run", "--num-samples=100"]
