@@ -10,7 +10,7 @@ from robustdiff.config.sections import Config
 
 from .console import make_report, printable
 from .flags import open_with, with_options
-from .options import STORED_DATA
+from .options import STORED_DATA, AuditedArgument
 from .review import audited
 
 if TYPE_CHECKING:
@@ -25,14 +25,7 @@ _STUDIO = "Label Studio"
 @with_options
 def correct(
     *,
-    source: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="[RUN|FOLDER]",
-            help="Run folder, folder of an audit, or folder of images that was audited; the newest "
-            "run under runs/ by default.",
-        ),
-    ] = None,
+    source: AuditedArgument = None,
     place: Annotated[Layer, STORED_DATA],
     to: Annotated[
         list[Path] | None,

@@ -259,6 +259,14 @@ PLACE: Group = {
 RunArgument = Annotated[
     Path | None, typer.Argument(help="Run folder; the newest under runs/ by default.")
 ]
+AuditedArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[RUN|FOLDER]",
+        help="Run folder, folder of an audit, or folder of images that was audited; the newest "
+        "run under runs/ by default.",
+    ),
+]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the generated images.")]
 InceptionOption = Annotated[
     Path | None, typer.Option(help="File of the standard Inception weights.")

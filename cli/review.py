@@ -10,24 +10,16 @@ from robustdiff.config.layers import Layer
 from .audit import AUDITS
 from .console import make_report, printable
 from .flags import open_with, with_options
-from .options import DATA
+from .options import STORED_DATA, AuditedArgument
 
-_PLACE = {"data.data_dir": DATA["data.data_dir"]}
 _PANEL = "Page"
 
 
 @with_options
 def review(
     *,
-    source: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="[RUN|FOLDER]",
-            help="Run folder, folder of an audit, or folder of images that was audited; the newest "
-            "run under runs/ by default.",
-        ),
-    ] = None,
-    place: Annotated[Layer, _PLACE],
+    source: AuditedArgument = None,
+    place: Annotated[Layer, STORED_DATA],
     order: Annotated[
         Literal["gain", "quality"],
         typer.Option(

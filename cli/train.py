@@ -82,7 +82,9 @@ def train(
 
 def _of_source(source: Path, *, has_labels: bool) -> Layer:
     """Return what a folder of images or a run says; labels from a file win over the run's own."""
-    config = source / "config.json"
+    from robustdiff.runs.folder import Run
+
+    config = Run(source).config_file
     if not config.exists():
         if not source.is_dir():
             raise ValueError(f"{source} is neither a folder of images nor a run")

@@ -11,6 +11,17 @@ def silent(done: int, total: int) -> None:
     """Show no progress."""
 
 
+def part_of(progress: Progress, number: int, count: int) -> Progress:
+    """Return what reports one of several equally long pieces of work as a part of all.
+
+    Args:
+        progress: Of all.
+        number: Which piece, from 0.
+        count: How many there are.
+    """
+    return lambda done, total: progress(number * total + done, count * total)
+
+
 class Report:
     """Receives messages and progress and shows nothing; subclasses decide how to show them."""
 

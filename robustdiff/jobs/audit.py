@@ -76,9 +76,13 @@ def audit_run(
         if len(rows) == len(run.labels().given):
             issue, trust = findings.issue, findings.trust
             save_scores(run, findings.scores, trust, ~issue, anew=True)
-    findings = _decided(run, replace(findings, rows=rows))
-    findings = with_image_issues(findings, images, report)
+    findings = _completed(run, replace(findings, rows=rows), images, report)
     return findings, write_audit(run, images, labels, findings, use_cleanlab=use_cleanlab)
+
+
+def _completed(run: Run, findings: Findings, images: Images, report: Report) -> Findings:
+    """Return findings with a person's decisions, and with what is wrong beside the labels."""
+    return with_image_issues(_decided(run, findings), images, report)
 
 
 def _decided(run: Run, findings: Findings) -> Findings:
@@ -138,8 +142,7 @@ def audit_images(
         if findings is None:
             findings = _judged(run, config, images, labels, rows, report)
             save_scores(run, findings.scores, findings.trust, ~findings.issue)
-        findings = _decided(run, replace(findings, weights=None))
-        findings = with_image_issues(findings, images, report)
+        findings = _completed(run, replace(findings, weights=None), images, report)
         return run, findings, write_audit(run, images, labels, findings, use_cleanlab=use_cleanlab)
 
 

@@ -20,6 +20,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
 from curricula import Trust
+from robustdiff.labels.decision import relabelled
 from robustdiff.labels.rows import pieces
 
 Floats = NDArray[np.float64]
@@ -148,17 +149,6 @@ def _fit(by_both: Floats, by_image: Floats, given: Ints, seen: Ints) -> _Factors
 
 def _logs(probabilities: NDArray[np.floating]) -> Floats:
     return np.log(np.maximum(probabilities.astype(np.float64), _FLOOR))
-
-
-def relabelled(classes: NDArray[np.floating], given: Ints) -> Ints:
-    """Return corrected labels, (N,) int64: given ones as likely right as wrong, else the likeliest.
-
-    Args:
-        classes: (N, K) p(class | image, label).
-        given: (N,) int64.
-    """
-    right = classes[np.arange(len(given)), given]
-    return np.where(right >= 0.5, given, classes.argmax(axis=1))
 
 
 def gain(trust: Trust, given: Ints, *, decided_only: bool = False) -> Floats:

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from corruptions import NoisyLabels, transition_of
 from corruptions.labels import CORRECTED
 from curricula import Trust
-from robustdiff.labels.checked import Checked, gain, relabelled, taught
+from robustdiff.labels.checked import Checked, gain, taught
+from robustdiff.labels.decision import relabelled
 
 Ints = NDArray[np.int64]
 

@@ -32,7 +32,7 @@ from robustdiff.labels.checked import Checked, taught
 from robustdiff.labels.decision import Decision, decide, hedged
 from robustdiff.labels.rows import spread_folds
 from robustdiff.parallel import ALONE, Workers
-from robustdiff.progress import Progress
+from robustdiff.progress import Progress, part_of
 from robustdiff.rng import Stream, stream_seed
 
 # What the deeper network's classifiers see in a round: so many passes by effort, and of few images
@@ -320,7 +320,7 @@ def _round(
             learnt,
             replace(lessons, seed=lessons.seed + work.number * jobs + job),
             None if folder is None else folder / f"round-{work.number + 1}-classifier-{job + 1}.pt",
-            _share_of(progress, min(work.number, plan.rounds - 1) * jobs + job, plan.rounds * jobs),
+            part_of(progress, min(work.number, plan.rounds - 1) * jobs + job, plan.rounds * jobs),
         )
         found.predicted[judged] += some.predicted / plan.splits
         found.outputs[learnt] += some.outputs
@@ -328,11 +328,6 @@ def _round(
     found = _Found(*(workers.total(torch.from_numpy(part)).numpy() for part in found))
     total = found.outputs.sum(1, keepdims=True)
     return found._replace(outputs=found.outputs / np.maximum(total, 1e-12))
-
-
-def _share_of(progress: Progress, job: int, jobs: int) -> Progress:
-    """Report the steps of one classifier as part of those of all."""
-    return lambda step, steps: progress(job * steps + step, jobs * steps)
 
 
 def _classifier(

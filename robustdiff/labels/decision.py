@@ -157,10 +157,21 @@ def hedged(found: Decision, given: Ints) -> Decision:
     )
 
 
+def relabelled(classes: NDArray[np.floating], given: Ints) -> Ints:
+    """Return corrected labels, (N,) int64: given ones as likely right as wrong, else the likeliest.
+
+    Args:
+        classes: (N, K) p(class | image, label).
+        given: (N,) int64.
+    """
+    right = classes[np.arange(len(given)), given]
+    return np.where(right >= 0.5, given, classes.argmax(axis=1))
+
+
 def _judged(classes: NDArray[np.float32], given: Ints) -> tuple[Floats, Ints]:
     """Return how likely labels are right, and corrected ones, by p(class | image, label)."""
     right = np.minimum(classes[np.arange(len(given)), given].astype(np.float64), 1.0)
-    return right, np.where(right >= 0.5, given, classes.argmax(axis=1))
+    return right, relabelled(classes, given)
 
 
 def _transition(classes: NDArray[np.float32], given: Ints) -> Floats:

@@ -13,7 +13,7 @@ from robustdiff.data.arrays import Images
 from robustdiff.data.checks import check_labels
 from robustdiff.device import native_precision
 from robustdiff.files.atomic import write_atomic
-from robustdiff.progress import Progress, silent
+from robustdiff.progress import Progress, part_of, silent
 
 # Of the small and of the deeper network: images seen in a training, most passes, trainings.
 _SEEN = {False: 40_000, True: 100_000}
@@ -67,7 +67,7 @@ def classification_accuracy(
             labels,
             num_classes,
             lessons=lessons,
-            progress=_part(progress, seed, trainings),
+            progress=part_of(progress, seed, trainings),
         ).classifier
         _, logits = embed(classifier, heldout)
         hits.append(logits.argmax(dim=1) == heldout_labels.cpu())
@@ -110,8 +110,3 @@ def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
     except Exception:  # noqa: BLE001 damaged files fail in many ways
         return None
     return torch.from_numpy(kept) if (kept.dtype, kept.shape) == (np.bool_, shape) else None
-
-
-def _part(progress: Progress, number: int, count: int) -> Progress:
-    """Return what reports one of several equally long trainings as a part of all."""
-    return lambda done, steps: progress(number * steps + done, count * steps)

@@ -5,11 +5,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import binomtest, fisher_exact
+from scipy.stats import fisher_exact
 from torch import Tensor
 
 from robustdiff.data.checks import check_images
 from robustdiff.data.likeness import amplitudes, chance, nearest
+from robustdiff.metrics.resampling import share_interval
 from robustdiff.progress import Progress, silent
 
 LEVEL = 0.01
@@ -82,10 +83,9 @@ def _shares(
     """Compare how many images of two kinds are copies."""
     found, floor = (int((part < LEVEL).sum()) for part in (likely, real))
     table = np.array([[found, len(likely) - found], [floor, len(real) - floor]])
-    ends = binomtest(found, len(likely)).proportion_ci(method="wilson")
     return {
         "copies": found / len(likely),
-        "copies_interval": [float(ends.low), float(ends.high)],
+        "copies_interval": [*share_interval(found / len(likely), len(likely))],
         "copies_real": floor / len(real),
         "copies_chance": float(fisher_exact(table, alternative="greater").pvalue),
     }

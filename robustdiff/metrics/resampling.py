@@ -6,6 +6,7 @@ neighbours of an image take for lost variety.
 """
 
 import torch
+from scipy.stats import binomtest
 from scipy.stats import t as student
 from torch import Tensor
 
@@ -86,10 +87,8 @@ def share_interval(share: float, count: int) -> Interval:
         share: In [0, 1].
         count: Number of trials, at least 1.
     """
-    square = _QUANTILE**2 / count
-    middle = (share + square / 2) / (1 + square)
-    half = (share * (1 - share) * square + square**2 / 4) ** 0.5 / (1 + square)
-    return middle - half, middle + half
+    ends = binomtest(round(share * count), count).proportion_ci(method="wilson")
+    return float(ends.low), float(ends.high)
 
 
 def accuracy_interval(hits: Tensor) -> Interval:

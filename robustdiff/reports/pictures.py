@@ -89,12 +89,18 @@ def write_png(path: Path, image: Tensor) -> None:
     write_atomic(path, lambda file: picture.save(file, format="PNG"))
 
 
-def picture_uri(image: Tensor) -> str:
-    """Return a (C, H, W) uint8 image, C 1 or 3, as the address of a PNG that holds it itself."""
+def png_bytes(image: Tensor, compress_level: int = 6) -> bytes:
+    """Return a (C, H, W) uint8 image, C 1 or 3, as a PNG; level 0 to 9, 9 the smallest."""
     pixels = image.permute(1, 2, 0).numpy()
     buffer = io.BytesIO()
-    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(buffer, format="PNG")
-    return png_uri(buffer.getvalue())
+    picture = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    picture.save(buffer, format="PNG", compress_level=compress_level)
+    return buffer.getvalue()
+
+
+def picture_uri(image: Tensor) -> str:
+    """Return a (C, H, W) uint8 image, C 1 or 3, as the address of a PNG that holds it itself."""
+    return png_uri(png_bytes(image))
 
 
 def png_uri(png: bytes) -> str:

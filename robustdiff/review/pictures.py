@@ -1,13 +1,12 @@
 """The images of a review: small ones from memory, and the files that they come from."""
 
-import io
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from robustdiff.data.arrays import Images
+from robustdiff.reports.pictures import png_bytes
 
 _LARGE = 64 * 2**20  # bytes of a file that takes too long to show
 # Beginnings of the files that every browser shows.
@@ -57,11 +56,7 @@ class Pictures:
         Raises:
             KeyError: If there is none of this number.
         """
-        pixels = self._pixels[self._row[number]].permute(1, 2, 0).numpy()
-        buffer = io.BytesIO()
-        image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-        image.save(buffer, format="PNG", compress_level=1)
-        return buffer.getvalue()
+        return png_bytes(self._pixels[self._row[number]], compress_level=1)
 
     def original(self, number: int) -> tuple[bytes, str] | None:
         """Return the file of a sample and its MIME type; None if no browser would show it well.

@@ -9,9 +9,9 @@ from robustdiff.labels.checked import (
     gain,
     learn,
     next_to_check,
-    relabelled,
     taught,
 )
+from robustdiff.labels.decision import relabelled
 
 
 def judged(n=3000, k=4, seed=0, *, weight=1.0):
