@@ -64,7 +64,7 @@ def stream_seed(seed: int, stream: Stream) -> int:
 
 
 def _words(
-    seed: int, stream: Stream, step: int, samples: Tensor, blocks: int, draw: int
+    seed: int, stream: Stream, step: int | Tensor, samples: Tensor, blocks: int, draw: int
 ) -> list[Tensor]:
     """Return four (B, blocks) int64 tensors of 32-bit words."""
     state = np.random.SeedSequence([seed, stream]).generate_state(2, np.uint32)
@@ -80,14 +80,20 @@ def _words(
 
 
 def uniform(
-    seed: int, stream: Stream, step: int, samples: Tensor, *, draw: int = 0, count: int = 1
+    seed: int,
+    stream: Stream,
+    step: int | Tensor,
+    samples: Tensor,
+    *,
+    draw: int = 0,
+    count: int = 1,
 ) -> Tensor:
     """Draw uniform numbers in (0, 1), one row per sample.
 
     Args:
         seed: Seed of the run, at least 0.
         stream: What the draw is for.
-        step: Training step, scoring round or sampling step, in [0, 2**32).
+        step: Training step, scoring round or sampling step, in [0, 2**32); () int64 if a tensor.
         samples: (B,) int64 sample indices in [0, 2**32).
         draw: Number of the draw within the step, for several probes of one sample.
         count: Numbers per sample.
@@ -103,7 +109,7 @@ def uniform(
 def normal(
     seed: int,
     stream: Stream,
-    step: int,
+    step: int | Tensor,
     samples: Tensor,
     shape: tuple[int, ...],
     *,
@@ -114,7 +120,7 @@ def normal(
     Args:
         seed: Seed of the run, at least 0.
         stream: What the draw is for.
-        step: Training step, scoring round or sampling step, in [0, 2**32).
+        step: Training step, scoring round or sampling step, in [0, 2**32); () int64 if a tensor.
         samples: (B,) int64 sample indices in [0, 2**32).
         shape: Shape of one sample.
         draw: Number of the draw within the step, for several probes of one sample.

@@ -11,7 +11,7 @@ from robustdiff.data.arrays import to_float
 # Smaller images are enlarged by a whole factor.
 _LEAST_SIDE = 8
 # Colour images from this side on are taken for natural ones, for which the deeper network pays.
-_NATURAL_SIDE = 24
+_NATURAL_SIDE = 16
 _WIDTHS = (32, 128, 128)
 # The first layer whitens patches of so many pixels a side; its scale is estimated from so many
 # images, read so many at once, and directions of less variance than this are not blown up.

@@ -75,6 +75,11 @@ class Images:
                 )
 
 
+def on_device(images: Images, device: torch.device) -> Images:
+    """Return a dataset whose images lie on a device, and its labels where they were."""
+    return replace(images, train=images.train.to(device), test=images.test.to(device))
+
+
 def to_float(images: Tensor) -> Tensor:
     """Scale uint8 images in [0, 255] to float32 in [-1, 1]."""
     return images.float() / 127.5 - 1

@@ -17,7 +17,7 @@ from robustdiff.classifiers.pretrained import (
 )
 from robustdiff.config.layers import to_plain
 from robustdiff.config.sections import Config
-from robustdiff.data.arrays import Images
+from robustdiff.data.arrays import Images, on_device
 from robustdiff.device import pick_device
 from robustdiff.diffusion.generate import class_labels
 from robustdiff.files.atomic import sha256
@@ -160,7 +160,8 @@ def evaluate_run(
     measured, cas = measure(reference, seen), {}
     if config.eval.cas:
         folder = _evaluators(run, evaluators)
-        cas = _cas(reference, images, generated, classes, folder, report)
+        near = on_device(images, pick_device(config.train.device))
+        cas = _cas(reference, near, generated, classes, folder, report)
     copies = find_copies(
         images.train,
         images.test,

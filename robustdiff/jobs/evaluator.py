@@ -16,7 +16,8 @@ from curricula import TREATMENTS
 from robustdiff.classifiers.networks import ImageClassifier
 from robustdiff.config.judging import JudgeConfig
 from robustdiff.config.sections import Config
-from robustdiff.data.arrays import Images
+from robustdiff.data.arrays import Images, on_device
+from robustdiff.device import pick_device
 from robustdiff.files.atomic import write_atomic
 from robustdiff.jobs.audit import crossfit_findings
 from robustdiff.labels.given import known_noise
@@ -53,7 +54,8 @@ def evaluator_of(
         learnt = _corrected(config, images, labels, folder, report)
         corrected = float((learnt != images.train_labels).double().mean())
     progress = report.stage("training the evaluator")
-    evaluator, digest = load_or_train(folder, images, learnt, seed=_SEED, progress=progress)
+    near = on_device(images, pick_device(config.train.device))
+    evaluator, digest = load_or_train(folder, near, learnt, seed=_SEED, progress=progress)
     return evaluator, {"evaluator_sha256": digest, "evaluator_corrected": corrected}
 
 

@@ -10,14 +10,19 @@ def ema_decay(decay: float, step: int) -> float:
 
 
 @torch.no_grad()
-def update_ema(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """Set `average <- decay * average + (1 - decay) * model`, after the optimiser's step.
+def update_ema(average: nn.Module, model: nn.Module, fade: float | Tensor) -> None:
+    """Set `average <- (1 - fade) * average + fade * model`, after the optimiser's step.
 
     Args:
         average: Same architecture as `model`; changed in place.
         model: The trained network.
-        decay: In [0, 1].
+        fade: In [0, 1], 1 less the decay; () float32 on the device of the weights if a tensor.
     """
     targets: list[Tensor] = list(average.parameters())
     sources: list[Tensor] = list(model.parameters())
-    torch._foreach_lerp_(targets, sources, 1 - decay)
+    if isinstance(fade, Tensor):
+        change = torch._foreach_sub(sources, targets)
+        torch._foreach_mul_(change, fade)
+        torch._foreach_add_(targets, change)
+    else:
+        torch._foreach_lerp_(targets, sources, fade)

@@ -1,4 +1,4 @@
-"""The training step and the training loop, as a generator: the caller owns logging and files.
+"""The training loop as a generator: the caller owns logging and files.
 
 Nothing random is carried from step to step: every draw is keyed by (seed, stream, step, sample),
 so a resumed run equals an uninterrupted one.
@@ -10,18 +10,14 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from curricula import Labels
-from robustdiff.diffusion.guidance import drop_labels
-from robustdiff.diffusion.model import Model
-from robustdiff.diffusion.noise_levels import loss_weights, training_times
-from robustdiff.diffusion.process import diffuse, per_image
-from robustdiff.rng import Stream, normal, uniform
-from robustdiff.training.ema import ema_decay, update_ema
-from robustdiff.training.objective import ClassMixture, make_mixture, mixed_output
+from robustdiff.rng import Stream, uniform
+from robustdiff.training.objective import make_mixture
 from robustdiff.training.rounds import RoundDone, last_round, rounds_due, scoring_round
 from robustdiff.training.state import TrainState
+from robustdiff.training.step import train_step
 from robustdiff.training.task import Task, total_steps
 
 
@@ -83,106 +79,6 @@ class TrainingLabels:
         drawn = (goal >= self.cumulative[index]).sum(1)
         # The probabilities may sum to a little less than 1.
         return drawn.clamp_max(self.cumulative.shape[1] - 1)
-
-
-def batch_losses(
-    model: Model,
-    batch: tuple[Tensor, Tensor, Tensor],
-    step: int,
-    task: Task,
-    mixture: ClassMixture | None = None,
-) -> Tensor:
-    """Return the denoising loss of each example (algorithm 1 of the paper, lines 3 to 7).
-
-    Args:
-        model: The denoiser.
-        batch: Images (B, C, H, W) float32 in [-1, 1]; labels (B,) int64 in [0, K], K where the
-            label must not be used; sample indices (B,) int64, which key the draws.
-        step: Number of the step.
-        task: See `Task`.
-        mixture: Classes behind the labels; None for the plain objective.
-
-    Returns:
-        (B,) float32, unreduced.
-    """
-    x_0, labels, index = batch
-    seed, levels = task.config.seed, task.noise_levels
-    t = training_times(uniform(seed, Stream.TIME, step, index)[:, 0], model.schedule, levels)
-    drop = uniform(seed, Stream.LABEL_DROP, step, index)[:, 0]
-    eps = normal(seed, Stream.NOISE, step, index, tuple(x_0.shape[1:]))
-    labels = drop_labels(labels, drop, task.config.diffusion.p_uncond, model.null_class)
-    alpha, sigma = (per_image(part, x_0) for part in model.schedule(t))
-    x_t = diffuse(x_0, eps, alpha, sigma)
-    if mixture is None:
-        output = model.network(x_t, t, labels)
-    else:
-        output = mixed_output(
-            model.network,
-            x_t,
-            t,
-            labels,
-            mixture.weights(x_t, t, labels),
-            gradient=task.config.objective.gradient,
-        )
-    target = model.prediction.target(x_0, eps, alpha, sigma)
-    losses = (output - target).square().flatten(1).mean(1)
-    weights = loss_weights(t, model.schedule, model.prediction, levels)
-    return losses if weights is None else losses * weights.to(losses.dtype)
-
-
-def learning_rate(step: int, steps: int, *, peak: float, warmup: int = 0, decay: int = 0) -> float:
-    """Return the learning rate of a step: it rises linearly, stays at its peak, falls linearly.
-
-    Args:
-        step: Number of the step, from 0.
-        steps: Length of the run.
-        peak: Rate between warm-up and decay.
-        warmup: First steps, over which it rises.
-        decay: Last steps, over which it falls to 0.
-    """
-    return peak * min(1.0, (step + 1) / max(1, warmup)) * min(1.0, (steps - step) / max(1, decay))
-
-
-def train_step(
-    state: TrainState,
-    task: Task,
-    batch: tuple[Tensor, Tensor, Tensor],
-    weights: Tensor | None = None,
-    *,
-    batch_size: int | None = None,
-) -> None:
-    """Make one optimiser step and update the average.
-
-    Nothing here waits for the device, except where a mixture leaves out classes of little weight.
-
-    Args:
-        state: Changed in place; its `losses` get the mean weighted loss of the whole batch.
-        task: See `Task`.
-        batch: This process's part of the batch; see `batch_losses`.
-        weights: (B,) weights of the examples' losses, None for equal ones.
-        batch_size: Examples in the parts of all processes together; None if this is the only one.
-    """
-    settings, workers = task.config.train, task.workers
-    losses = batch_losses(task.bind(state.network), batch, state.step, task, state.mixture)
-    # The processes' gradients are averaged, and their parts may differ in size by one.
-    scale = workers.size / (batch_size or len(losses))
-    loss = (losses if weights is None else losses * weights).sum() * scale
-    state.optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(state.model.parameters(), settings.grad_clip)
-    rate = learning_rate(
-        state.step,
-        total_steps(task.config, len(task.data)),
-        peak=settings.lr,
-        warmup=settings.warmup_steps,
-        decay=settings.decay_steps,
-    )
-    for group in state.optimizer.param_groups:
-        group["lr"] = rate
-    state.optimizer.step()
-    update_ema(state.ema, state.model, ema_decay(settings.ema, state.step))
-    state.step += 1
-    state.losses.add(state.step, loss, batch[2])
 
 
 def train(state: TrainState, task: Task) -> Iterator[StepDone | RoundDone | Prepared]:

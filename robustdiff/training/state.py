@@ -13,6 +13,7 @@ from curricula import CurriculumSampler, Selection
 from robustdiff.device import check_compiler
 from robustdiff.diffusion.nets.unet import UNet
 from robustdiff.parallel import Workers
+from robustdiff.training.graph import StepGraph
 from robustdiff.training.losses import Losses
 from robustdiff.training.objective import ClassMixture
 from robustdiff.training.task import Task, build_network
@@ -32,6 +33,7 @@ class TrainState:
         workers: Those that train it.
         losses: Of the latest steps.
         build: Makes a network like `ema` that is not spread over processes.
+        graph: Runs its steps on a GPU; None on a CPU, with several processes or a mixture.
         snapshot: EMA weights at the previous scoring round, None before the first.
         step: Optimiser steps so far.
         epoch: Current epoch of the curriculum.
@@ -48,6 +50,7 @@ class TrainState:
     workers: Workers
     losses: Losses
     build: Callable[[], nn.Module]
+    graph: StepGraph | None = None
     snapshot: nn.Module | None = None
     step: int = 0
     epoch: int = 0
@@ -184,4 +187,8 @@ def new_state(task: Task) -> TrainState:
         check_compiler("train.compile")
         network.compile()
     losses = Losses(config.train.lr, workers)
-    return TrainState(model, network, ema, optimizer, sampler, workers, losses, averaged)
+    # Several processes exchange gradients; what a mixture leaves out is known on the GPU only.
+    alone = workers.size == 1 and config.objective.name == "plain"
+    device = data.images.device
+    graph = StepGraph(device) if alone and device.type == "cuda" else None
+    return TrainState(model, network, ema, optimizer, sampler, workers, losses, averaged, graph)

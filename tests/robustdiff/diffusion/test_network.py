@@ -295,8 +295,8 @@ def test_equal_seeds_build_equal_networks_and_leave_the_global_generator():
 def test_average_of_constant_weights_follows_its_closed_form():
     model, average = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
     start = copy.deepcopy(average)
-    for _ in range(7):
-        update_ema(average, model, 0.9)
+    for step in range(7):
+        update_ema(average, model, torch.tensor(0.1) if step % 2 else 0.1)
     for p, e_0, e in zip(model.parameters(), start.parameters(), average.parameters(), strict=True):
         torch.testing.assert_close(e, 0.9**7 * e_0 + (1 - 0.9**7) * p)
 

@@ -12,15 +12,10 @@ from robustdiff.config.sections import DataConfig
 from robustdiff.data.arrays import LabelledImages
 from robustdiff.data.registry import load_images
 from robustdiff.progress import Report
-from robustdiff.training.loop import (
-    StepDone,
-    TrainingLabels,
-    batch_losses,
-    learning_rate,
-    train,
-    train_step,
-)
+from robustdiff.training.graph import Numbers
+from robustdiff.training.loop import StepDone, TrainingLabels, train
 from robustdiff.training.state import new_state
+from robustdiff.training.step import batch_losses, learning_rate, train_step, update
 from robustdiff.training.task import Task
 
 pytestmark = pytest.mark.usefixtures("quick_classifiers")
@@ -73,6 +68,21 @@ def test_the_learning_rate_rises_stays_and_falls_to_nothing():
     task = small_task(train={"steps": 12, "decay_steps": 12, "warmup_steps": 0, "lr": 0.1})
     state, _ = run(task)
     assert state.optimizer.param_groups[0]["lr"] == pytest.approx(0.1 / 12)
+
+
+def test_a_step_is_the_same_whether_its_numbers_are_plain_or_tensors():
+    """A captured step reads its numbers from tensors."""
+    task = small_task()
+    plain, captured = new_state(task), new_state(task)
+    for step in range(3):
+        batch = task.data[torch.arange(16) + step]
+        numbers = Numbers(step, 0.125 / (step + 1), 0.25)
+        tensors = Numbers(*map(torch.tensor, numbers))
+        loss = update(plain, task, batch, None, numbers, scale=1 / 16)
+        assert torch.equal(loss, update(captured, task, batch, None, tensors, scale=1 / 16))
+    for one, other in ((plain.model, captured.model), (plain.ema, captured.ema)):
+        for p, q in zip(one.parameters(), other.parameters(), strict=True):
+            torch.testing.assert_close(p, q)
 
 
 def test_soft_labels_are_drawn_anew_with_their_probabilities():
