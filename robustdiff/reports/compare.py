@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from curricula import CURRICULA
 from robustdiff.config.layers import flat, to_plain
 from robustdiff.config.roles import distinguishing
 from robustdiff.config.sections import Config, NoiseConfig
@@ -74,6 +75,8 @@ _MAIN = (
 _BESIDES = ("CAS", "CAS, real", "F1 of the flag", "copies", "copies, real")
 # As many digits of an evaluator's digest are shown.
 _DIGITS = 12
+# Settings that name a file, of which the name is shown without its folder.
+_FILES = ("judge.probabilities", "judge.features")
 
 
 class Row(NamedTuple):
@@ -126,7 +129,7 @@ class _Evaluated(NamedTuple):
     @property
     def setup(self) -> str:
         """What the run has in common with those it is measured against."""
-        apart = ("noise.", "objective.", "curriculum.")
+        apart = ("noise.", "objective.", "curriculum.", "judge.")
         return json.dumps([s for s in self.settings.items() if not s[0].startswith(apart)])
 
 
@@ -227,6 +230,12 @@ def _settings(config: Config, metrics: Metrics) -> dict[str, Any]:
         settings = {
             k: v for k, v in settings.items() if k in named or not k.startswith("curriculum.")
         }
+    if (
+        CURRICULA[config.curriculum.name].source != "classifier"
+        and config.objective.name == "plain"
+    ):
+        # Neither does the judge where nobody asks it.
+        settings = {k: v for k, v in settings.items() if not k.startswith("judge.")}
     settings["evaluator"] = metrics.get("evaluator_sha256")
     return dict(distinguishing(settings))
 
@@ -266,6 +275,12 @@ def _shown(setting: str, value: Any) -> str:  # noqa: ANN401 whatever a setting 
     return f"{setting}={value if isinstance(value, str) else json.dumps(value)}"
 
 
+def _short(key: str, value: Any) -> Any:  # noqa: ANN401 whatever a setting holds
+    if key == "evaluator" and value:
+        return value[:_DIGITS]
+    return Path(value).name if key in _FILES and value else value
+
+
 def _method_names(runs: Sequence[_Evaluated]) -> list[str]:
     """Name methods by objective or curriculum, and every setting in which runs differ besides."""
     named = ("objective.name", "curriculum.name", "curriculum.treatment")
@@ -283,11 +298,11 @@ def _method_names(runs: Sequence[_Evaluated]) -> list[str]:
             others = [
                 other.settings
                 for other in runs
-                if own not in run.settings or other.settings[own] == run.settings[own]
+                if key in other.settings
+                and (own not in run.settings or other.settings[own] == run.settings[own])
             ]
-            if any(other.get(key) != value for other in others):
-                short = value[:_DIGITS] if key == "evaluator" and value else value
-                parts.append(_shown(key if section == "sample" else setting, short))
+            if any(other[key] != value for other in others):
+                parts.append(_shown(key if section == "sample" else setting, _short(key, value)))
         names.append(" ".join(parts))
     return names
 

@@ -91,6 +91,25 @@ def test_settings_of_scores_do_not_part_runs_without_scores(tmp_path):
     assert [row.method for row in compare_runs(find_runs([tmp_path]))] == ["uniform"]
 
 
+def test_evidence_from_a_file_is_part_of_the_method_and_not_of_what_it_is_measured_against(study):
+    evidence = {"name": "crossfit"}, {"probabilities": "somewhere/else/judged.npz"}
+    layer = dict(zip(("curriculum", "judge"), evidence, strict=True))
+    make_run(study / "judged", rate=0.3, class_fid=2, seed=0, **layer)
+    own = {"curriculum": {"name": "crossfit"}}
+    make_run(study / "own", rate=0.3, class_fid=3, seed=0, **own)
+    unasked = {"curriculum": {"name": "pmi"}, "judge": {"effort": "quick"}}
+    make_run(study / "unasked", rate=0.3, class_fid=2, seed=3, **unasked)
+    rows = {row.method: row for row in compare_runs(find_runs([study])) if row.noise != "clean"}
+    assert sorted(rows) == [
+        "crossfit probabilities=judged.npz",
+        "crossfit probabilities=null",
+        "pmi",
+        "uniform",
+    ]
+    assert rows["crossfit probabilities=judged.npz"].values["gap closed"] == [0.75]
+    assert rows["pmi"].seeds == [0, 1, 2, 3]
+
+
 def test_interval_is_students():
     mean, half = interval([1.0, 2.0, 3.0])
     assert (mean, half) == (2.0, pytest.approx(4.3026527 / math.sqrt(3)))
