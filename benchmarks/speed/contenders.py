@@ -38,7 +38,7 @@ OURS, PLAIN = "robustdiff", "our network, plain fp32 loop"
 # which their networks have our size; width 0 leaves the latter out.
 WIDTHS: dict[str, tuple[tuple[int, ...], int, int]] = {
     "mnist-small": ((32, 56, 112), 28, 3),
-    "cifar10-small": ((56, 88, 96, 184), 0, 0),
+    "cifar10-small": ((48, 80, 88, 160), 0, 0),
 }
 SAMPLING_STEPS = 25
 TIMESTEPS = 1000

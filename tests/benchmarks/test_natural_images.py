@@ -1,0 +1,19 @@
+from pathlib import Path
+
+from benchmarks.natural_images import METHODS, NOISE, cells
+
+
+def test_all_methods_get_the_same_labels_seeds_and_measures():
+    runs = cells(Path("out"), Path("cifar"), list(METHODS), [0, 1])
+    assert len(runs) == 2 * (1 + len(NOISE) * len(METHODS)) == len({run.path for run in runs})
+    for path, config in runs:
+        noise, method, seed = path.parts
+        assert seed == f"s{config.seed}"
+        assert (config.noise.labels is None) == (noise == "clean")
+        assert noise == "clean" or noise in config.noise.labels
+        judged = config.judge.probabilities
+        assert (judged is not None) == method.startswith("crossfit")
+        assert judged is None or noise in judged
+        assert config.noise.rate == 0
+        assert (config.eval.num_samples, config.eval.cas) == (5000, True)
+    assert len({str((run.config.train, run.config.model, run.config.sample)) for run in runs}) == 1
