@@ -1,6 +1,6 @@
 """What do wrong labels cost on natural images, and what wins it back?
 
-The table of docs/natural-images.md: CIFAR-10 as a folder, trained on at 16 x 16 pixels under several
+The table of docs/natural-images.md: CIFAR-10 as a folder, trained on at 16 x 16 pixels under four
 kinds of wrong labels. One draw of each noise serves all methods and seeds. Labels are judged once,
 at 32 x 32 pixels, as anyone can who has the original images, and every method that judges gets
 these class probabilities. Runs lie under --out/runs; what is there is not done again, and several
