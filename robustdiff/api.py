@@ -26,9 +26,8 @@ from robustdiff.config.roles import role_of
 from robustdiff.config.sections import Config
 from robustdiff.jobs.audit import AUDIT_LAYER, audit_run
 from robustdiff.jobs.audit import audit_images as audit_job
-from robustdiff.jobs.dataset import load_run_data
 from robustdiff.jobs.evaluate import evaluate_run
-from robustdiff.jobs.sample import classes_wanted, sample_run
+from robustdiff.jobs.sample import classes_wanted, sample_run, subject_of
 from robustdiff.jobs.train import resume_run, start_run
 from robustdiff.progress import Report
 from robustdiff.reports.audit import Findings
@@ -112,7 +111,7 @@ def resume(
 
 
 def load_run(path: Run | str | Path) -> Run:
-    """Open a run's folder; the name "latest" is the newest under runs/ in the working directory.
+    """Open a run's folder, or a published model; "latest" is the newest run under runs/.
 
     Returns:
         The run: `config()`, `labels()`, `scores()`, `trust()`, `history()` read what it holds.
@@ -157,7 +156,7 @@ def sample(
     """
     opened, report = load_run(run), report or Report()
     config = _config(opened, settings)
-    images = load_run_data(opened, config, report).images
+    images = subject_of(opened, config, report)
     labels = torch.tensor(classes_wanted(classes, images)).repeat(per_class)
     generated = sample_run(opened, config, images, labels, seed, report)
     return Samples(generated, labels, images.class_names)
