@@ -25,7 +25,7 @@ def export(
         typer.Option(
             metavar="[diffusers|torch|onnx]",
             help="diffusers: a pipeline; torch, onnx: a file of the guided step with a script that "
-            "samples by it. May be repeated; diffusers by default."
+            "samples by it. May be repeated; diffusers by default.",
         ),
     ] = None,
     licence: Annotated[

@@ -15,7 +15,7 @@ from torch import Tensor
 from robustdiff.data.arrays import to_uint8
 from robustdiff.diffusion.guidance import Guidance, guide, guided_denoiser, rescale
 from robustdiff.diffusion.model import Model
-from robustdiff.diffusion.samplers import Denoise, Noise, last
+from robustdiff.diffusion.samplers import Denoise, Noise
 from robustdiff.rng import Stream, normal
 
 
@@ -26,7 +26,7 @@ class RobustdiffPipeline(DiffusionPipeline):
         unet: The network.
         scheduler: The noise schedule with its samplers, or a scheduler of diffusers that was made
             of its configuration.
-        id2label: Class number, as text -> name.
+        id2label: Class number, as text -> name; None for numbers alone.
         guidance_weight: Weight w of guidance where none is asked for: (1 + w) times the estimate
             under the class minus w times the one without.
         guidance_low: Earliest time at which guidance acts.
@@ -41,7 +41,7 @@ class RobustdiffPipeline(DiffusionPipeline):
         self,
         unet: ModelMixin,
         scheduler: SchedulerMixin,
-        id2label: dict[str, str],
+        id2label: dict[str, str] | None = None,
         guidance_weight: float = 0.5,
         guidance_low: float = 0.0,
         guidance_high: float = 1.0,
@@ -89,23 +89,32 @@ class RobustdiffPipeline(DiffusionPipeline):
         """
         if output_type not in ("pil", "np", "pt"):
             raise ValueError(f"output_type must be pil, np or pt, got {output_type!r}")
+        if num_inference_steps is not None and num_inference_steps < 1:
+            raise ValueError(f"num_inference_steps must be at least 1, got {num_inference_steps}")
+        if self.unet.dtype != torch.float32:
+            raise ValueError(
+                f"the network normalises in float32, so its weights must be float32, got "
+                f"{self.unet.dtype}; use torch.autocast for another precision"
+            )
         wanted = [class_labels] if isinstance(class_labels, int | str) else class_labels
         numbers = [self._number(label) for label in wanted]
         labels = torch.tensor(numbers, dtype=torch.int64, device=self._execution_device)
         guidance = self._guidance(guidance_weight, guidance_scale)
         noise = self._noise(labels, seed, generator)
-        states = (
-            self._own_states(labels, guidance, noise, num_inference_steps)
-            if hasattr(self.scheduler, "states")
-            else self._other_states(labels, guidance, noise(-1), num_inference_steps or 50)
-        )
-        images = _as_asked(to_uint8(last(self.progress_bar(states))).cpu(), output_type)
+        own = hasattr(self.scheduler, "states")
+        steps = num_inference_steps or (self.scheduler.config.num_inference_steps if own else 50)
+        states = (self._own_states if own else self._other_states)(labels, guidance, noise, steps)
+        with self.progress_bar(total=steps) as bar:
+            for x_t in states:
+                bar.update()
+        images = _as_asked(to_uint8(x_t).cpu(), output_type)
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
     def _number(self, label: int | str) -> int:
         """Return the number of a class."""
-        names = self.config.id2label
+        count = self.unet.config.num_classes
+        names = self.config.id2label or {str(k): str(k) for k in range(count)}
         found = [k for k, name in names.items() if label in (name, int(k))]
         if not found:
             raise ValueError(
@@ -152,7 +161,7 @@ class RobustdiffPipeline(DiffusionPipeline):
         return output.float()
 
     def _own_states(
-        self, labels: Tensor, guidance: Guidance, noise: Noise, steps: int | None
+        self, labels: Tensor, guidance: Guidance, noise: Noise, steps: int
     ) -> Iterator[Tensor]:
         null, scheduler = self.unet.config.num_classes, self.scheduler
         model = Model(self._network, scheduler.schedule, scheduler.prediction, null)
@@ -161,13 +170,13 @@ class RobustdiffPipeline(DiffusionPipeline):
         return states
 
     def _other_states(
-        self, labels: Tensor, guidance: Guidance, x_t: Tensor, steps: int
+        self, labels: Tensor, guidance: Guidance, noise: Noise, steps: int
     ) -> Iterator[Tensor]:
         """Yield the states of a scheduler of diffusers; guidance combines the network's outputs."""
         scheduler, null = self.scheduler, torch.full_like(labels, self.unet.config.num_classes)
         scheduler.set_timesteps(steps, device=labels.device)
         low, high = guidance.interval
-        x_t = x_t * scheduler.init_noise_sigma
+        x_t = noise(-1) * scheduler.init_noise_sigma
         for step in scheduler.timesteps:
             t = (step + 1) / scheduler.config.num_train_timesteps
             x = scheduler.scale_model_input(x_t, step)

@@ -26,7 +26,9 @@ _SHAPES = ({0: _BATCH}, None, {0: _BATCH}, None)
 
 def _torch(step: GuidedStep, inputs: tuple[torch.Tensor, ...], folder: Path) -> None:
     program = torch.export.export(step, inputs, dynamic_shapes=_SHAPES)
-    torch.export.save(program, folder / "step.pt2")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of weights on other devices than the CPU
+        torch.export.save(program, folder / "step.pt2")
 
 
 def _onnx(step: GuidedStep, inputs: tuple[torch.Tensor, ...], folder: Path) -> None:

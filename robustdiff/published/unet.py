@@ -22,9 +22,6 @@ class RobustdiffUNet(ModelMixin, ConfigMixin):
         sample_size: (H, W) of the images.
     """
 
-    # Normalisation and the time embedding are in float32; use torch.autocast for other precisions.
-    _keep_in_fp32_modules = ["network"]  # noqa: RUF012 as diffusers has it
-
     @register_to_config
     def __init__(
         self,
