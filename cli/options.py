@@ -45,6 +45,8 @@ def with_implied(given: dict[str, Any]) -> dict[str, Any]:
         implied["noise.type"] = "matrix"
     if "sample.weak" in given:
         implied["sample.guidance"] = "auto"
+    elif given.get("sample.guidance", "auto") != "auto":
+        implied["sample.weak"] = None
     # Of two kinds of evidence the given one takes the place of the other.
     if "judge.probabilities" in given:
         implied["judge.features"] = None
@@ -245,7 +247,7 @@ SAMPLING: Group = {
     ),
 }
 
-EXPORTED: Group = without(SAMPLING, "sample.compile")
+EXPORTED: Group = without(without(SAMPLING, "sample.compile"), "sample.weak")
 
 STORED_DATA: Group = {
     "data.data_dir": _option(

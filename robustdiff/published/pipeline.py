@@ -106,8 +106,9 @@ class RobustdiffPipeline(DiffusionPipeline):
         states = (self._own_states if own else self._other_states)(labels, guidance, noise, steps)
         with self.progress_bar(total=steps) as bar:
             for x_t in states:
+                generated = x_t
                 bar.update()
-        images = _as_asked(to_uint8(x_t).cpu(), output_type)
+        images = _as_asked(to_uint8(generated).cpu(), output_type)
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 

@@ -346,6 +346,11 @@ def _new_folder(path: Path) -> Run:
     raise AssertionError("unreachable")
 
 
+def is_run(path: Path) -> bool:
+    """Return whether a folder is a run or a published model."""
+    return Run(path).config_file.exists() or PublishedRun(path).config_file.exists()
+
+
 def open_run(path: Path | None) -> Run:
     """Return an existing run, or a published model read as one.
 
