@@ -20,12 +20,15 @@ from robustdiff.diffusion.guidance import GuidedStep
 from robustdiff.diffusion.model import Model
 from robustdiff.published import sampling
 
-_BATCH = torch.export.Dim("batch", min=1)
-_SHAPES = ({0: _BATCH}, None, {0: _BATCH}, None)
+
+def _shapes() -> tuple[Any, ...]:
+    """Return which dimensions of the inputs are open: the number of images."""
+    batch = torch.export.Dim("batch", min=1)
+    return {0: batch}, None, {0: batch}, None
 
 
 def _torch(step: GuidedStep, inputs: tuple[torch.Tensor, ...], folder: Path) -> None:
-    program = torch.export.export(step, inputs, dynamic_shapes=_SHAPES)
+    program = torch.export.export(step, inputs, dynamic_shapes=_shapes())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of weights on other devices than the CPU
         torch.export.save(program, folder / "step.pt2")
@@ -38,7 +41,7 @@ def _onnx(step: GuidedStep, inputs: tuple[torch.Tensor, ...], folder: Path) -> N
             step,
             inputs,
             folder / "step.onnx",
-            dynamic_shapes=_SHAPES,
+            dynamic_shapes=_shapes(),
             dynamo=True,
             input_names=["x_t", "t", "labels", "weight"],
             output_names=["x_0"],
