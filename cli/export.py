@@ -43,7 +43,10 @@ def export(
 
     What is given of sampler, steps and guidance becomes the default of the exported model.
     """
-    opened, config = open_with(run, sampling, place)
+    # A run that was guided by a weaker one leaves it behind with that guidance.
+    asked = sampling.get("sample", {}).get("guidance", "auto")
+    alone: Layer = {} if asked == "auto" else {"sample": {"weak": None}}
+    opened, config = open_with(run, alone, sampling, place)
     from robustdiff.jobs.export import Export, export_run
 
     with make_report() as report:

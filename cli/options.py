@@ -45,8 +45,6 @@ def with_implied(given: dict[str, Any]) -> dict[str, Any]:
         implied["noise.type"] = "matrix"
     if "sample.weak" in given:
         implied["sample.guidance"] = "auto"
-    elif given.get("sample.guidance", "auto") != "auto":
-        implied["sample.weak"] = None
     # Of two kinds of evidence the given one takes the place of the other.
     if "judge.probabilities" in given:
         implied["judge.features"] = None

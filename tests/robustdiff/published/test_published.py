@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import call
 from safetensors.torch import load_file, save_file
 
 import robustdiff
@@ -25,7 +26,7 @@ from robustdiff.jobs.export import Export, export_run
 from robustdiff.progress import Report
 from robustdiff.published.diffusers_folder import discrete_betas, scheduler_config
 from robustdiff.published.flatten import flatten
-from robustdiff.runs.folder import PublishedRun
+from robustdiff.runs.folder import PublishedRun, Run
 
 SHORT = {
     "train.steps": 2,
@@ -338,3 +339,35 @@ def test_a_damaged_published_model_is_named(published, tmp_path):
     (here / "robustdiff.json").write_text("{}")
     with pytest.raises(DamagedError, match=r"robustdiff\.json is damaged"):
         PublishedRun(here).config()
+
+
+def test_the_command_writes_a_model_that_other_commands_read_or_refuse(run, tmp_path, capsys):
+    target = tmp_path / "model"
+    assert call("export", run.path, "--to", target, "--steps=2", "-w", 0, "--license=mit") == 0
+    assert capsys.readouterr().out.strip() == str(target)
+    assert PublishedRun(target).config().sample.steps == 2
+    assert call("sample", target, "--out", tmp_path / "out", "--per-class=1", "--classes=3") == 0
+    assert (tmp_path / "out" / "samples.npz").exists()
+    for words, said in (
+        (("export", run.path, "--format=x", "--to", tmp_path / "no"), "format must be one or more"),
+        (("export", target, "--to", tmp_path / "no"), "is a published model"),
+        (("audit", target), "is a published model"),
+        (("train", "--resume", target), "is a published model"),
+        (("likelihood", target), "is a published model"),
+        (("sample", target, "--guidance=classifier"), "choose another --guidance"),
+    ):
+        capsys.readouterr()
+        assert call(*words) == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count("\n") == 1
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_run_guided_by_a_weaker_one_is_exported_without_it(run, tmp_path):
+    guided = Path(shutil.copytree(run.path, tmp_path / "guided"))
+    config = resolve(to_plain(run.config()), {"sample": {"guidance": "auto", "weak": "runs/weak"}})
+    Run(guided).save_config(config)
+    assert call("export", guided, "--to", tmp_path / "model") == 2
+    assert call("export", guided, "--to", tmp_path / "model", "--guidance=classifier-free") == 0
+    assert PublishedRun(tmp_path / "model").config().sample.weak is None
