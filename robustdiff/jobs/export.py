@@ -18,7 +18,7 @@ from robustdiff.data.arrays import Images, Subject
 from robustdiff.diffusion.generate import generate
 from robustdiff.diffusion.model import Model, bind
 from robustdiff.diffusion.nets.unet import UNet
-from robustdiff.files.atomic import new_folder, sha256
+from robustdiff.files.atomic import new_folder, sha256, write_text
 from robustdiff.jobs.dataset import load_run_data
 from robustdiff.labels.given import known_noise
 from robustdiff.progress import Report
@@ -83,11 +83,11 @@ def export_run(run: Run, config: Config, report: Report, export: Export) -> Path
     grid = _grid(model, config, subject, report)
     with new_folder(target) as folder:
         write_png(folder / GRID, grid)
-        (folder / "README.md").write_text(card)
+        write_text(folder / "README.md", card)
         if "diffusers" in export.formats:
             write_pipeline(folder, network, subject, config)
-            facts = json.dumps(_facts(run, config, subject), indent=2, ensure_ascii=False)
-            PublishedRun(folder).config_file.write_text(f"{facts}\n")
+            facts = json.dumps(_facts(run, config, subject), indent=2)
+            write_text(PublishedRun(folder).config_file, f"{facts}\n")
         for name in [one for one in STEP_FORMATS if one in export.formats]:
             report.message(f"exporting the guided step as {name}")
             write_step(folder, name, network, model, subject, config.sample)
@@ -148,9 +148,13 @@ def _detected(stored: StoredScores | None, run: Run) -> dict[str, float] | None:
 
 
 def _metrics(run: Run) -> Metrics | None:
-    """Return the newest evaluation, if it is of the weights as they are now."""
-    found, digest = evaluations(run), sha256(run.weights_file)
-    mine = [one.metrics for one in found if one.metrics.get("weights_sha256") == digest]
+    """Return the newest evaluation of the weights as they are now; earlier versions' lack entries."""
+    digest, needed = sha256(run.weights_file), {"sample", "num_samples", "evaluator_corrected"}
+    mine = [
+        one.metrics
+        for one in evaluations(run)
+        if one.metrics.get("weights_sha256") == digest and needed <= one.metrics.keys()
+    ]
     return mine[-1] if mine else None
 
 

@@ -111,11 +111,12 @@ def _about(model: Described) -> list[str]:
     subject, config = model.subject, model.config
     channels, height, width = subject.image_shape
     names = [f"{k} {plain_text(name)}" for k, name in enumerate(subject.class_names)]
+    what = "a folder of images" if subject.name == "folder" else plain_text(subject.name)
     shown = ", ".join(names[:_CLASSES_SHOWN]) + (", ..." if len(names) > _CLASSES_SHOWN else "")
     return [
         f"# {plain_text(model.title)}",
         "",
-        f"A class-conditional diffusion model of {plain_text(subject.name)}: images of {height} x "
+        f"A class-conditional diffusion model of {what}: images of {height} x "
         f"{width} pixels with {channels} channel{'s' if channels > 1 else ''}, "
         f"{subject.num_classes} classes. It was trained by robustdiff {__version__}, and the "
         "weights are averaged over training.",

@@ -55,7 +55,7 @@ def write_pipeline(folder: Path, network: nn.Module, subject: Subject, config: C
     for name, (module, _) in _CODE.items():
         (folder / name).mkdir(exist_ok=True)
         code = flatten(f"robustdiff.published.{module}")
-        (folder / name / f"{_module(name)}.py").write_text(code)
+        (folder / name / f"{_module(name)}.py").write_text(code, "utf-8")
     channels, *size = subject.image_shape
     about_network = {
         "model": dataclasses.asdict(config.model),

@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -35,27 +36,26 @@ def flatten(module: str) -> str:
     module, below those that they use.
 
     Args:
-        module: Dotted name of a module of robustdiff that is imported by nothing.
+        module: Dotted name of a module of robustdiff.
 
     Raises:
         ValueError: If two of the definitions have one name, or a module is imported where a name
             of it is needed.
     """
-    known: dict[str, _Module] = {}
     wanted: dict[str, set[str]] = {}
     for name in _read(module).defined:
-        _need(name, module, known, wanted)
+        _need(name, module, wanted)
     _refuse_collisions(wanted)
-    title = ast.get_docstring(ast.parse(_path(module).read_text()), clean=False)
+    title = ast.get_docstring(ast.parse(_path(module).read_text("utf-8")), clean=False)
     made = f"Made by robustdiff {__version__} (MIT licence), which is not needed here."
-    head = f'"""{title}\n\n{made}\n"""\n\n{_imports(known, wanted)}'
-    parts = [_text(known[place], wanted[place]) for place in _order(wanted, known)]
+    head = f'"""{title}\n\n{made}\n"""\n\n{_imports(wanted)}'
+    parts = [_text(_read(place), wanted[place]) for place in _order(wanted)]
     return "\n\n\n".join([head, *parts]) + "\n"
 
 
-def _need(name: str, place: str, known: dict[str, _Module], wanted: dict[str, set[str]]) -> None:
+def _need(name: str, place: str, wanted: dict[str, set[str]]) -> None:
     """Note that a definition of a module is wanted, and all that it uses."""
-    source = known.setdefault(place, _read(place))
+    source = _read(place)
     if name not in source.defined:
         raise ValueError(f"{place} defines no {name}; import names, not modules")
     if name in wanted.setdefault(place, set()):
@@ -64,9 +64,9 @@ def _need(name: str, place: str, known: dict[str, _Module], wanted: dict[str, se
     for used in sorted(_names(source.defined[name])):
         origin = source.imported.get(used)
         if isinstance(origin, tuple):
-            _need(origin[1], origin[0], known, wanted)
+            _need(origin[1], origin[0], wanted)
         elif used in source.defined:
-            _need(used, place, known, wanted)
+            _need(used, place, wanted)
 
 
 def _path(module: str) -> Path:
@@ -76,8 +76,9 @@ def _path(module: str) -> Path:
     return Path(found.origin)
 
 
+@cache
 def _read(module: str) -> _Module:
-    text = _path(module).read_text()
+    text = _path(module).read_text("utf-8")
     source, body = _Module(text.splitlines()), ast.parse(text).body
     for node, after in pairwise([*body, ast.Pass()]):
         if isinstance(after, ast.Expr) and node.end_lineno is not None:
@@ -101,13 +102,13 @@ def _imported(
     return {name: ast.ImportFrom(origin, [alias], 0) for name, alias in names.items()}
 
 
-def _imports(known: dict[str, _Module], wanted: dict[str, set[str]]) -> str:
+def _imports(wanted: dict[str, set[str]]) -> str:
     """Return the imports that wanted definitions use, one for each module that names are from."""
     whole: set[str] = set()
     taken: dict[str, set[str]] = {}
     for place, names in wanted.items():
-        used = {one for name in names for one in _names(known[place].defined[name])}
-        for origin in (known[place].imported.get(name) for name in used):
+        used = {one for name in names for one in _names(_read(place).defined[name])}
+        for origin in (_read(place).imported.get(name) for name in used):
             if isinstance(origin, ast.ImportFrom):
                 taken.setdefault(origin.module or "", set()).add(ast.unparse(origin.names[0]))
             elif isinstance(origin, ast.Import):
@@ -130,16 +131,16 @@ def _names(node: ast.AST) -> set[str]:
     return {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
 
 
-def _order(wanted: dict[str, set[str]], known: dict[str, _Module]) -> list[str]:
+def _order(wanted: dict[str, set[str]]) -> list[str]:
     """Return the modules, each below those that its wanted definitions use."""
     order: list[str] = []
 
     def visit(place: str) -> None:
         if place in order:
             return
-        used = {one for name in wanted[place] for one in _names(known[place].defined[name])}
+        used = {one for name in wanted[place] for one in _names(_read(place).defined[name])}
         for one in sorted(used):
-            origin = known[place].imported.get(one)
+            origin = _read(place).imported.get(one)
             if isinstance(origin, tuple):
                 visit(origin[0])
         order.append(place)
