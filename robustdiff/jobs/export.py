@@ -148,7 +148,7 @@ def _detected(stored: StoredScores | None, run: Run) -> dict[str, float] | None:
 
 
 def _metrics(run: Run) -> Metrics | None:
-    """Return the newest evaluation of the weights as they are now; earlier versions' lack entries."""
+    """Return the newest evaluation of the weights as they are; an earlier version's is none."""
     digest, needed = sha256(run.weights_file), {"sample", "num_samples", "evaluator_corrected"}
     mine = [
         one.metrics
