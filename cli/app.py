@@ -19,6 +19,7 @@ from . import compare as compare_command
 from . import correct as correct_command
 from . import corrupt as corrupt_command
 from . import eval as eval_command
+from . import export as export_command
 from . import likelihood as likelihood_command
 from . import presets as presets_command
 from . import review as review_command
@@ -67,6 +68,7 @@ app.command()(review_command.review)
 app.command()(correct_command.correct)
 app.command()(corrupt_command.corrupt)
 app.command()(study_command.study)
+app.command()(export_command.export)
 app.command()(compare_command.compare)
 app.command()(presets_command.presets)
 

@@ -89,10 +89,10 @@ def audit(
 
 def _without_run(source: Path | None, out: Path | None, asked: list[Layer]) -> Config | None:
     """Return the configuration of an audit of images without a run; None where a run is meant."""
-    from robustdiff.runs.folder import Run
+    from robustdiff.runs.folder import is_run
 
     named = "dataset" in asked[0].get("data", {})
-    is_folder = source is not None and source.is_dir() and not Run(source).config_file.exists()
+    is_folder = source is not None and source.is_dir() and not is_run(source)
     if not (is_folder or named or out is not None):
         return None
     if source is not None and (named or not is_folder):

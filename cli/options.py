@@ -245,6 +245,8 @@ SAMPLING: Group = {
     ),
 }
 
+EXPORTED: Group = without(without(SAMPLING, "sample.compile"), "sample.weak")
+
 STORED_DATA: Group = {
     "data.data_dir": _option(
         Path, "--data-dir", help="Folder of the dataset; where training found it by default."

@@ -75,9 +75,9 @@ def review(
 
 def audited(source: Path | None) -> Path | None:
     """Return the run that is meant; for a folder of images the one that its audit has made."""
-    from robustdiff.runs.folder import Run
+    from robustdiff.runs.folder import Run, is_run
 
-    if source is None or not source.is_dir() or Run(source).config_file.exists():
+    if source is None or not source.is_dir() or is_run(source):
         return source
     audit = AUDITS / source.resolve().name
     if not Run(audit).config_file.exists():

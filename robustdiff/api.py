@@ -1,4 +1,4 @@
-"""The front door for Python: train, sample, evaluate and audit without the command line.
+"""The front door for Python: train, sample, evaluate, audit and export without the command line.
 
     import robustdiff
 
@@ -26,9 +26,9 @@ from robustdiff.config.roles import role_of
 from robustdiff.config.sections import Config
 from robustdiff.jobs.audit import AUDIT_LAYER, audit_run
 from robustdiff.jobs.audit import audit_images as audit_job
-from robustdiff.jobs.dataset import load_run_data
 from robustdiff.jobs.evaluate import evaluate_run
-from robustdiff.jobs.sample import classes_wanted, sample_run
+from robustdiff.jobs.export import Export, export_run
+from robustdiff.jobs.sample import classes_wanted, sample_run, subject_of
 from robustdiff.jobs.train import resume_run, start_run
 from robustdiff.progress import Report
 from robustdiff.reports.audit import Findings
@@ -112,7 +112,7 @@ def resume(
 
 
 def load_run(path: Run | str | Path) -> Run:
-    """Open a run's folder; the name "latest" is the newest under runs/ in the working directory.
+    """Open a run's folder, or a published model; "latest" is the newest run under runs/.
 
     Returns:
         The run: `config()`, `labels()`, `scores()`, `trust()`, `history()` read what it holds.
@@ -157,7 +157,7 @@ def sample(
     """
     opened, report = load_run(run), report or Report()
     config = _config(opened, settings)
-    images = load_run_data(opened, config, report).images
+    images = subject_of(opened, config, report)
     labels = torch.tensor(classes_wanted(classes, images)).repeat(per_class)
     generated = sample_run(opened, config, images, labels, seed, report)
     return Samples(generated, labels, images.class_names)
@@ -251,6 +251,36 @@ def audit_images(
     folder = _temporary_folder() if out is None else Path(out)
     config = resolve(AUDIT_LAYER, _layer(settings))
     return audit_job(config, folder, report or Report())[1]
+
+
+def export(
+    run: Run | str | Path,
+    settings: Settings | None = None,
+    *,
+    to: str | Path | None = None,
+    formats: Sequence[str] = ("diffusers",),
+    licence: str | None = None,
+    report: Report | None = None,
+) -> Path:
+    """Write a run's model as a folder that needs no robustdiff, with a card; see docs/export.md.
+
+    Args:
+        run: The run or its folder.
+        settings: Changes to its configuration, such as {"sample.guidance_weight": 2.0}.
+        to: The folder to make; None is `export` in the run's folder.
+        formats: "diffusers" for a pipeline, "torch" and "onnx" for a file of the guided step.
+        licence: Identifier of the licence of the weights, such as "mit"; None states none.
+        report: Receives messages and progress; None for silence.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: If the folder exists, or the model cannot be exported so.
+    """
+    opened = load_run(run)
+    wanted = Export(to=None if to is None else Path(to), formats=tuple(formats), licence=licence)
+    return export_run(opened, _config(opened, settings), report or Report(), wanted)
 
 
 def _config(run: Run, settings: Settings | None, free: Sequence[str] = ()) -> Config:

@@ -28,7 +28,8 @@ WINGS = {
 WINGS["reports"] = WINGS["training"] | {"runs"}
 WINGS["review"] = WINGS["reports"] | {"reports"}
 WINGS["exports"] = WINGS["review"] | {"review"}
-WINGS["jobs"] = WINGS["exports"] | {"training", "exports"}
+WINGS["published"] = WINGS["reports"] | {"reports"}
+WINGS["jobs"] = WINGS["exports"] | {"training", "exports", "published"}
 
 
 def imported_modules(path: Path) -> set[str]:

@@ -14,6 +14,26 @@ _DIGESTED = 64 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What a model makes images of: all that generating needs to know of a dataset.
+
+    Attributes:
+        name: Name of the dataset.
+        image_shape: (C, H, W).
+        class_names: K names.
+    """
+
+    name: str
+    image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.class_names)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Images:
     """A dataset with its held-out part.
 
@@ -47,6 +67,12 @@ class Images:
     def num_classes(self) -> int:
         """K."""
         return len(self.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        channels, height, width = self.train.shape[1:]
+        return channels, height, width
 
     def part(self, rows: Tensor) -> "Images":
         """Return the dataset with some of its training images, (M,) int64, in that order."""

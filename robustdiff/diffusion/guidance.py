@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustdiff.diffusion.model import Model
 from robustdiff.diffusion.process import eps_from_x_0, per_image
@@ -31,7 +31,7 @@ def drop_labels(labels: Tensor, u: Tensor, p_uncond: float, null_class: int) -> 
     return torch.where(u < p_uncond, null_class, labels)
 
 
-def guide(conditional: Tensor, null: Tensor, weight: float) -> Tensor:
+def guide(conditional: Tensor, null: Tensor, weight: float | Tensor) -> Tensor:
     """Return `(1 + w) conditional - w null` (eq. 7 of the paper); w = 0 is plain conditional.
 
     The formula is for eps; since x_0 and v are affine in eps at a fixed x_t with coefficients that
@@ -46,7 +46,7 @@ conditional one and the guided one, each (B, C, H, W) float64."""
 
 
 def classifier_free(
-    model: Model, x_t: Tensor, t: Tensor, labels: Tensor, weight: float
+    model: Model, x_t: Tensor, t: Tensor, labels: Tensor, weight: float | Tensor
 ) -> tuple[Tensor, Tensor]:
     """Guide away from the model's own unconditional estimate (eq. 7 of the paper); see `Guide`.
 
@@ -54,7 +54,8 @@ def classifier_free(
     """
     null = torch.full_like(labels, model.null_class)
     both = model.x_0(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([labels, null]))
-    conditional, unconditional = both.chunk(2)
+    # Not chunk(): an exported graph would hold for one number of images alone.
+    conditional, unconditional = both[: labels.shape[0]], both[labels.shape[0] :]
     return conditional, guide(conditional, unconditional, weight)
 
 
@@ -164,13 +165,53 @@ def guided_denoiser(model: Model, labels: Tensor, guidance: Guidance) -> Denoise
             return model.x_0(x_t, times, labels).clamp(-1, 1)
         conditional, guided = guidance.guide(model, x_t, times, labels, guidance.weight)
         if guidance.rescale > 0:
-            alpha, sigma = (per_image(part, x_t) for part in model.schedule(times))
-            outputs = [
-                model.prediction.target(x_0, eps_from_x_0(x_0, x_t, alpha, sigma), alpha, sigma)
-                for x_0 in (guided, conditional)
-            ]
-            output = rescale(outputs[0], outputs[1], guidance.rescale)
-            guided = model.prediction.to_x_0(output, x_t, alpha, sigma)
+            guided = _rescaled(model, x_t, times, (guided, conditional), guidance.rescale)
         return guided.clamp(-1, 1)
 
     return denoise
+
+
+def _rescaled(
+    model: Model, x_t: Tensor, times: Tensor, estimates: tuple[Tensor, Tensor], phi: float
+) -> Tensor:
+    """Rescale a guided estimate of x_0 towards the conditional one by the network's outputs."""
+    alpha, sigma = (per_image(part, x_t) for part in model.schedule(times))
+    guided, conditional = (
+        model.prediction.target(x_0, eps_from_x_0(x_0, x_t, alpha, sigma), alpha, sigma)
+        for x_0 in estimates
+    )
+    return model.prediction.to_x_0(rescale(guided, conditional, phi), x_t, alpha, sigma)
+
+
+class GuidedStep(nn.Module):
+    """One classifier-free guided estimate as a module, whose graph can be exported.
+
+    Args:
+        network: See `robustdiff.diffusion.model.Network`.
+        model: The denoiser that holds it.
+        phi: See `rescale`.
+    """
+
+    def __init__(self, network: nn.Module, model: Model, *, phi: float) -> None:
+        super().__init__()
+        self.network = network
+        self.model = model
+        self.phi = phi
+
+    def forward(self, x_t: Tensor, t: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
+        """Estimate x_0.
+
+        Args:
+            x_t: (B, C, H, W) float64.
+            t: () float64.
+            labels: (B,) int64 in [0, K], K for no class.
+            weight: () float64, w; 0 for no guidance.
+
+        Returns:
+            (B, C, H, W) float64 in [-1, 1].
+        """
+        times = t.expand(x_t.shape[0])
+        conditional, guided = classifier_free(self.model, x_t, times, labels, weight)
+        if self.phi > 0:
+            guided = _rescaled(self.model, x_t, times, (guided, conditional), self.phi)
+        return guided.clamp(-1, 1)

@@ -49,7 +49,7 @@ class Model:
         self, convert: Callable[..., Tensor], x_t: Tensor, t: Tensor, labels: Tensor
     ) -> Tensor:
         output = self.network(x_t.float(), t, labels).to(x_t.dtype)
-        x_t, t = for_labels(x_t, len(labels)), for_labels(t, len(labels))
+        x_t, t = for_labels(x_t, labels.shape[0]), for_labels(t, labels.shape[0])
         alpha, sigma = (per_image(part, x_t) for part in self.schedule(t))
         return convert(output, x_t, alpha, sigma)
 

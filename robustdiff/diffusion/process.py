@@ -14,7 +14,8 @@ def per_image(values: Tensor, images: Tensor) -> Tensor:
 
 def for_labels(part: Tensor, count: int) -> Tensor:
     """Repeat each image's part, (B, ...), for each of its labels: (count, ...), image by image."""
-    return part if len(part) == count else part.repeat_interleave(count // len(part), dim=0)
+    own = part.shape[0]  # len() would bind an exported graph to one number of images
+    return part if own == count else part.repeat_interleave(count // own, dim=0)
 
 
 def diffuse(x_0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:

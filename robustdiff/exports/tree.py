@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from robustdiff.exports.places import Place
+from robustdiff.files.atomic import new_folder
 from robustdiff.progress import Progress, silent
 
 
@@ -55,9 +56,7 @@ def write_tree(
         OSError: If it cannot be written.
     """
     check_target(root, target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    building = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
+    with new_folder(target) as building:
         for folder in folders:
             (building / folder).mkdir(parents=True)
         kept = [place for place in places if place.new is not None]
@@ -74,10 +73,6 @@ def write_tree(
                     ) from error
                 raise
             progress(done, len(kept))
-        check_target(root, target)
-        building.rename(target)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
     return len(kept)
 
 

@@ -5,6 +5,7 @@ import glob
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +43,34 @@ def write_atomic(
 
 
 @contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Make a folder beside its place and rename it at the end, so that it is whole or absent.
+
+    Args:
+        target: The folder; the one that it lies in is made if missing.
+
+    Yields:
+        The folder under its temporary name; it is removed if the block fails.
+
+    Raises:
+        ValueError: If the target is there at the end.
+        OSError: If it cannot be written.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    building = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        building.mkdir()
+        yield building
+        if os.path.lexists(target):
+            raise ValueError(f"{target} already exists; choose another folder")
+        _sync_tree(building)
+        building.rename(target)
+        _sync_folder(target.parent)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+@contextmanager
 def named(path: Path) -> Iterator[None]:
     """Add the file's name to write errors that name no file, such as those of a full disk."""
     try:
@@ -50,6 +79,17 @@ def named(path: Path) -> Iterator[None]:
         if error.errno is None or error.filename is not None:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _sync_tree(folder: Path) -> None:
+    """Write a folder to disk, with all folders and files in it."""
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        elif path.is_dir():
+            _sync_folder(path)
+    _sync_folder(folder)
 
 
 def _sync_folder(folder: Path) -> None:

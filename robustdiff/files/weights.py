@@ -14,15 +14,23 @@ from robustdiff.files.atomic import write_atomic
 _DIGEST_KEY = "tensors_sha256"
 
 
-def save_weights(path: Path, network: nn.Module) -> None:
-    """Write a network's state dict atomically, with its digest; the folder must exist."""
-    tensors = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
-    content = save(tensors, metadata={_DIGEST_KEY: _digest(tensors)})
+def save_weights(path: Path, network: nn.Module, *, prefix: str = "") -> None:
+    """Write a network's state dict atomically, with its digest; the folder must exist.
+
+    Args:
+        path: The file.
+        network: The network.
+        prefix: What the names of its tensors begin with in the file.
+    """
+    tensors = {
+        prefix + name: value.cpu().contiguous() for name, value in network.state_dict().items()
+    }
+    content = save(tensors, metadata={"format": "pt", _DIGEST_KEY: _digest(tensors)})
     write_atomic(path, lambda file: file.write(content))
 
 
-def load_weights(path: Path, network: nn.Module) -> None:
-    """Load what `save_weights` wrote into a network of the same architecture.
+def load_weights(path: Path, network: nn.Module, *, prefix: str = "") -> None:
+    """Load what `save_weights` wrote, with the same prefix, into a network of its architecture.
 
     Raises:
         DamagedError: If the file is missing, damaged, or of another network; the network is
@@ -38,10 +46,11 @@ def load_weights(path: Path, network: nn.Module) -> None:
     # Earlier versions recorded no digest for the weights of runs.
     if recorded is not None and recorded != _digest(tensors):
         raise DamagedError(f"{path} is damaged: its SHA-256 is not the recorded one")
-    wanted = {name: (value.dtype, value.shape) for name, value in network.state_dict().items()}
+    state = network.state_dict().items()
+    wanted = {prefix + name: (value.dtype, value.shape) for name, value in state}
     if wanted != {name: (value.dtype, value.shape) for name, value in tensors.items()}:
         raise DamagedError(f"{path} holds the weights of another network")
-    network.load_state_dict(tensors)
+    network.load_state_dict({name.removeprefix(prefix): part for name, part in tensors.items()})
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

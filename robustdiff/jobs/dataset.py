@@ -13,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 
 from corruptions import NoisyLabels
-from robustdiff.config.sections import Config
+from robustdiff.config.sections import Config, NoiseConfig
 from robustdiff.data.arrays import Images
 from robustdiff.data.registry import load_images
+from robustdiff.labels.given import add_noise, samples_of
 from robustdiff.progress import Report
-from robustdiff.runs.folder import Run
+from robustdiff.runs.folder import PublishedRun, Run
 
 _SHOWN = 3
 
@@ -36,7 +37,9 @@ class RunData(NamedTuple):
     rows: NDArray[np.int64]
 
 
-def load_run_data(run: Run, config: Config, report: Report, *, whole: bool = False) -> RunData:
+def load_run_data(
+    run: Run, config: Config, report: Report, *, whole: bool = False, published: bool = False
+) -> RunData:
     """Load the dataset of a run and join it to the run's labels.
 
     Args:
@@ -44,6 +47,8 @@ def load_run_data(run: Run, config: Config, report: Report, *, whole: bool = Fal
         config: Its configuration; the data section may differ from the stored one.
         report: Receives progress, and what differs.
         whole: Whether every image of the run is needed, as for training.
+        published: Whether a published model will do, whose labels are taken as published; its own
+            stayed with its run.
 
     Returns:
         The dataset. Images that were added to a folder are left out.
@@ -53,6 +58,8 @@ def load_run_data(run: Run, config: Config, report: Report, *, whole: bool = Fal
             changed that are needed.
         DamagedError: If the run's labels are missing or damaged.
     """
+    if published and isinstance(run, PublishedRun):
+        return _of_published(run, config, report)
     labels = run.labels()
     # Which part of a folder is kept depends on all its files; the run's labels know theirs.
     named = labels.paths is not None and config.data.dataset == "folder"
@@ -70,6 +77,22 @@ def load_run_data(run: Run, config: Config, report: Report, *, whole: bool = Fal
         )
     if not whole:  # training checks and remembers them under its lock
         run.check_images(images.train, remember=False)
+    return RunData(images, labels, np.arange(len(labels.given)))
+
+
+def _of_published(run: PublishedRun, config: Config, report: Report) -> RunData:
+    """Load a dataset like that of a published model, with its labels as published."""
+    subject, images = run.subject(), load_images(config.data, report)
+    for what, mine, its in (
+        ("classes", subject.class_names, images.class_names),
+        ("image shape", subject.image_shape, images.image_shape),
+    ):
+        if mine != its:
+            raise ValueError(
+                f"{run.path} makes images with the {what} {list(mine)}, but {config.data.dataset} "
+                f"in {config.data.data_dir} has {list(its)}; give it its own dataset by --data-dir"
+            )
+    labels = add_noise(NoiseConfig(), samples_of(images), features=None, seed=config.seed)
     return RunData(images, labels, np.arange(len(labels.given)))
 
 

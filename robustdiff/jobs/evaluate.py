@@ -36,7 +36,7 @@ from robustdiff.progress import Report
 from robustdiff.reports.card import add_evaluation
 from robustdiff.reports.pictures import class_grid, pair_grid, write_png
 from robustdiff.runs.evaluations import save_evaluation
-from robustdiff.runs.folder import Run, open_run
+from robustdiff.runs.folder import PublishedRun, Run, open_run
 from robustdiff.runs.history import seconds_spent
 from robustdiff.runs.scores import detect, load_scores
 
@@ -138,7 +138,7 @@ def evaluate_run(
     Raises:
         ValueError: If the run, its dataset or the Inception weights cannot be used.
     """
-    data = load_run_data(run, config, report)
+    data = load_run_data(run, config, report, published=True)
     images, labels, rows = data
     classes = classes_to_make(config, images)
     digests = _weights_used(run, config)
@@ -182,11 +182,13 @@ def evaluate_run(
         **{name: to_plain(config)[name] for name in ("sample", "eval")},
     }
     columns = images.num_classes
+    run.samples.mkdir(exist_ok=True)
     shown = columns * min(10, len(generated) // columns)
     write_png(run.samples / "eval.png", class_grid(generated[:shown], columns))
     write_png(run.path / "copies.png", pair_grid(copies.pairs))
     save_evaluation(run, metrics)
-    add_evaluation(run, metrics)
+    if not isinstance(run, PublishedRun):  # whose card is its publisher's
+        add_evaluation(run, metrics)
     return metrics
 
 
@@ -232,14 +234,16 @@ def _weights_used(run: Run, config: Config) -> dict[str, str | None]:
 
 def _about(run: Run, config: Config, images: Images, labels: NoisyLabels) -> dict[str, Any]:
     """Return what a run is and how long it took, as metrics.json holds it."""
-    noise = known_noise(config.data, labels)
+    noise, noise_type = known_noise(config.data, labels), labels.noise_type
+    if isinstance(run, PublishedRun):
+        noise, noise_type = run.facts().get("noise"), run.facts().get("noise_type", "")
     batch_size = min(config.train.batch_size, len(images.train))
     training, scoring, preparing = seconds_spent(run, batch_size)
     return {
         "run": str(run.path),
         "dataset": images.name,
         "noise": noise,
-        "noise_type": "unknown" if noise is None else labels.noise_type,
+        "noise_type": "unknown" if noise is None else noise_type,
         "curriculum": config.curriculum.name,
         "objective": config.objective.name,
         "seed": config.seed,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from robustdiff.classifiers.noisy_image import TimeClassifier, train_time_classifier
 from robustdiff.config.sections import Config
-from robustdiff.data.arrays import Images, LabelledImages, to_uint8
+from robustdiff.data.arrays import Images, LabelledImages, Subject, to_uint8
 from robustdiff.device import check_compiler, keep_freed_memory, pick_device, set_precision
 from robustdiff.diffusion.generate import Trajectory, generate, generate_trajectory
 from robustdiff.diffusion.guidance import Guide, autoguidance, classifier_free, classifier_guidance
@@ -25,7 +25,7 @@ from robustdiff.jobs.dataset import load_run_data
 from robustdiff.parallel import ALONE, Workers
 from robustdiff.progress import Report
 from robustdiff.reports.pictures import class_grid, image_grid, write_png
-from robustdiff.runs.folder import Run, open_run
+from robustdiff.runs.folder import PublishedRun, Run, open_run
 from robustdiff.training.task import build_network
 
 _CLASSIFIER_FILE = "time_classifier.safetensors"
@@ -33,21 +33,22 @@ _LONGEST_NAME = 40
 _MOST_COLUMNS = 12
 
 
-def load_model(run: Run, config: Config, images: Images, *, compiled: bool = False) -> Model:
+def load_model(
+    run: Run, config: Config, images: Images | Subject, *, compiled: bool = False
+) -> Model:
     """Load a run's averaged weights, on the device and in the precision of its configuration.
 
     Args:
         run: The run.
         config: Its configuration.
-        images: Its dataset, for shapes and classes.
+        images: Its dataset, or what it is of, for shapes and classes.
         compiled: Compile the network, anew for each shape of its inputs.
 
     Raises:
         ValueError: If the device is not there, or no compiler.
         DamagedError: If the run's weights cannot be used.
     """
-    shape = tuple(images.train.shape[1:])
-    network = build_network(config.model, shape, images.num_classes, config.seed)
+    network = build_network(config.model, images.image_shape, images.num_classes, config.seed)
     run.load_weights(network)
     device = pick_device(config.train.device)
     network = network.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
@@ -60,11 +61,11 @@ def load_model(run: Run, config: Config, images: Images, *, compiled: bool = Fal
     return bind(network, schedule, prediction, null_class=images.num_classes, dtype=dtype)
 
 
-def _classifier_free(run: Run, config: Config, images: Images, report: Report) -> Guide:
+def _classifier_free(run: Run, config: Config, images: Images | Subject, report: Report) -> Guide:
     return classifier_free
 
 
-def _auto(run: Run, config: Config, images: Images, report: Report) -> Guide:
+def _auto(run: Run, config: Config, images: Images | Subject, report: Report) -> Guide:
     weak = open_run(Path(config.sample.weak or ""))
     other = weak.config()
     for what, mine, its in (
@@ -80,11 +81,16 @@ def _auto(run: Run, config: Config, images: Images, report: Report) -> Guide:
     return autoguidance(load_model(weak, other, images, compiled=config.sample.compile))
 
 
-def _classifier(run: Run, config: Config, images: Images, report: Report) -> Guide:
+def _classifier(run: Run, config: Config, images: Images | Subject, report: Report) -> Guide:
     """Return guidance by a classifier of the run's given labels, trained once for each run."""
+    if isinstance(images, Subject):
+        raise ValueError(
+            f"guidance by a classifier trains it on a run's images, and {run.path} is a published "
+            "model without any; choose another --guidance"
+        )
     device = pick_device(config.train.device)
     path = run.path / _CLASSIFIER_FILE
-    classifier = TimeClassifier(images.train.shape[1], images.num_classes)
+    classifier = TimeClassifier(images.image_shape[0], images.num_classes)
     try:
         load_weights(path, classifier)
     except DamagedError:
@@ -107,14 +113,14 @@ def _classifier(run: Run, config: Config, images: Images, report: Report) -> Gui
     return classifier_guidance(lambda x_t, t: trained(x_t.float(), t))
 
 
-GUIDES: dict[str, Callable[[Run, Config, Images, Report], Guide]] = {
+GUIDES: dict[str, Callable[[Run, Config, Images | Subject, Report], Guide]] = {
     "classifier-free": _classifier_free,
     "classifier": _classifier,
     "auto": _auto,
 }
 
 
-def make_guide(run: Run, config: Config, images: Images, report: Report) -> Guide:
+def make_guide(run: Run, config: Config, images: Images | Subject, report: Report) -> Guide:
     """Load or train what the configured guidance needs besides the run's own model.
 
     Raises:
@@ -126,7 +132,7 @@ def make_guide(run: Run, config: Config, images: Images, report: Report) -> Guid
 def sample_run(
     run: Run,
     config: Config,
-    images: Images,
+    images: Images | Subject,
     labels: Tensor,
     seed: int,
     report: Report,
@@ -137,7 +143,7 @@ def sample_run(
     Args:
         run: The run.
         config: Its configuration; the sample section may differ from the stored one.
-        images: Its dataset, for shapes and classes.
+        images: Its dataset, or what it is of, for shapes and classes.
         labels: (M,) int64 classes to generate.
         seed: Seed of the images.
         report: Receives progress.
@@ -149,7 +155,7 @@ def sample_run(
     Raises:
         ValueError: If the run's weights or its guidance cannot be used.
     """
-    shape = tuple(images.train.shape[1:])
+    shape = images.image_shape
     mine = workers.share(torch.arange(len(labels)))
     generated = torch.zeros(len(labels), *shape, dtype=torch.uint8)
     generated[mine] = generate(
@@ -183,7 +189,7 @@ class Wanted:
     trajectory: bool = False
 
 
-def classes_wanted(classes: Sequence[int] | None, images: Images) -> list[int]:
+def classes_wanted(classes: Sequence[int] | None, images: Images | Subject) -> list[int]:
     """Return the classes to generate, all for None.
 
     Raises:
@@ -195,6 +201,17 @@ def classes_wanted(classes: Sequence[int] | None, images: Images) -> list[int]:
                 f"{images.name} has classes 0 to {images.num_classes - 1}, got {number}"
             )
     return list(range(images.num_classes)) if classes is None else list(classes)
+
+
+def subject_of(run: Run, config: Config, report: Report) -> Images | Subject:
+    """Return a run's dataset; of a published model, what it is of.
+
+    Raises:
+        ValueError: If the dataset cannot be used.
+    """
+    if isinstance(run, PublishedRun):
+        return run.subject()
+    return load_run_data(run, config, report).images
 
 
 def write_samples(
@@ -219,7 +236,7 @@ def write_samples(
     Raises:
         ValueError: If a class does not exist or the run's weights cannot be used.
     """
-    images = load_run_data(run, config, report).images
+    images = subject_of(run, config, report)
     classes = classes_wanted(wanted.classes, images)
     labels = torch.tensor(classes).repeat(wanted.per_class)
     path = None
@@ -227,7 +244,7 @@ def write_samples(
         path = generate_trajectory(
             load_model(run, config, images, compiled=config.sample.compile),
             labels.to(pick_device(config.train.device)),
-            tuple(images.train.shape[1:]),
+            images.image_shape,
             sample=config.sample,
             seed=wanted.seed,
             guide=make_guide(run, config, images, report),

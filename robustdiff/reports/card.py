@@ -53,7 +53,7 @@ def write_card(
         f"A class-conditional diffusion model of {config.data.dataset}, trained by robustdiff "
         f"{__version__} (torch {version('torch')}).",
         "",
-        f"- labels: {plain_text(_noise(config, labels, estimated))}",
+        f"- labels: {plain_text(noise_in_words(config, labels, estimated))}",
         f"- curriculum: {config.curriculum.name}",
         f"- class embedding: {plain_text(model.cen)}, channels {list(model.channels)}",
         f"- steps: {step} of {config.train.batch_size} images, seed {config.seed}",
@@ -92,7 +92,15 @@ def add_evaluation(run: Run, metrics: Metrics) -> None:
     write_text(path, "\n".join([card + _EVALUATION, *figures, f"- {trust}", ""]))
 
 
-def _noise(config: Config, labels: NoisyLabels, estimated: float | None) -> str:
+def noise_in_words(config: Config, labels: NoisyLabels, estimated: float | None) -> str:
+    """Return how many labels are known and estimated to be wrong, in words.
+
+    Args:
+        config: The run's configuration.
+        labels: Its labels.
+        estimated: Share of wrong labels by the final scores, NaN where they have no evidence; None
+            where they judge no labels.
+    """
     known = known_noise(config.data, labels)
     text = "as published"
     if known is None:

@@ -8,18 +8,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from corruptions import NoisyLabels
 from robustdiff.config.layers import read_layer, resolve, to_plain
 from robustdiff.config.sections import Config
-from robustdiff.data.arrays import images_digest
+from robustdiff.data.arrays import Subject, images_digest
 from robustdiff.errors import DamagedError, LockedError, TakenError
 from robustdiff.files.atomic import forget_temporaries, named, write_text
 from robustdiff.files.weights import load_weights, save_weights
 
 DEFAULT_ROOT = Path("runs")
+# What the names of tensors begin with in a published model.
+PUBLISHED_PREFIX = "network."
 # Files that only training writes, under the run's lock.
 _OF_TRAINING = (
     "config.json",
@@ -187,6 +190,79 @@ class Run:
         save_weights(self.weights_file, network)
 
 
+@dataclass(frozen=True)
+class PublishedRun(Run):
+    """A model that `robustdiff export` wrote, read as a run.
+
+    It has weights, a configuration and the names of its classes. Labels, scores and checkpoints
+    stayed with the run that it was made of.
+    """
+
+    @property
+    def config_file(self) -> Path:
+        """What robustdiff must know of the model; a folder with this file is one."""
+        return self.path / "robustdiff.json"
+
+    @property
+    def weights_file(self) -> Path:
+        """Averaged weights, under the names that diffusers loads."""
+        return self.path / "unet" / "diffusion_pytorch_model.safetensors"
+
+    def facts(self) -> dict[str, Any]:
+        """Read the file.
+
+        Raises:
+            DamagedError: If it is damaged.
+        """
+        try:
+            facts = json.loads(self.config_file.read_text())
+            shape, names = facts["image_shape"], facts["class_names"]
+            if not (len(shape) == 3 and len(names) > 0 and isinstance(facts["config"], dict)):
+                raise ValueError("no shape, class names or configuration")
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise DamagedError(f"{self.config_file} is damaged: {error}") from error
+        return dict(facts)
+
+    def config(self) -> Config:
+        """Read the configuration; paths of the machine that trained are not in it.
+
+        Raises:
+            DamagedError: If it is damaged.
+        """
+        try:
+            return resolve(self.facts()["config"])
+        except ValueError as error:
+            raise DamagedError(f"configuration of {self.path}: {error}") from error
+
+    def subject(self) -> Subject:
+        """Return what the model makes images of."""
+        facts = self.facts()
+        return Subject(
+            name=self.config().data.dataset,
+            image_shape=tuple(facts["image_shape"]),
+            class_names=tuple(facts["class_names"]),
+        )
+
+    def labels(self) -> NoisyLabels:
+        """Refuse: the labels stayed with the run.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            f"{self.path} is a published model, which robustdiff can sample, evaluate and load; "
+            "for what needs the labels that it was trained on, name its run"
+        )
+
+    def load_weights(self, network: nn.Module) -> None:
+        """Load the averaged weights into a network of the model's architecture.
+
+        Raises:
+            DamagedError: If they are missing, damaged, or of another architecture.
+        """
+        load_weights(self.weights_file, network, prefix=PUBLISHED_PREFIX)
+
+
 def default_path(config: Config) -> Path:
     """Return runs/<what and when> for a new run, in the working directory."""
     noise = f"{config.noise.type}{config.noise.rate:g}" if config.noise.rate else "clean"
@@ -270,8 +346,13 @@ def _new_folder(path: Path) -> Run:
     raise AssertionError("unreachable")
 
 
+def is_run(path: Path) -> bool:
+    """Return whether a folder is a run or a published model."""
+    return Run(path).config_file.exists() or PublishedRun(path).config_file.exists()
+
+
 def open_run(path: Path | None) -> Run:
-    """Return an existing run.
+    """Return an existing run, or a published model read as one.
 
     Args:
         path: Its folder; None or "latest" for the newest run under runs/.
@@ -286,7 +367,9 @@ def open_run(path: Path | None) -> Run:
                 f"there is no run under {DEFAULT_ROOT.resolve()}; make one with: robustdiff train"
             )
         return Run(max(found, key=lambda file: (file.stat().st_mtime_ns, file)).parent)
-    run = Run(path)
+    run, published = Run(path), PublishedRun(path)
+    if not run.config_file.exists() and published.config_file.exists():
+        return published
     if not run.config_file.exists():
         raise ValueError(f"{path} is not a run: it has no {run.config_file.name}")
     return run

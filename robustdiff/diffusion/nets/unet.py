@@ -171,9 +171,9 @@ class Level(nn.Module):
 
         With M labels an image, the layers before the class are computed once for all of them.
         """
-        h: Tensor = self.attention(self.block(x, for_labels(time, len(x))))
+        h: Tensor = self.attention(self.block(x, for_labels(time, x.shape[0])))
         if self.cross is not None or self.cen is not None:
-            h = for_labels(h, len(labels))
+            h = for_labels(h, labels.shape[0])
         if self.cross is not None:
             h = self.cross(h, labels)
         return h if self.cen is None else broadcast_concat(h, self.cen(labels))
@@ -262,9 +262,9 @@ class UNet(nn.Module):
         """
         time = self.time(t)
         if self.add is not None:
-            time = for_labels(time, len(labels)) + self.add(labels)
+            time = for_labels(time, labels.shape[0]) + self.add(labels)
         time = F.silu(time)
-        h = for_labels(F.pixel_unshuffle(x_t, self.patch_size), len(time))
+        h = for_labels(F.pixel_unshuffle(x_t, self.patch_size), time.shape[0])
         h = h.contiguous(memory_format=torch.channels_last)
         skips: list[Tensor] = []
         for i, encode in enumerate(self.encoder):
@@ -274,8 +274,8 @@ class UNet(nn.Module):
         for decode, skip in zip(self.decoder, reversed(skips), strict=True):
             if h.shape[2:] != skip.shape[2:]:
                 h = F.interpolate(h, size=skip.shape[2:], mode="nearest")
-            h = decode(torch.cat([h, for_labels(skip, len(h))], dim=1), time, labels)
-        return for_labels(F.pixel_shuffle(self.head(h), self.patch_size), len(labels))
+            h = decode(torch.cat([h, for_labels(skip, h.shape[0])], dim=1), time, labels)
+        return for_labels(F.pixel_shuffle(self.head(h), self.patch_size), labels.shape[0])
 
 
 def smallest_image(config: ModelConfig) -> int:

@@ -102,7 +102,7 @@ def test_batches_to_be_compiled_have_one_shape():
 @pytest.mark.slow
 def test_compiled_sampling_is_that_of_the_plain_network(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    images = SimpleNamespace(train=torch.zeros(1, 1, 8, 8), num_classes=10)
+    images = SimpleNamespace(image_shape=(1, 8, 8), num_classes=10)
     run = SimpleNamespace(load_weights=randomise)
     labels, pictures = torch.arange(6), []
     for compiled in (False, True):
@@ -124,7 +124,7 @@ def randomise(network):
 
 def test_sampling_compiled_without_a_compiler_is_refused(monkeypatch):
     monkeypatch.setattr("robustdiff.device.shutil.which", lambda name: None)
-    images = SimpleNamespace(train=torch.zeros(1, 1, 8, 8), num_classes=10)
+    images = SimpleNamespace(image_shape=(1, 8, 8), num_classes=10)
     config = resolve({"train": {"steps": 2}, "sample": {"compile": True}})
     with pytest.raises(ValueError, match=r"sample\.compile needs a C\+\+ compiler"):
         sample_run(
@@ -134,7 +134,7 @@ def test_sampling_compiled_without_a_compiler_is_refused(monkeypatch):
 
 def test_samples_are_written_in_all_forms(tmp_path, monkeypatch):
     images = SimpleNamespace(
-        name="toys", train=torch.zeros(1, 1, 8, 8), num_classes=2, class_names=("..", "b/c")
+        name="toys", image_shape=(1, 8, 8), num_classes=2, class_names=("..", "b/c")
     )
     monkeypatch.setattr(module, "load_run_data", lambda *_: RunData(images, None, None))
     monkeypatch.setattr(module, "load_model", lambda *_, **__: small_model())
