@@ -57,8 +57,8 @@ def seconds_spent(run: Run, batch_size: int) -> tuple[float, float, float]:
     return training, scoring, preparing
 
 
-def forget_after(run: Run, *, step: int, rounds: int, prepared: bool) -> None:
-    """Drop the entries that a resumed run will write again.
+def forget_after(run: Run, *, step: int, rounds: int, prepared: bool) -> list[dict[str, Any]]:
+    """Drop the entries that a resumed run will write again, and return them.
 
     Args:
         run: The run.
@@ -75,6 +75,8 @@ def forget_after(run: Run, *, step: int, rounds: int, prepared: bool) -> None:
             return bool(entry["round"] <= rounds)
         return bool(entry["step"] <= step)
 
+    entries = read_history(run)
     if run.history_file.exists():
-        lines = [json.dumps(entry) for entry in read_history(run) if stays(entry)]
+        lines = [json.dumps(entry) for entry in entries if stays(entry)]
         write_text(run.history_file, "".join(f"{line}\n" for line in lines))
+    return [entry for entry in entries if not stays(entry)]

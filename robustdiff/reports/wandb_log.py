@@ -1,0 +1,83 @@
+"""The log of a run in Weights & Biases, online or offline, as `WANDB_MODE` says."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import wandb
+
+from robustdiff.config.layers import to_plain
+from robustdiff.config.sections import Config
+from robustdiff.progress import Report
+from robustdiff.reports.logs import (
+    GRIDS,
+    Follow,
+    by_step,
+    marker,
+    new_entries,
+    read_state,
+    sample_grids,
+    write_state,
+)
+from robustdiff.runs.folder import Run
+
+
+def check() -> None:
+    """Refuse to log online where nobody is logged in.
+
+    Raises:
+        ValueError: If so.
+    """
+    online = wandb.setup().settings.mode == "online"
+    if online and not wandb.login(prompt=False):
+        raise ValueError(
+            "log 'wandb' needs a login; run: wandb login, or set WANDB_MODE=offline to log to "
+            "files alone"
+        )
+
+
+@contextmanager
+def following(run: Run, config: Config, report: Report) -> Iterator[Follow]:
+    """Open the run's log, a resumed run's own, and close it in the end.
+
+    Args:
+        run: The run; its folder gets a folder wandb.
+        config: Its configuration.
+        report: Receives the log's address.
+
+    Raises:
+        OSError: If wandb cannot begin.
+    """
+    state = {"id": secrets.token_hex(4), "last": {}} | read_state(run, "wandb")
+    write_state(run, "wandb", state)
+    try:
+        log = wandb.init(
+            id=state["id"],
+            resume="allow",
+            project=os.environ.get("WANDB_PROJECT", "robustdiff"),
+            name=run.path.name,
+            dir=str(run.path),
+            config=to_plain(config),
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+    except wandb.Error as error:
+        raise OSError(f"wandb cannot log: {error}") from error
+    report.message(f"wandb: {log.settings.sync_dir if log.offline else log.url}")
+
+    def follow(step: int) -> None:
+        last = state["last"]
+        entries = new_entries(run, last)
+        rows: dict[int, dict[str, Any]] = by_step(entries)
+        for made, file in sample_grids(run, step).items():
+            if made > last.get(GRIDS, -1):
+                rows.setdefault(made, {})[GRIDS] = wandb.Image(str(file))
+                last[GRIDS] = made
+        for number in sorted(rows):
+            log.log(rows[number], step=number)
+        last |= {marker(entry): entry["step"] for entry in entries}
+        write_state(run, "wandb", state)
+
+    with log:  # marks the run as failed on an exception
+        yield follow
