@@ -79,5 +79,9 @@ def following(run: Run, config: Config, report: Report) -> Iterator[Follow]:
         last |= {marker(entry): entry["step"] for entry in entries}
         write_state(run, "wandb", state)
 
-    with log:  # marks the run as failed on an exception
+    failed = True
+    try:
         yield follow
+        failed = False
+    finally:  # `with log` would print a traceback
+        log.finish(exit_code=int(failed))
