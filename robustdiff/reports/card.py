@@ -53,7 +53,7 @@ def write_card(
         f"A class-conditional diffusion model of {config.data.dataset}, trained by robustdiff "
         f"{__version__} (torch {version('torch')}).",
         "",
-        f"- labels: {plain_text(_noise(config, labels, estimated))}",
+        f"- labels: {plain_text(noise_in_words(config, labels, estimated))}",
         f"- curriculum: {config.curriculum.name}",
         f"- class embedding: {plain_text(model.cen)}, channels {list(model.channels)}",
         f"- steps: {step} of {config.train.batch_size} images, seed {config.seed}",
@@ -92,7 +92,8 @@ def add_evaluation(run: Run, metrics: Metrics) -> None:
     write_text(path, "\n".join([card + _EVALUATION, *figures, f"- {trust}", ""]))
 
 
-def _noise(config: Config, labels: NoisyLabels, estimated: float | None) -> str:
+def noise_in_words(config: Config, labels: NoisyLabels, estimated: float | None) -> str:
+    """Say what is known about the labels of a run: how many are wrong, and what the scores say."""
     known = known_noise(config.data, labels)
     text = "as published"
     if known is None:

@@ -11,7 +11,6 @@ import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from robustdiff.config.sections import Config
@@ -135,13 +134,6 @@ def new_entries(run: Run, last: Mapping[str, int]) -> list[Entry]:
         last: Step of the newest entry that the log has of each kind; see `marker`.
     """
     return [entry for entry in read_history(run) if entry["step"] > last.get(marker(entry), -1)]
-
-
-def sample_grids(run: Run, step: int) -> dict[int, Path]:
-    """Return the grids of generated images up to a step, step -> file, in their order."""
-    files = sorted(run.samples.glob("step-*.png"))
-    numbered = [(file.stem.removeprefix("step-"), file) for file in files]
-    return {int(n): file for n, file in numbered if n.isdecimal() and int(n) <= step}
 
 
 def read_state(run: Run, name: str) -> dict[str, Any]:

@@ -24,10 +24,10 @@ from robustdiff.reports.logs import (
     named,
     new_entries,
     read_state,
-    sample_grids,
     write_state,
 )
 from robustdiff.runs.folder import Run
+from robustdiff.runs.history import sample_grids
 
 _FOLDER = "samples"
 # A request takes at most 1000 values, of which an entry has fewer than 20, and 100 parameters.

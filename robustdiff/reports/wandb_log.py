@@ -18,10 +18,10 @@ from robustdiff.reports.logs import (
     marker,
     new_entries,
     read_state,
-    sample_grids,
     write_state,
 )
 from robustdiff.runs.folder import Run
+from robustdiff.runs.history import sample_grids
 
 
 def check() -> None:
