@@ -88,5 +88,5 @@ def _run(run: Run) -> dict[str, Any]:
         "name": str(run.path),
         "about": f"{method}, seed {config.seed}, {config.data.dataset}",
         "grid": pictures[-1] if pictures else None,
-        "curves": training_curves(entries, run.labels())[:2],
+        "curves": training_curves(entries, None)[:2],
     }

@@ -66,7 +66,7 @@ def report_page(run: Run) -> str:
         run=run.path.name,
         summary=_summary(config, labels, estimated),
         facts=_facts(config, labels, stored, metrics, step),
-        curves=training_curves(entries, labels),
+        curves=training_curves(entries, labels.realised_rate if labels.flipped.any() else None),
         grids=sample_pictures(run),
         grid_classes=[names[i] for i in spread(len(names))] if len(names) <= _MOST_CLASSES else [],
         metrics=None if metrics is None else _metrics(metrics),
@@ -135,8 +135,13 @@ def _facts(
     return facts
 
 
-def training_curves(entries: Sequence[dict[str, Any]], labels: NoisyLabels) -> list[Chart]:
-    """Draw what a run logged: the loss, how its scores find wrong labels, the estimated noise."""
+def training_curves(entries: Sequence[dict[str, Any]], true_noise: float | None) -> list[Chart]:
+    """Draw what a run logged: the loss, how its scores find wrong labels, the estimated noise.
+
+    Args:
+        entries: Its history.
+        true_noise: Share of labels that are known to be wrong; None if that is not known.
+    """
 
     def curve(name: str, key: str) -> list[Curve]:
         logged = [(e["step"], e[key]) for e in entries if e.get(key) is not None]
@@ -153,7 +158,7 @@ def training_curves(entries: Sequence[dict[str, Any]], labels: NoisyLabels) -> l
     noise = curve("estimated share of wrong labels", "estimated_noise")
     used = curve("share of given labels in use", "labels_used")
     if noise or used:
-        true = {"truly wrong": labels.realised_rate} if labels.flipped.any() else {}
+        true = {} if true_noise is None else {"truly wrong": true_noise}
         title = "What the run makes of the labels"
         charts.append(line_chart(title, noise + used, levels=true, unit_interval=True))
     return charts
