@@ -31,6 +31,8 @@ from robustdiff.runs.scores import StoredScores, detect, load_judged
 REPORT_NAME = "report.html"
 _MOST_CLASSES = 20
 _MOST_PAIRS = 20
+# Two tables of so many classes fit beside each other, and such names fit above a column.
+_NARROW, _SHORT_NAME = 10, 4
 
 
 def write_report(run: Run, path: Path | None = None) -> Path:
@@ -236,6 +238,7 @@ def _labels(stored: StoredScores, labels: NoisyLabels, names: Sequence[str]) -> 
         "left_out": max(0, len(classes) - _MOST_CLASSES),
         "doubts": doubts_in_words(trust, names),
         "matrices": matrices,
+        "narrow": len(names) <= _NARROW,
     }
 
 
@@ -283,6 +286,7 @@ def _matrix(
         "title": title,
         "about": about,
         "names": names,
+        "tall": max(map(len, names)) > _SHORT_NAME,
         "cells": cells if small else [],
         "pairs": [] if small else [(names[i], names[j], int(apart[i, j])) for i, j in pairs],
     }

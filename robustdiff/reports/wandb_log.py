@@ -65,19 +65,15 @@ def following(run: Run, config: Config, report: Report) -> Iterator[Follow]:
     except wandb.Error as error:
         raise OSError(f"wandb cannot log: {error}") from error
     report.message(f"wandb: {log.settings.sync_dir if log.offline else log.url}")
+    sent = dict(state["last"])
+    # Another process writes what is logged, in its own time, and a row once a later one comes. What
+    # the checkpoint before the last one logged is there by now; a killed run logs the rest again.
+    marks = [dict(sent), dict(sent)]
 
     def follow(step: int) -> None:
-        last = state["last"]
-        entries = new_entries(run, last)
-        rows: dict[int, dict[str, Any]] = by_step(entries)
-        for made, file in sample_grids(run, step).items():
-            if made > last.get(GRIDS, -1):
-                rows.setdefault(made, {})[GRIDS] = wandb.Image(str(file))
-                last[GRIDS] = made
-        for number in sorted(rows):
-            log.log(rows[number], step=number)
-        last |= {marker(entry): entry["step"] for entry in entries}
-        write_state(run, "wandb", state)
+        write_state(run, "wandb", state | {"last": marks.pop(0)})
+        _log(log, run, step, sent)
+        marks.append(dict(sent))
 
     failed = True
     try:
@@ -85,3 +81,17 @@ def following(run: Run, config: Config, report: Report) -> Iterator[Follow]:
         failed = False
     finally:  # `with log` would print a traceback
         log.finish(exit_code=int(failed))
+        write_state(run, "wandb", state | {"last": sent})
+
+
+def _log(log: wandb.Run, run: Run, step: int, sent: dict[str, int]) -> None:
+    """Log a row for each step that has new entries or a new grid, and note them in `sent`."""
+    entries = new_entries(run, sent)
+    rows: dict[int, dict[str, Any]] = by_step(entries)
+    for made, file in sample_grids(run, step).items():
+        if made > sent.get(GRIDS, -1):
+            rows.setdefault(made, {})[GRIDS] = wandb.Image(str(file))
+            sent[GRIDS] = made
+    for number in sorted(rows):
+        log.log(rows[number], step=number)
+    sent |= {marker(entry): entry["step"] for entry in entries}

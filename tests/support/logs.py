@@ -77,7 +77,7 @@ def wandb(run):
 
 
 def _records(data):
-    """Read the records of wandb's file, which is a log of LevelDB: parts within blocks of 32 KiB."""
+    """Read the records of wandb's file, a log of LevelDB: parts within blocks of 32 KiB."""
     from wandb.proto import wandb_internal_pb2
 
     at, parts = 7, b""
