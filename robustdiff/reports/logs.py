@@ -168,3 +168,22 @@ def by_step(entries: Sequence[Entry]) -> dict[int, dict[str, Any]]:
     for entry in sorted(entries, key=lambda entry: entry["step"]):
         rows.setdefault(entry["step"], {}).update(named(entry))
     return rows
+
+
+def tried(
+    act: Callable[[], None], errors: tuple[type[Exception], ...], otherwise: str, report: Report
+) -> bool:
+    """Do what a log's failure must not keep training from; return whether it succeeded.
+
+    Args:
+        act: What to do.
+        errors: What may go wrong; it becomes a message.
+        otherwise: What follows from a failure, in words.
+        report: Receives the message.
+    """
+    try:
+        act()
+    except errors as error:
+        report.message(f"{' '.join(str(error).split())}; {otherwise}")
+        return False
+    return True

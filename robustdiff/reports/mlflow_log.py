@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
@@ -24,6 +24,7 @@ from robustdiff.reports.logs import (
     named,
     new_entries,
     read_state,
+    tried,
     write_state,
 )
 from robustdiff.runs.folder import Run
@@ -78,7 +79,8 @@ def following(run: Run, config: Config, report: Report) -> Iterator[Follow]:
     send = _sender(client, run_id, run)
 
     def follow(step: int) -> None:
-        _try(lambda: send(step), "the next checkpoint sends the entries", report)
+        otherwise = "mlflow gets the entries with the next checkpoint"
+        tried(lambda: send(step), _UNREACHABLE, otherwise, report)
 
     status = "FAILED"
     try:
@@ -88,14 +90,8 @@ def following(run: Run, config: Config, report: Report) -> Iterator[Follow]:
         status = "KILLED"
         raise
     finally:
-        _try(lambda: client.set_terminated(run_id, status), "its status is not known there", report)
-
-
-def _try(act: Callable[[], None], otherwise: str, report: Report) -> None:
-    try:
-        act()
-    except _UNREACHABLE as error:
-        report.message(f"mlflow: {_short(error)}; {otherwise}")
+        otherwise = "mlflow does not know that the run has ended"
+        tried(lambda: client.set_terminated(run_id, status), _UNREACHABLE, otherwise, report)
 
 
 def _opened(run: Run, config: Config, report: Report) -> tuple[MlflowClient, str]:

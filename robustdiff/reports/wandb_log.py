@@ -18,10 +18,14 @@ from robustdiff.reports.logs import (
     marker,
     new_entries,
     read_state,
+    tried,
     write_state,
 )
 from robustdiff.runs.folder import Run
 from robustdiff.runs.history import sample_grids
+
+_ERRORS = (wandb.Error, OSError)
+_OTHERWISE = "wandb gets the entries when the run is resumed"
 
 
 def check() -> None:
@@ -71,27 +75,28 @@ def following(run: Run, config: Config, report: Report) -> Iterator[Follow]:
     marks = [dict(sent), dict(sent)]
 
     def follow(step: int) -> None:
-        write_state(run, "wandb", state | {"last": marks.pop(0)})
-        _log(log, run, step, sent)
-        marks.append(dict(sent))
+        write_state(run, "wandb", state | {"last": marks[0]})
+        if tried(lambda: _log(log, run, step, sent), _ERRORS, _OTHERWISE, report):
+            marks[:] = [marks[1], dict(sent)]
 
     failed = True
     try:
         yield follow
         failed = False
     finally:  # `with log` would print a traceback
-        log.finish(exit_code=int(failed))
-        write_state(run, "wandb", state | {"last": sent})
+        if tried(lambda: log.finish(exit_code=int(failed)), _ERRORS, _OTHERWISE, report):
+            write_state(run, "wandb", state | {"last": sent})
 
 
 def _log(log: wandb.Run, run: Run, step: int, sent: dict[str, int]) -> None:
     """Log a row for each step that has new entries or a new grid, and note them in `sent`."""
     entries = new_entries(run, sent)
     rows: dict[int, dict[str, Any]] = by_step(entries)
-    for made, file in sample_grids(run, step).items():
-        if made > sent.get(GRIDS, -1):
-            rows.setdefault(made, {})[GRIDS] = wandb.Image(str(file))
-            sent[GRIDS] = made
+    grids = {n: file for n, file in sample_grids(run, step).items() if n > sent.get(GRIDS, -1)}
+    for made, file in grids.items():
+        rows.setdefault(made, {})[GRIDS] = wandb.Image(str(file))
     for number in sorted(rows):
         log.log(rows[number], step=number)
     sent |= {marker(entry): entry["step"] for entry in entries}
+    if grids:
+        sent[GRIDS] = max(grids)
