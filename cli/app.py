@@ -22,6 +22,7 @@ from . import eval as eval_command
 from . import export as export_command
 from . import likelihood as likelihood_command
 from . import presets as presets_command
+from . import report as report_command
 from . import review as review_command
 from . import sample as sample_command
 from . import study as study_command
@@ -64,6 +65,7 @@ app.command()(sample_command.sample)
 app.command()(sweep_command.sweep)
 app.command()(likelihood_command.likelihood)
 app.command()(audit_command.audit)
+app.command()(report_command.report)
 app.command()(review_command.review)
 app.command()(correct_command.correct)
 app.command()(corrupt_command.corrupt)

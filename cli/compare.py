@@ -11,7 +11,7 @@ from .console import plain, printable
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold runs.")],
     out: Annotated[
-        Path | None, typer.Option(help="Also write compare.md, .csv, .json and .png here.")
+        Path | None, typer.Option(help="Also write compare.html, .md, .csv, .json and .png here.")
     ] = None,
 ) -> None:
     """Compare evaluated runs: mean and 95 % interval over seeds, and the gap closed."""
@@ -28,9 +28,11 @@ def compare(
         find_runs,
         write_comparison,
     )
+    from robustdiff.reports.compare_page import write_compare_page
     from robustdiff.reports.intervals import cell
 
-    rows = compare_runs(find_runs(runs))
+    found = find_runs(runs)
+    rows = compare_runs(found)
     columns = ("label accuracy", "class-wise FID", GAP, "AUROC")
     console = Console()
     for noise, part in by_noise(rows).items():
@@ -50,9 +52,10 @@ def compare(
             console.print(line, highlight=False, soft_wrap=True)
     if out is not None:
         write_comparison(rows, out)
+        write_compare_page(rows, found, out)
         where = printable(str(out))
         console.print(
-            f"all {len(COLUMNS) + 1} columns: {where}/compare.csv, .json; also .md and .png",
+            f"all {len(COLUMNS) + 1} columns: {where}/compare.csv, .json; also .html, .md and .png",
             highlight=False,
             markup=False,
             soft_wrap=True,

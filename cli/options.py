@@ -175,6 +175,12 @@ RUN: Group = {
     "seed": _run(int, "--seed", help="Seed of every random draw."),
     "train.device": _run(str, "--device", help="auto, cpu or cuda."),
     "train.precision": _run(str, "--precision", help="auto, fp32 or bf16."),
+    "train.log": _run(
+        list[str],
+        "--log",
+        metavar="csv|jsonl|tensorboard|wandb|mlflow",
+        help="Where the log goes; may be given several times. tensorboard by default.",
+    ),
     "train.checkpoint_every": _run(int, "--checkpoint-every", help="Steps between checkpoints."),
     "train.checkpoint_minutes": _run(
         float, "--checkpoint-minutes", help="Most minutes between checkpoints."

@@ -26,6 +26,7 @@ _ROLES: dict[str, Role] = {
     "train.steps": "length",
     "train.epochs": "length",
     "train.device": "place",
+    "train.log": "logging",
     "train.log_every": "logging",
     "train.sample_every": "logging",
     "train.checkpoint_every": "logging",

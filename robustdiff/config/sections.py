@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from robustdiff.config import names
 from robustdiff.config.bounds import Within, check_bounds
 from robustdiff.config.judging import JudgeConfig
+from robustdiff.config.measuring import EvalConfig
 
 Count = Annotated[int, Within(1)]
 AtLeastZero = Annotated[float, Within(0)]
@@ -183,6 +184,8 @@ class TrainConfig:
         decay_steps: Last steps of the run, over which the rate falls linearly to 0.
         grad_clip: Largest gradient norm.
         ema: Decay of the weight average, in [0, 1).
+        log: Where the log goes besides metrics.jsonl, which every run writes; see
+            `robustdiff.reports.logs`.
         log_every: Steps between logged losses.
         sample_every: Steps between sample grids.
         checkpoint_every: Steps between checkpoints.
@@ -201,6 +204,7 @@ class TrainConfig:
     decay_steps: Annotated[int, Within(0)] = 0
     grad_clip: Positive = 1.0
     ema: Decay = 0.995
+    log: tuple[names.LogName, ...] = ("tensorboard",)
     log_every: Count = 20
     sample_every: Count = 500
     checkpoint_every: Count = 500
@@ -355,24 +359,6 @@ class SampleConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvalConfig:
-    """How a run is judged.
-
-    Attributes:
-        num_samples: Images generated, equally many a class; None for 1000 or as real ones allow.
-        features: Feature space of FID, KID, density and coverage.
-        cas: Whether the classification accuracy score is taken, by classifiers trained for it.
-    """
-
-    num_samples: Annotated[int, Within(2)] | None = None
-    features: names.FeaturesName = "classifier"
-    cas: bool = False
-
-    def __post_init__(self) -> None:
-        check_bounds(self, "eval")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     """Everything that determines a run, `seed` every random draw; config.json in its folder."""
 
@@ -386,7 +372,7 @@ class Config:
     curriculum: CurriculumConfig = CurriculumConfig()
     judge: JudgeConfig = JudgeConfig()  # noqa: RUF009 it is frozen
     sample: SampleConfig = SampleConfig()
-    eval: EvalConfig = EvalConfig()
+    eval: EvalConfig = EvalConfig()  # noqa: RUF009 it is frozen
 
     def __post_init__(self) -> None:
         check_bounds(self, "")

@@ -1,8 +1,9 @@
-"""What is written during a training run: history, TensorBoard, sample grids, scores, reports."""
+"""What is written during a training run: history, logs, sample grids, scores, reports."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,11 +17,12 @@ from robustdiff.labels.given import known_noise
 from robustdiff.progress import Report
 from robustdiff.reports.audit import PAGE_NAME, doubts_in_words, estimate_in_words, write_audit
 from robustdiff.reports.card import time_spent, write_card
-from robustdiff.reports.pictures import image_grid, spread, write_png
+from robustdiff.reports.logs import Follow, following
+from robustdiff.reports.pictures import image_grid, read_png, spread, write_png
 from robustdiff.reports.tensorboard import TensorBoard
 from robustdiff.reports.verdict import verdict
 from robustdiff.runs.folder import Run
-from robustdiff.runs.history import append_entry
+from robustdiff.runs.history import append_entry, read_history
 from robustdiff.runs.scores import detect, load_scores, save_scores
 from robustdiff.training.loop import Prepared, StepDone
 from robustdiff.training.rounds import RoundDone
@@ -43,6 +45,9 @@ class Recorder:
     def flush(self) -> None:
         """Hand what was recorded to the operating system."""
 
+    def publish(self) -> None:
+        """Hand what was recorded up to a checkpoint to the logs that follow the history."""
+
     def finish(self) -> None:
         """Record the results of a run that has made its last step."""
 
@@ -56,15 +61,23 @@ class RunRecorder(Recorder):
     Args:
         run: The run.
         material: What the run works on.
-        board: The run's TensorBoard.
+        boards: The run's TensorBoard, if it has one.
         report: Receives progress and messages.
         start: Steps made so far.
+        logs: What follows the history.
     """
 
     def __init__(
-        self, run: Run, material: Material, board: TensorBoard, report: Report, *, start: int
+        self,
+        run: Run,
+        material: Material,
+        boards: Sequence[TensorBoard],
+        report: Report,
+        *,
+        start: int,
+        logs: Sequence[Follow] = (),
     ) -> None:
-        self.run, self.board, self.report = run, board, report
+        self.run, self.boards, self.report, self.logs = run, boards, report, logs
         self.images, self.labels, self.task = material
         self.step = start
         self._timed_from, self._timed_since = start, time.perf_counter()
@@ -100,7 +113,8 @@ class RunRecorder(Recorder):
             count, now = len(self.task.data), time.perf_counter()
             seen = (event.step - self._timed_from) * min(self.config.train.batch_size, count)
             rate = seen / (now - self._timed_since)
-            self.board.training(event.step, event.loss, rate)
+            for board in self.boards:
+                board.training(event.step, event.loss, rate)
             entry = {"step": event.step, "loss": event.loss, "images_per_second": rate}
             append_entry(self.run, entry)
             self._timed_from, self._timed_since = event.step, time.perf_counter()
@@ -110,12 +124,13 @@ class RunRecorder(Recorder):
 
     def _record_round(self, event: RoundDone) -> None:
         labels, detected = self.labels, detect(event.scores, self.labels)
-        self.board.scores(event.step, event.scores, labels.flipped, detected)
-        self.board.extremes(event.step, self.images.train, event.scores, labels.given, labels.clean)
         save_scores(self.run, event.scores, event.trust, event.label_used)
         estimated = None if np.isnan(event.trust.noise) else event.trust.noise
-        if estimated is not None:
-            self.board.estimate(event.step, estimated, known_noise(self.config.data, labels))
+        for board in self.boards:
+            board.scores(event.step, event.scores, labels.flipped, detected)
+            board.extremes(event.step, self.images.train, event.scores, labels.given, labels.clean)
+            if estimated is not None:
+                board.estimate(event.step, estimated, known_noise(self.config.data, labels))
         entry: dict[str, float | None] = {
             "step": event.step,
             "round": event.number,
@@ -146,30 +161,37 @@ class RunRecorder(Recorder):
                 seed=self.config.seed,
             )
             grid = image_grid(generated, len(classes))
-            write_png(self.run.samples / f"step-{step:08d}.png", grid)
-            self.board.samples(step, grid)
+            write_png(_grid_file(self.run, step), grid)
+            for board in self.boards:
+                board.samples(step, grid)
 
     def flush(self) -> None:
         """Hand what was recorded to the operating system."""
-        self.board.flush()
+        for board in self.boards:
+            board.flush()
+
+    def publish(self) -> None:
+        """Hand what was recorded up to a checkpoint to the logs that follow the history."""
+        with self._clock_stopped():
+            for follow in self.logs:
+                follow(self.step)
 
     def finish(self) -> None:
         """Record the results of a run that has made its last step."""
         run, config, labels = self.run, self.config, self.labels
         stored, findings = load_scores(run), stored_findings(run, config, labels)
         detected = None if stored is None else detect(stored.scores, labels)
-        self.board.result(
-            {
-                "dataset": config.data.dataset,
-                "noise": config.noise.rate,
-                "noise_type": config.noise.type,
-                "curriculum": config.curriculum.name,
-                "cen": config.model.cen,
-                "seed": config.seed,
-                "steps": self.step,
-            },
-            {"result/auroc": detected["auroc"]} if detected else {},
-        )
+        settings = {
+            "dataset": config.data.dataset,
+            "noise": config.noise.rate,
+            "noise_type": config.noise.type,
+            "curriculum": config.curriculum.name,
+            "cen": config.model.cen,
+            "seed": config.seed,
+            "steps": self.step,
+        }
+        for board in self.boards:
+            board.result(settings, {"result/auroc": detected["auroc"]} if detected else {})
         estimated = None if findings is None else findings.trust.noise
         doubts = (
             [] if findings is None else doubts_in_words(findings.trust, self.images.class_names)
@@ -183,6 +205,7 @@ class RunRecorder(Recorder):
             doubts=doubts,
             step=self.step,
         )
+        self.publish()
         self.report.message(time_spent(run, config, len(labels.given)))
         if findings is not None:
             findings = with_image_issues(findings, self.images, self.report)
@@ -198,20 +221,45 @@ class RunRecorder(Recorder):
 
 
 @contextmanager
-def recording(run: Run, material: Material, report: Report, *, start: int) -> Iterator[Recorder]:
+def recording(
+    run: Run, material: Material, report: Report, *, start: int, repeated: bool = False
+) -> Iterator[Recorder]:
     """Yield what records a run in this process.
 
     Args:
         run: The run.
         material: What it works on.
         report: Receives progress and messages.
-        start: Steps made so far; TensorBoard drops the events of later ones.
+        start: Steps made so far.
+        repeated: Whether a scoring round at step `start` is recorded already, and will be again.
     """
     if not material.task.workers.leader:
         yield Recorder()
         return
-    board = TensorBoard(run.tensorboard, start=start)
-    try:
-        yield RunRecorder(run, material, board, report, start=start)
-    finally:
-        board.close()
+    config = material.task.config
+    with ExitStack() as stack:
+        logs = [
+            stack.enter_context(log) for log in following(config.train.log, run, config, report)
+        ]
+        boards = []
+        if "tensorboard" in config.train.log:
+            boards.append(_board(run, start=start, repeated=repeated))
+            stack.callback(boards[0].close)
+        yield RunRecorder(run, material, boards, report, start=start, logs=logs)
+
+
+def _board(run: Run, *, start: int, repeated: bool) -> TensorBoard:
+    """Open TensorBoard, which drops all that a killed process wrote after a step, or from it on."""
+    if start == 0 or not repeated:
+        return TensorBoard(run.tensorboard, dropped_from=start and start + 1)
+    board = TensorBoard(run.tensorboard, dropped_from=start)
+    for entry in read_history(run):
+        if entry["step"] == start and "loss" in entry:
+            board.training(start, entry["loss"], entry["images_per_second"])
+    if (grid := _grid_file(run, start)).exists():
+        board.samples(start, read_png(grid))
+    return board
+
+
+def _grid_file(run: Run, step: int) -> Path:
+    return run.samples / f"step-{step:08d}.png"

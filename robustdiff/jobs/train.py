@@ -23,6 +23,7 @@ from robustdiff.jobs.recorder import Event, Recorder, recording
 from robustdiff.labels.given import known_noise
 from robustdiff.parallel import ALONE, Workers, started_by_torchrun
 from robustdiff.progress import Report
+from robustdiff.reports.logs import check_logs
 from robustdiff.runs.evaluations import forget_evaluations
 from robustdiff.runs.folder import Run, check_name, create_run
 from robustdiff.runs.history import forget_after
@@ -49,6 +50,7 @@ def start_run(config: Config, path: Path | None, report: Report, workers: Worker
         InterruptedRunError: If a signal asked to stop.
     """
     check_name(path)
+    workers.from_leader(lambda: check_logs(config.train.log))
     material = assemble(config, report, workers)
     state = new_state(material.task)
     run = workers.from_leader(lambda: create_run(path, config, material.labels))
@@ -75,6 +77,7 @@ def dry_run(config: Config, report: Report, workers: Workers = ALONE) -> None:
     """
     # The loss of a step is read only where it is logged.
     config = replace(config, train=replace(config.train, log_every=1))
+    workers.from_leader(lambda: check_logs(config.train.log, connect=False))
     images, _, task = assemble(config, report, workers)
     state = new_state(task)
     steps = total_steps(config, len(task.data))
@@ -104,6 +107,7 @@ def resume_run(run: Run, config: Config, report: Report, workers: Workers = ALON
         InterruptedRunError: If a signal asked to stop.
     """
     workers.from_leader(lambda: check_resumable(to_plain(run.config()), to_plain(config)))
+    workers.from_leader(lambda: check_logs(config.train.log))
     material = assemble(config, report, workers, run)
     state, steps = new_state(material.task), total_steps(config, len(material.task.data))
     with _locked(run, workers):
@@ -117,14 +121,16 @@ def resume_run(run: Run, config: Config, report: Report, workers: Workers = ALON
                 raise DamagedError(
                     f"the checkpoint in {run.checkpoints} is of another network"
                 ) from error
+        repeated = False
         if workers.leader:
             if state.step < steps:
                 forget_evaluations(run)  # figures of fewer steps must not pass for those of more
             run.save_config(config)
             prepared = state.mixture is not None
-            forget_after(run, step=state.step, rounds=state.rounds, prepared=prepared)
+            dropped = forget_after(run, step=state.step, rounds=state.rounds, prepared=prepared)
+            repeated = any(entry["step"] == state.step for entry in dropped)
         report.message(f"resumed at step {state.step} of {steps}")
-        _train_to_end(run, material, state, report)
+        _train_to_end(run, material, state, report, repeated=repeated)
 
 
 def _newest_for(run: Run, steps: int, num_samples: int) -> dict[str, Any] | None:
@@ -177,14 +183,19 @@ def restarted_run(path: Path, config: Config) -> Run | None:
     return run
 
 
-def _train_to_end(run: Run, material: Material, state: TrainState, report: Report) -> None:
+def _train_to_end(
+    run: Run, material: Material, state: TrainState, report: Report, *, repeated: bool = False
+) -> None:
     asked: list[int] = []
     kept = run.unfinished
     task = replace(material.task, folder=kept, check_stop=partial(_stop_if_asked, run, asked))
     saved_at = time.monotonic()
     config, steps = task.config.train, total_steps(task.config, len(task.data))
     report.message(_summary(run, material, state))
-    with recording(run, material, report, start=state.step) as recorder, _stop_asked(asked):
+    with (
+        recording(run, material, report, start=state.step, repeated=repeated) as recorder,
+        _stop_asked(asked),
+    ):
         for event in train(state, task):
             # All processes must agree, and their signals and clocks differ.
             number, minutes = task.workers.largest(
@@ -284,8 +295,9 @@ def _checkpoint(run: Run, task: Task, state: TrainState, recorder: Recorder) -> 
         save_checkpoint(run.checkpoints, content, state.step, kept_step=before)
         run.save_weights(network)
 
-    task.workers.from_leader(save)
     recorder.flush()
+    task.workers.from_leader(save)
+    recorder.publish()
 
 
 def _summary(run: Run, material: Material, state: TrainState) -> str:

@@ -1,1 +1,1 @@
-"""What people read: audit, card, comparison, TensorBoard, figures."""
+"""What people read: pages about labels, runs and comparisons; cards, logs, figures."""

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from robustdiff.files.atomic import write_text
 from robustdiff.labels.checked import gain
 from robustdiff.labels.image_issues import ImageIssues
 from robustdiff.reports.image_issues import issue_column, issue_counts, issue_tabs, score_columns
+from robustdiff.reports.page import render, write_page
 from robustdiff.reports.pictures import picture_uri, png_uri
 from robustdiff.runs.folder import Run
 from robustdiff.runs.scores import detect, label_score
@@ -173,9 +173,7 @@ def write_audit(
     writer.writerow(columns)
     writer.writerows(zip(*(map(_plain, column) for column in columns.values()), strict=True))
     write_text(run.path / CSV_NAME, text.getvalue())
-    # Bytes that are not UTF-8 are spelled out: a page has one encoding.
-    page = audit_page(run, images, labels, findings).encode(errors="backslashreplace").decode()
-    write_text(run.path / PAGE_NAME, page)
+    write_page(run.path / PAGE_NAME, audit_page(run, images, labels, findings))
     issues = int(findings.issue.sum())
     noise = findings.trust.noise
     summary: dict[str, Any] = {
@@ -255,9 +253,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 whatever a column holds
 
 def audit_page(run: Run, images: Images, labels: NoisyLabels, findings: Findings) -> str:
     """Return one self-contained HTML page; names are escaped, and it loads nothing."""
-    # Imported here because every training imports this module, and these take a third of a second.
-    from jinja2 import Environment
-
+    # Imported here because every training imports this module, and this takes a while.
     from robustdiff.reports.figures import figure_png, matrix_figure, score_figure
 
     known = bool(labels.flipped.any())
@@ -268,31 +264,27 @@ def audit_page(run: Run, images: Images, labels: NoisyLabels, findings: Findings
         figures.append(matrix_figure(transition, images.class_names, title))
     if known:
         figures.append(matrix_figure(labels.realised, images.class_names, "true, for comparison"))
-    template = (resources.files("robustdiff.reports") / "audit.html.j2").read_text()
-    return (
-        Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-        .from_string(template)
-        .render(
-            run=run.path.name,
-            dataset=images.name,
-            count=len(labels.given),
-            source=findings.source,
-            in_sample=findings.in_sample,
-            temperature=findings.trust.temperature,
-            noise=None if math.isnan(findings.trust.noise) else findings.trust.noise,
-            true_noise=labels.realised_rate if known else None,
-            detected=detect(findings.scores, labels),
-            issues=int(findings.issue.sum()),
-            doubts=_doubts(images, findings),
-            suspects=suspects,
-            classes=_class_table(images, labels, findings),
-            tabs=[]
-            if findings.images is None
-            else issue_tabs(images, labels.given, findings.numbers, findings.images),
-            across_parts=0 if findings.images is None else findings.images.across_parts,
-            figures=[png_uri(figure_png(figure)) for figure in figures],
-            csv_name=CSV_NAME,
-        )
+    return render(
+        "audit.html.j2",
+        run=run.path.name,
+        dataset=images.name,
+        count=len(labels.given),
+        source=findings.source,
+        in_sample=findings.in_sample,
+        temperature=findings.trust.temperature,
+        noise=None if math.isnan(findings.trust.noise) else findings.trust.noise,
+        true_noise=labels.realised_rate if known else None,
+        detected=detect(findings.scores, labels),
+        issues=int(findings.issue.sum()),
+        doubts=_doubts(images, findings),
+        suspects=suspects,
+        classes=_class_table(images, labels, findings),
+        tabs=[]
+        if findings.images is None
+        else issue_tabs(images, labels.given, findings.numbers, findings.images),
+        across_parts=0 if findings.images is None else findings.images.across_parts,
+        figures=[png_uri(figure_png(figure)) for figure in figures],
+        csv_name=CSV_NAME,
     )
 
 

@@ -327,10 +327,15 @@ def evaluators_in_words(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
+def main_columns(rows: Sequence[Row]) -> list[str]:
+    """Return the columns that tables show: the main ones, and some where an evaluation has them."""
+    return [*_MAIN, *(name for name in _BESIDES if any(row.values[name] for row in rows))]
+
+
 def markdown(rows: Sequence[Row]) -> str:
     """Return the comparison's main columns as one Markdown table for each noise."""
     lines = []
-    shown = [*_MAIN, *(name for name in _BESIDES if any(row.values[name] for row in rows))]
+    shown = main_columns(rows)
     for noise, part in by_noise(rows).items():
         lines += [f"### {plain_text(noise)}", "", "| method | seeds | " + " | ".join(shown) + " |"]
         lines.append("|---" * (len(shown) + 2) + "|")

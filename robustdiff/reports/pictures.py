@@ -89,6 +89,12 @@ def write_png(path: Path, image: Tensor) -> None:
     write_atomic(path, lambda file: picture.save(file, format="PNG"))
 
 
+def read_png(path: Path) -> Tensor:
+    """Read a picture that `write_png` wrote, (3, H, W) uint8."""
+    with Image.open(path) as picture:
+        return torch.from_numpy(np.asarray(picture.convert("RGB")).copy()).permute(2, 0, 1)
+
+
 def png_bytes(image: Tensor, compress_level: int = 6) -> bytes:
     """Return a (C, H, W) uint8 image, C 1 or 3, as a PNG; level 0 to 9, 9 the smallest."""
     pixels = image.permute(1, 2, 0).numpy()

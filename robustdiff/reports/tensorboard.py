@@ -45,13 +45,12 @@ class TensorBoard:
 
     Args:
         folder: The run's tb folder.
-        start: First step that will be written; events from later steps of a killed process are
-            dropped.
+        dropped_from: Step from which on events of a killed process are dropped; 0 begins anew.
     """
 
-    def __init__(self, folder: Path, *, start: int) -> None:
-        self.writer = SummaryWriter(str(folder), purge_step=start)
-        if start == 0:
+    def __init__(self, folder: Path, *, dropped_from: int) -> None:
+        self.writer = SummaryWriter(str(folder), purge_step=dropped_from)
+        if dropped_from == 0:
             self.writer.add_custom_scalars(_LAYOUT)
 
     def training(self, step: int, loss: float, images_per_second: float) -> None:

@@ -1,8 +1,10 @@
-"""metrics.jsonl: one JSON object per logged step, scoring round and preparation."""
+"""What a run logged: metrics.jsonl, an object per step, round and preparation; and its grids."""
 
 import json
+import math
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from robustdiff.errors import DamagedError
@@ -57,8 +59,8 @@ def seconds_spent(run: Run, batch_size: int) -> tuple[float, float, float]:
     return training, scoring, preparing
 
 
-def forget_after(run: Run, *, step: int, rounds: int, prepared: bool) -> None:
-    """Drop the entries that a resumed run will write again.
+def forget_after(run: Run, *, step: int, rounds: int, prepared: bool) -> list[dict[str, Any]]:
+    """Drop the entries that a resumed run will write again, and return them.
 
     Args:
         run: The run.
@@ -75,6 +77,14 @@ def forget_after(run: Run, *, step: int, rounds: int, prepared: bool) -> None:
             return bool(entry["round"] <= rounds)
         return bool(entry["step"] <= step)
 
+    entries = read_history(run)
     if run.history_file.exists():
-        lines = [json.dumps(entry) for entry in read_history(run) if stays(entry)]
+        lines = [json.dumps(entry) for entry in entries if stays(entry)]
         write_text(run.history_file, "".join(f"{line}\n" for line in lines))
+    return [entry for entry in entries if not stays(entry)]
+
+
+def sample_grids(run: Run, upto: float = math.inf) -> dict[int, Path]:
+    """Return the grids of generated images up to a step, step -> file, in their order."""
+    named = [(file.stem.removeprefix("step-"), file) for file in run.samples.glob("step-*.png")]
+    return {int(n): file for n, file in sorted(named) if n.isdecimal() and int(n) <= upto}

@@ -367,7 +367,7 @@ def test_study_then_compare(capsys):
     assert "symmetric 0.5" in printed
     assert "AUROC" in printed
     assert {path.name for path in Path("table").iterdir()} == {
-        f"compare.{kind}" for kind in ("md", "csv", "json", "png")
+        f"compare.{kind}" for kind in ("html", "md", "csv", "json", "png")
     }
     study = Path("grid.toml").read_text()
     Path("grid.toml").write_text(study.replace("steps = 24", "steps = 26"))

@@ -21,6 +21,7 @@ from robustdiff.diffusion.process import PREDICTIONS
 from robustdiff.diffusion.samplers import SAMPLERS
 from robustdiff.jobs.sample import GUIDES
 from robustdiff.labels.crossfit import EFFORTS
+from robustdiff.reports.logs import LOGS
 
 UNIT = st.floats(0, 1, exclude_max=True)
 POSITIVE = st.integers(1, 10**6)
@@ -168,6 +169,7 @@ REGISTRIES = {
     "TimeSamplingName": {"uniform", *LOG_SNR_DISTRIBUTIONS},
     "SamplerName": SAMPLERS,
     "GuidanceName": GUIDES,
+    "LogName": LOGS,
 }
 
 

@@ -1,0 +1,26 @@
+"""`robustdiff report`: one self-contained HTML page about a run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import printable
+
+
+def report(
+    run: Annotated[
+        Path | None,
+        typer.Argument(metavar="[RUN]", help="Run folder; the newest run under runs/ by default."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write; report.html in the run's folder by default.")
+    ] = None,
+) -> None:
+    """Write report.html: curves, samples, metrics beside those of real images, and the labels."""
+    from robustdiff.reports.run_page import write_report
+    from robustdiff.runs.folder import open_run
+
+    if out is not None and not out.parent.is_dir():
+        raise ValueError(f"--out is a file in a folder that exists, got {out}")
+    print(printable(str(write_report(open_run(run), out))))
