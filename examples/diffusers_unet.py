@@ -4,7 +4,7 @@ The network is diffusers' `UNet2DModel` with `num_class_embeds`. `plain` trains 
 given; `judged` on those of `RobustLabels`, which classifiers judge before training; `scored` on
 those of `ScoredLabels`, which the network itself scores between epochs.
 
-pip install diffusers; python examples/diffusers_unet.py judged [--epochs 40] [--out images.npz]
+pip install diffusers; python examples/diffusers_unet.py judged [--epochs 30] [--out images.npz]
 """
 
 import argparse
@@ -25,7 +25,7 @@ from robustdiff.progress import Report
 from robustdiff.trainers.scored import round_due
 
 K, BATCH_SIZE, P_UNCOND, GUIDANCE = 10, 64, 0.2, 1.0
-WARMUP, EVERY = 10, 5
+WARMUP, EVERY = 8, 4
 SCHEDULE = DDPMScheduler(1000)
 
 
@@ -108,7 +108,7 @@ def train(method: str, epochs: int, seed: int, effort: str) -> UNet2DModel:
             network.eval()
             labels.score(lambda x_t, t, label: network(x_t, t, label).sample)
             network.train()
-            print(f"epoch {epoch}: {labels.wrong.mean():.3f} of the labels look wrong")
+            print(f"epoch {epoch}: {labels.wrong.mean():.3f} of the labels look wrong", flush=True)
     return network
 
 
@@ -116,7 +116,7 @@ def options() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("method", choices=["plain", "judged", "scored"])
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--effort", choices=["quick", "default", "thorough"], default="default")
     parser.add_argument("--out", help="file of generated images")

@@ -7,9 +7,17 @@ import logging
 import warnings
 
 import torch
-from diffusers_unet import BATCH_SIZE, EVERY, WARMUP, finish, loss_of, make_labels, make_network
-from diffusers_unet import optimiser as make_optimiser
-from diffusers_unet import options
+from diffusers_unet import (
+    BATCH_SIZE,
+    EVERY,
+    WARMUP,
+    finish,
+    loss_of,
+    make_labels,
+    make_network,
+    optimiser,
+    options,
+)
 from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
@@ -33,9 +41,7 @@ class Denoiser(LightningModule):
 
     def configure_optimizers(self) -> dict[str, object]:
         """Return AdamW and the rise and fall of its rate."""
-        optimizer, schedule = make_optimiser(
-            self.network, int(self.trainer.estimated_stepping_batches)
-        )
+        optimizer, schedule = optimiser(self.network, int(self.trainer.estimated_stepping_batches))
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from curricula import CurriculumSampler, Selection
+from curricula import TREATMENTS, CurriculumSampler, Selection
 from curricula.scores import Treatment
-from robustdiff.config.layers import nested, resolve
+from robustdiff.config.layers import choose, nested, resolve
 from robustdiff.config.sections import Config
 from robustdiff.data.arrays import images_digest
 from robustdiff.device import native_precision, pick_device
@@ -66,6 +66,7 @@ class RobustLabels(TrustedLabels):
         cache: str | Path | None = None,
         report: Report | None = None,
     ) -> None:
+        choose(treatment, TREATMENTS, "treatment")
         config = _config(settings)
         source = read_source(images, labels, num_classes, keys)
         found = _judge(source, config, cache, report or Report())

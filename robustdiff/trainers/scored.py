@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from curricula import CURRICULA, CurriculumSampler, Selection
+from curricula import CURRICULA, TREATMENTS, CurriculumSampler, Selection
+from robustdiff.config.layers import choose
 from robustdiff.data.arrays import LabelledImages
 from robustdiff.diffusion.model import Model, Network
 from robustdiff.diffusion.process import PREDICTIONS, for_labels
@@ -71,14 +72,11 @@ class ScoredLabels(TrustedLabels):
                 f"probes must be at least 1 and batch_size at least 2, got {probes}, {batch_size}"
             )
         self._probing = Probing(seed=seed, p_uncond=0.0, probes=probes, batch_size=batch_size)
+        selection = selection or Selection()
+        choose(selection.treatment or _PMI.treatment, TREATMENTS, "treatment")
         self._levels = None if alphas_cumprod is None else _levels(alphas_cumprod)
         source = read_source(images, labels, num_classes, keys)
-        curriculum = CurriculumSampler(
-            "pmi",
-            len(source.given),
-            seed=seed,
-            selection=selection or Selection(),
-        )
+        curriculum = CurriculumSampler("pmi", len(source.given), seed=seed, selection=selection)
         super().__init__(source, curriculum)
 
     @property
