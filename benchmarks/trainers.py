@@ -3,7 +3,7 @@
 Runs examples/diffusers_unet.py (a plain loop) and examples/lightning_unet.py on digits, with three
 seeds, and measures the images that they generate. What is already in the folder is not run again.
 
-    python -m benchmarks.trainers FOLDER [--epochs 30] [--seeds 3]
+    python -m benchmarks.trainers FOLDER [--epochs 50] [--seeds 3]
 """
 
 import argparse
@@ -91,7 +91,7 @@ def main() -> None:
     """Read the command line, run, print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)

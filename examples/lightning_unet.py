@@ -11,10 +11,10 @@ from diffusers_unet import (
     BATCH_SIZE,
     EVERY,
     WARMUP,
+    Network,
     finish,
     loss_of,
     make_labels,
-    make_network,
     optimiser,
     options,
 )
@@ -27,13 +27,9 @@ from robustdiff.trainers.lightning import LabelRounds
 class Denoiser(LightningModule):
     """A U-Net that predicts noise."""
 
-    def __init__(self, epochs: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.network, self.epochs = make_network(), epochs
-
-    def predict(self, x_t: torch.Tensor, t: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        """Return the predicted noise: all that the callback asks for."""
-        return self.network(x_t, t, label).sample
+        self.network = Network()
 
     def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], _: int) -> torch.Tensor:
         """Return the loss of a batch."""
@@ -53,10 +49,10 @@ def main() -> None:
     given = options()
     labels = make_labels(given.method, given.seed, given.effort)
     torch.manual_seed(given.seed)
-    denoiser = Denoiser(given.epochs)
+    denoiser = Denoiser()
     rounds = []
     if given.method == "scored":
-        rounds = [LabelRounds(labels, denoiser.predict, warmup=WARMUP, every=EVERY)]
+        rounds = [LabelRounds(labels, denoiser.network, warmup=WARMUP, every=EVERY)]
     trainer = Trainer(
         max_epochs=given.epochs,
         callbacks=rounds,

@@ -21,7 +21,7 @@ def run(path, *words, cwd):
     ("name", "words", "says"),
     [
         ("classifier", ["2"], "small-loss: 0."),
-        ("diffusers_unet", ["judged", "--epochs=1", "--effort=quick"], "after relabelling"),
+        ("diffusers_unet", ["judged", "--epochs=1"], "after relabelling"),
         pytest.param(
             "lightning_unet", ["scored", "--epochs=1"], "labels look wrong", marks=pytest.mark.slow
         ),
