@@ -1,15 +1,16 @@
 """Labels for other trainers: do they beat plain training under 40 % noise, by our metrics?
 
-Runs examples/diffusers_unet.py (a plain loop) and examples/lightning_unet.py on digits, with three
-seeds, and measures the images that they generate. What is already in the folder is not run again.
+Trains as examples/diffusers_unet.py (a plain loop) and examples/lightning_unet.py do, on digits,
+with three seeds, and measures the images that they generate. What is already in the folder is not
+run again.
 
     python -m benchmarks.trainers FOLDER [--epochs 50] [--seeds 3]
 """
 
 import argparse
 import json
-import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from robustdiff.metrics.report import evaluate
 from robustdiff.progress import Report
 from robustdiff.reports.intervals import interval
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+
 TRAINERS = {"plain loop": "diffusers_unet", "Lightning": "lightning_unet"}
 METHODS = {
     "plain": "labels as given",
@@ -60,9 +62,8 @@ def run(folder: Path, epochs: int, seeds: int) -> list[dict[str, Any]]:
             name = TRAINERS[trainer]
             file = folder / f"{name}-{method}-{epochs}-{seed}.npz"
             if not file.exists():
-                words = [method, f"--epochs={epochs}", f"--seed={seed}", f"--out={file}"]
-                program = [sys.executable, str(EXAMPLES / f"{name}.py"), *words]
-                subprocess.run(program, check=True)
+                example = import_module(name)
+                example.finish(example.train(method, epochs, seed, "quick"), file)
             row = {"trainer": trainer, "method": method, "seed": seed}
             rows.append(row | measured(file, folder))
             shown = {key: value for key, value in rows[-1].items() if not isinstance(value, list)}

@@ -9,6 +9,7 @@ pip install diffusers; python examples/diffusers_unet.py judged [--epochs 50] [-
 
 import argparse
 import warnings
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from robustdiff.data.registry import load_images
 from robustdiff.progress import Report
 from robustdiff.trainers.scored import round_due
 
-K, BATCH_SIZE, P_UNCOND, GUIDANCE = 10, 128, 0.2, 1.0
+K, BATCH_SIZE, P_UNCOND, GUIDANCE = 10, 64, 0.2, 1.0
 WARMUP, EVERY = 20, 5
 SCHEDULE = DDPMScheduler(1000)
 
@@ -83,8 +84,8 @@ def loss_of(network: Network, x_0: torch.Tensor, y: torch.Tensor) -> torch.Tenso
 
 def optimiser(network: Network, steps: int) -> tuple[torch.optim.Optimizer, object]:
     """Return AdamW and the rise and fall of its rate."""
-    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
-    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3, fused=True)
+    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
 
 
 @torch.no_grad()
@@ -131,7 +132,7 @@ def options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def finish(network: Network, out: str | None) -> None:
+def finish(network: Network, out: str | Path | None) -> None:
     """Generate 43 images of each class, as many as there are held-out ones, into a file."""
     if out is not None:
         classes = torch.arange(430) % K

@@ -44,17 +44,17 @@ class Denoiser(LightningModule):
         }
 
 
-def main() -> None:
-    """Train, and write images."""
-    given = options()
-    labels = make_labels(given.method, given.seed, given.effort)
-    torch.manual_seed(given.seed)
-    denoiser = Denoiser()
-    rounds = []
-    if given.method == "scored":
+def train(method: str, epochs: int, seed: int, effort: str) -> Network:
+    """Train by Lightning."""
+    warnings.simplefilter("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    labels = make_labels(method, seed, effort)
+    torch.manual_seed(seed)
+    denoiser, rounds = Denoiser(), []
+    if method == "scored":
         rounds = [LabelRounds(labels, denoiser.network, warmup=WARMUP, every=EVERY)]
     trainer = Trainer(
-        max_epochs=given.epochs,
+        max_epochs=epochs,
         callbacks=rounds,
         accelerator="cpu",
         logger=False,
@@ -63,12 +63,10 @@ def main() -> None:
         enable_model_summary=False,
     )
     trainer.fit(denoiser, DataLoader(labels, BATCH_SIZE, sampler=labels.sampler()))
-    if given.method == "scored":
-        print(f"{labels.wrong.mean():.3f} of the labels look wrong")
-    finish(denoiser.network, given.out)
+    print(f"{labels.wrong.mean():.3f} of the labels look wrong")
+    return denoiser.network
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    main()
+    given = options()
+    finish(train(given.method, given.epochs, given.seed, given.effort), given.out)

@@ -83,8 +83,8 @@ class TrustedLabels(Dataset[Any]):
         treated = self._curriculum.labels(self.given, self.num_classes)
         targets = treated.labels if treated.soft is None else treated.soft
         self._targets.copy_(torch.from_numpy(targets))
-        if self._weights is not None and treated.weights is not None:
-            self._weights.copy_(torch.from_numpy(treated.weights))
+        if self._weights is not None:
+            self._weights.copy_(torch.from_numpy(self.weights))
 
     @property
     def trust(self) -> Trust | None:

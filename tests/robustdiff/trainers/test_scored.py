@@ -88,7 +88,10 @@ def test_other_treatments():
     assert weighed[0][2] == 1
     weighed.score(denoiser())
     assert weighed[0][1] == GIVEN[0]
+    assert weighed[0][2] == pytest.approx(weighed.weights[0])
     assert weighed[0][2] < 0.5
+    weighed.load_state_dict(labels().state_dict())
+    assert weighed[0][2] == 1
     with pytest.raises(ValueError, match="'relabel' needs a score that knows the classes"):
         labels(selection=Selection(treatment="relabel"))
     with pytest.raises(ValueError, match="unknown treatment 'drop'; choose from"):
