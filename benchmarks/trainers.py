@@ -4,13 +4,14 @@ Trains as examples/diffusers_unet.py (a plain loop) and examples/lightning_unet.
 with three seeds, and measures the images that they generate. What is already in the folder is not
 run again.
 
-    python -m benchmarks.trainers FOLDER [--epochs 50] [--seeds 3]
+    python -m benchmarks.trainers FOLDER [--epochs 25] [--seeds 3]
 """
 
 import argparse
 import json
 import sys
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,10 @@ def measured(file: Path, folder: Path) -> dict[str, Any]:
 def run(folder: Path, epochs: int, seeds: int) -> list[dict[str, Any]]:
     """Train and measure what the folder lacks; return all rows."""
     rows = []
-    for seed in range(seeds):
-        for trainer, method in ARMS:
-            name = TRAINERS[trainer]
+    for trainer, name in TRAINERS.items():
+        for seed, method in product(range(seeds), METHODS):
+            if (trainer, method) not in ARMS:
+                continue
             file = folder / f"{name}-{method}-{epochs}-{seed}.npz"
             if not file.exists():
                 example = import_module(name)
@@ -92,7 +94,7 @@ def main() -> None:
     """Read the command line, run, print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--epochs", type=int, default=50)
+    parser.add_argument("--epochs", type=int, default=25)
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)

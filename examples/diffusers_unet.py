@@ -4,7 +4,7 @@ The network is diffusers' `UNet2DModel` with `num_class_embeds`. `plain` trains 
 given; `judged` on those of `RobustLabels`, which classifiers judge before training; `scored` on
 those of `ScoredLabels`, which the network itself scores between epochs.
 
-pip install diffusers; python examples/diffusers_unet.py judged [--epochs 50] [--out images.npz]
+pip install diffusers; python examples/diffusers_unet.py judged [--epochs 25] [--out images.npz]
 """
 
 import argparse
@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -28,31 +27,31 @@ from robustdiff.progress import Report
 from robustdiff.trainers.scored import round_due
 
 K, BATCH_SIZE, P_UNCOND, GUIDANCE = 10, 64, 0.2, 1.0
-WARMUP, EVERY = 20, 5
-SCHEDULE = DDPMScheduler(1000)
+WARMUP, EVERY = 10, 2
+NOISE = {"num_train_timesteps": 1000, "beta_schedule": "squaredcos_cap_v2"}
+SCHEDULE = DDPMScheduler(**NOISE)
 
 
 class Network(nn.Module):
-    """diffusers' U-Net on 8 x 8 grey images, folded to 4 x 4; class K stands for no label."""
+    """diffusers' U-Net for 8 x 8 grey images; class K stands for no label."""
 
     def __init__(self) -> None:
         super().__init__()
         self.unet = UNet2DModel(
-            sample_size=4,
-            in_channels=4,
-            out_channels=4,
-            block_out_channels=(32, 64),
+            sample_size=8,
+            in_channels=1,
+            out_channels=1,
+            block_out_channels=(16, 32),
             layers_per_block=1,
             norm_num_groups=8,
-            down_block_types=("DownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "UpBlock2D"),
-            add_attention=False,
+            down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+            up_block_types=("AttnUpBlock2D", "UpBlock2D"),
             num_class_embeds=K + 1,
         )
 
     def forward(self, x_t: torch.Tensor, t: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         """Return the predicted noise, (B, 1, 8, 8)."""
-        return F.pixel_shuffle(self.unet(F.pixel_unshuffle(x_t, 2), t, label).sample, 2)
+        return self.unet(x_t, t, label).sample
 
 
 def make_labels(
@@ -92,7 +91,7 @@ def optimiser(network: Network, steps: int) -> tuple[torch.optim.Optimizer, obje
 def generate(network: Network, classes: torch.Tensor) -> torch.Tensor:
     """Return one guided image per class, (M, 1, 8, 8) uint8, by 25 steps of DDIM."""
     network.eval()
-    sampler, x = DDIMScheduler(1000), torch.randn(len(classes), 1, 8, 8)
+    sampler, x = DDIMScheduler(**NOISE), torch.randn(len(classes), 1, 8, 8)
     sampler.set_timesteps(25)
     for t in sampler.timesteps:
         eps, null = (network(x, t, label) for label in (classes, torch.full_like(classes, K)))
@@ -125,7 +124,7 @@ def options() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("method", choices=["plain", "judged", "scored"])
-    parser.add_argument("--epochs", type=int, default=50)
+    parser.add_argument("--epochs", type=int, default=25)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--effort", choices=["quick", "default", "thorough"], default="quick")
     parser.add_argument("--out", help="file of generated images")
