@@ -58,18 +58,16 @@ def measured(file: Path, folder: Path) -> dict[str, Any]:
 def run(folder: Path, epochs: int, seeds: int) -> list[dict[str, Any]]:
     """Train and measure what the folder lacks; return all rows."""
     rows = []
-    for trainer, name in TRAINERS.items():
-        for seed, method in product(range(seeds), METHODS):
-            if (trainer, method) not in ARMS:
-                continue
-            file = folder / f"{name}-{method}-{epochs}-{seed}.npz"
-            if not file.exists():
-                example = import_module(name)
-                example.finish(example.train(method, epochs, seed, "quick"), file)
-            row = {"trainer": trainer, "method": method, "seed": seed}
-            rows.append(row | measured(file, folder))
-            shown = {key: value for key, value in rows[-1].items() if not isinstance(value, list)}
-            print(json.dumps(shown), flush=True)
+    for seed, (trainer, method) in product(range(seeds), ARMS):
+        name = TRAINERS[trainer]
+        file = folder / f"{name}-{method}-{epochs}-{seed}.npz"
+        if not file.exists():
+            example = import_module(name)
+            example.finish(example.train(method, epochs, seed, "quick"), file)
+        row = {"trainer": trainer, "method": method, "seed": seed}
+        rows.append(row | measured(file, folder))
+        shown = {key: value for key, value in rows[-1].items() if not isinstance(value, list)}
+        print(json.dumps(shown), flush=True)
     return rows
 
 
