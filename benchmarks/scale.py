@@ -102,7 +102,6 @@ def plan(count: int) -> dict[str, Any]:
     from robustdiff.diffusion.schedules import SCHEDULES
     from robustdiff.labels import scoring
 
-    scoring._BATCH = PLAN_BATCH  # images of one pixel
     data = LabelledImages(
         torch.zeros(count, 1, 1, 1, dtype=torch.uint8), torch.arange(count) % NUM_CLASSES
     )
@@ -114,7 +113,8 @@ def plan(count: int) -> dict[str, Any]:
         PREDICTIONS["v"],
         NUM_CLASSES,
     )
-    probing = scoring.Probing(seed=0, p_uncond=0.2, probes=1)
+    # Images of one pixel.
+    probing = scoring.Probing(seed=0, p_uncond=0.2, probes=1, batch_size=PLAN_BATCH)
     done = measured(
         lambda: scoring.prediction_scores(
             ENTRIES["pmi"], probing, data, fake, None, torch.arange(count), 0

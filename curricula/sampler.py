@@ -184,8 +184,8 @@ class CurriculumSampler:
         self.rounds, evidence, scores = int(state["rounds"]), state["evidence"], state["scores"]
         self.evidence = None if evidence is None else _stored(evidence)
         self.scores = self.evidence if scores is None else _stored(scores)
-        if state["trust"] is not None:
-            self.trust = _stored_trust(Trust(**state["trust"]))
+        trust = state["trust"]
+        self.trust = None if trust is None else _stored_trust(Trust(**trust))
 
 
 def _smoothed(old: Floats, new: Floats, keep: float) -> Floats:

@@ -19,11 +19,15 @@ if TYPE_CHECKING:
         train,
     )
     from robustdiff.config.sections import Config
+    from robustdiff.trainers.judged import RobustLabels
+    from robustdiff.trainers.scored import ScoredLabels
 
 __version__ = "0.1.0"
 __all__ = [
     "Config",
+    "RobustLabels",
     "Samples",
+    "ScoredLabels",
     "audit",
     "audit_images",
     "evaluate",
@@ -33,13 +37,17 @@ __all__ = [
     "sample",
     "train",
 ]
+_ELSEWHERE = {
+    "Config": "robustdiff.config.sections",
+    "RobustLabels": "robustdiff.trainers.judged",
+    "ScoredLabels": "robustdiff.trainers.scored",
+}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 whatever stands behind the name
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "robustdiff.config.sections" if name == "Config" else "robustdiff.api"
-    return getattr(import_module(module), name)
+    return getattr(import_module(_ELSEWHERE.get(name, "robustdiff.api")), name)
 
 
 def __dir__() -> list[str]:

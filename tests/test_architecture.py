@@ -22,6 +22,7 @@ WINGS = {
     "classifiers": {"", "config", "files", "data", "diffusion"},
     "metrics": {"", "config", "files", "data", "diffusion", "classifiers"},
     "labels": {"", "config", "files", "data", "diffusion", "classifiers"},
+    "trainers": {"", "config", "data", "diffusion", "files", "labels"},
     "runs": {"", "config", "files", "data", "diffusion", "classifiers", "metrics"},
     "training": {"", "config", "files", "data", "diffusion", "classifiers", "metrics", "labels"},
 }

@@ -20,9 +20,6 @@ from robustdiff.diffusion.model import Model
 from robustdiff.diffusion.process import diffuse, per_image
 from robustdiff.rng import Stream, normal, uniform
 
-# Images times labels in one forward.
-_BATCH = 512
-
 
 @dataclass(frozen=True, kw_only=True)
 class Probing:
@@ -36,6 +33,7 @@ class Probing:
         rivals: Classes that `class_evidence` tries besides the given one; None for all.
         redrawn: Whether the weights of the previous round are evaluated on the probes of that
             round, in place of those of this one.
+        batch_size: Images times labels in one forward.
     """
 
     seed: int
@@ -44,6 +42,7 @@ class Probing:
     times: tuple[float, float] = (0.5, 0.95)
     rivals: int | None = 2
     redrawn: bool = False
+    batch_size: int = 512
 
 
 class Probe(NamedTuple):
@@ -123,7 +122,7 @@ def prediction_scores(
     new = [name for name in curriculum.forwards if name not in old]
     redrawn = curriculum.needs_previous and probing.redrawn
     scores = torch.full((len(data),), float("nan"))
-    for where in torch.split(rows, max(1, _BATCH // len(curriculum.forwards))):
+    for where in torch.split(rows, max(1, probing.batch_size // len(curriculum.forwards))):
         batch = data[where]
         total = torch.zeros(len(where), dtype=torch.float64)
         for k in range(probing.probes):
@@ -181,7 +180,7 @@ def class_evidence(
     count = num_classes
     if previous is not None and probing.rivals is not None:
         count = min(probing.rivals + 1, num_classes)
-    for where in torch.split(rows, max(1, _BATCH // count)):
+    for where in torch.split(rows, max(1, probing.batch_size // count)):
         batch = data[where]
         so_far = (
             np.zeros((len(where), num_classes)) if previous is None else previous[where.numpy()]

@@ -21,7 +21,10 @@ def run(path, *words, cwd):
     ("name", "words", "says"),
     [
         ("classifier", ["2"], "small-loss: 0."),
-        ("diffusers_unet", ["3"], "after relabelling 0."),
+        ("diffusers_unet", ["judged", "--epochs=1"], "after relabelling"),
+        pytest.param(
+            "lightning_unet", ["scored", "--epochs=1"], "labels look wrong", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_an_example_runs_and_leaves_nothing(name, words, says, tmp_path):
@@ -32,7 +35,7 @@ def test_an_example_runs_and_leaves_nothing(name, words, says, tmp_path):
 
 def test_every_example_is_run():
     names = {path.stem for path in (ROOT / "examples").glob("*.py")}
-    assert names == {"ten_lines", "classifier", "diffusers_unet"}
+    assert names == {"ten_lines", "classifier", "diffusers_unet", "lightning_unet"}
 
 
 def test_the_ten_lines_of_the_readme_run_silently_without_a_folder(tmp_path):

@@ -10,7 +10,6 @@ from robustdiff.diffusion.model import Model
 from robustdiff.diffusion.nets.unet import UNet
 from robustdiff.diffusion.process import PREDICTIONS
 from robustdiff.diffusion.schedules import cosine
-from robustdiff.labels import scoring
 from robustdiff.labels.scoring import Probing, class_evidence, make_probe, prediction_scores
 from robustdiff.progress import Report
 
@@ -121,7 +120,7 @@ def test_class_evidence_is_the_error_of_the_given_label_less_that_of_each_class(
 
 
 @pytest.mark.parametrize("prediction", ["eps", "v"])
-def test_scores_do_not_depend_on_how_many_run_at_once(prediction, monkeypatch):
+def test_scores_do_not_depend_on_how_many_run_at_once(prediction):
     torch.manual_seed(0)
     config = ModelConfig(channels=(8, 16), cen="complete-bottleneck")
     network = UNet(config, image_channels=1, num_classes=10).eval()
@@ -130,10 +129,10 @@ def test_scores_do_not_depend_on_how_many_run_at_once(prediction, monkeypatch):
     model = Model(network, cosine, PREDICTIONS[prediction], null_class=10)
     data, one, many = small_data(), [], []
     for found, batch in ((many, 512), (one, 1)):
-        monkeypatch.setattr(scoring, "_BATCH", batch)
-        found.append(class_evidence(probing(probes=2), data, model, None, ROWS, 0))
+        how = probing(probes=2, batch_size=batch)
+        found.append(class_evidence(how, data, model, None, ROWS, 0))
         for name in ("pmi", "dynamics-uncond"):
-            args = (CURRICULA[name], probing(probes=2), data, model, model, ROWS, 0)
+            args = (CURRICULA[name], how, data, model, model, ROWS, 0)
             found.append(prediction_scores(*args))
     for a, b in zip(one, many, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
