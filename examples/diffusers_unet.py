@@ -19,8 +19,8 @@ with warnings.catch_warnings():
 
 from corruptions import corrupt
 from curricula import CurriculumSampler, Selection
+from robustdiff.config.images import DataConfig
 from robustdiff.config.judging import JudgeConfig
-from robustdiff.config.sections import DataConfig
 from robustdiff.data.arrays import to_float
 from robustdiff.data.registry import load_images
 from robustdiff.labels.crossfit import crossfit, make_plan

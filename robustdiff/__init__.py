@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         train,
     )
     from robustdiff.config.sections import Config
+    from robustdiff.data.handed import save_dataset
 
 __version__ = "0.1.0"
 __all__ = [
@@ -29,15 +30,21 @@ __all__ = [
     "load_run",
     "resume",
     "sample",
+    "save_dataset",
     "train",
 ]
+
+# Names that do not stand in robustdiff.api.
+_ELSEWHERE = {
+    "Config": "robustdiff.config.sections",
+    "save_dataset": "robustdiff.data.handed",
+}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 whatever stands behind the name
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "robustdiff.config.sections" if name == "Config" else "robustdiff.api"
-    return getattr(import_module(module), name)
+    return getattr(import_module(_ELSEWHERE.get(name, "robustdiff.api")), name)
 
 
 def __dir__() -> list[str]:

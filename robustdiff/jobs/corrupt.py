@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from corruptions import NoisyLabels, Samples, read_labels, samples_from
 from corruptions.arrays import load_array
+from robustdiff.config.images import DataConfig
 from robustdiff.config.names import LabelsAsName
-from robustdiff.config.sections import DataConfig, NoiseConfig
+from robustdiff.config.sections import NoiseConfig
 from robustdiff.data.registry import load_images
 from robustdiff.files.atomic import write_text
 from robustdiff.labels.given import add_noise, samples_of

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from corruptions import NoisyLabels
+from robustdiff.config.images import DataConfig
 from robustdiff.config.layers import resolve, to_plain
-from robustdiff.config.sections import DataConfig, NoiseConfig
+from robustdiff.config.sections import NoiseConfig
 from robustdiff.data.registry import load_images
 from robustdiff.jobs.corrupt import corrupt_source, open_source, write_labels
 from robustdiff.jobs.train import _check_saved
