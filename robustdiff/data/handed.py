@@ -235,7 +235,7 @@ def read_arrays(config: DataConfig) -> tuple[Layout, Pixels, tuple[str, ...]]:
         )
         if not len(images) == len(names) == len(digests) == len(rows.labels):
             raise ValueError("other numbers of images and names")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"the dataset in {folder} is damaged: {error}") from error
     layout = lay_out(rows, config)
     place = {name: number for number, name in enumerate(names)}

@@ -266,12 +266,12 @@ def _names(
     return named(paths, [split or "row" for split in splits])
 
 
-def named(paths: Sequence[str | None], homes: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
-    """Return different names of images: their paths, else these below their homes, else numbers.
+def named(paths: Sequence[str | None], *homes: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Return different names of images: their paths, else these below a home, else numbers.
 
     Args:
         paths: As written; None where nothing is.
-        homes: The split or shard of each.
+        homes: Where each image belongs, such as its split, or more closely, its shard.
 
     Returns:
         The names; what was chosen, one line.
@@ -279,16 +279,14 @@ def named(paths: Sequence[str | None], homes: Sequence[str]) -> tuple[list[str],
     plain = [path for path in paths if path]
     if len(set(plain)) == len(paths):
         return plain, ()
-    if len(plain) == len(paths):
-        longer = [f"{home}/{path}" for home, path in zip(homes, plain, strict=True)]
+    for home in homes if len(plain) == len(paths) else ():
+        longer = [f"{place}/{path}" for place, path in zip(home, plain, strict=True)]
         if len(set(longer)) == len(longer):
-            return longer, (f"images of one name are told apart, as {first_few(longer[:1])}",)
+            return longer, (f"images of one name are told apart, as {longer[0]!r}",)
     counts: dict[str, int] = {}
     numbered = []
-    for home in homes:
-        numbered.append(f"{home}/{counts.setdefault(home, 0)}")
-        counts[home] += 1
-    return numbered, (
-        f"the images have no names of their own: they are {first_few(numbered[:1])} "
-        "and so on, by their rows",
-    )
+    for place in homes[0]:
+        numbered.append(f"{place}/{counts.setdefault(place, 0)}")
+        counts[place] += 1
+    note = f"the images have no names of their own: they are {numbered[0]!r} and so on"
+    return numbered, (note,)

@@ -60,7 +60,12 @@ def read_shards(config: DataConfig) -> tuple[Layout, Store]:
             images.append(_image_of(sample, f"sample {key} of {root / shard}"))
             labels.append(_label_of(sample, root, config.label_column, f"{root / shard}: {key}"))
             splits.append(None if words is None else words[number])
-    names, notes = named([image.name for image in images], [Path(i.shard).stem for i in images])
+    stems = [image.shard.removesuffix(".tar") for image in images]
+    names, notes = named(
+        [image.name for image in images],
+        stems if words is None else [str(split) for split in splits],
+        stems,
+    )
     rows = Rows(
         where=str(home),
         names=names,
