@@ -102,7 +102,8 @@ def places_by_class(
 
 def _below(folder: str, name: str, images: Images, taken: set[str]) -> str:
     """Return a free path for an image in a folder; its name may be of any origin."""
-    words = [word for word in name.split("/") if word.strip(".")] or ["image"]
+    said = {*images.class_names, "train", "test"}
+    words = [word for word in name.split("/") if word.strip(".") and word not in said] or ["image"]
     if Path(words[-1]).suffix.lower() not in Image.registered_extensions():
         assert images.store is not None
         with images.store.open(name) as file, Image.open(file) as opened:
