@@ -13,7 +13,7 @@ _USED_BY = {
     "image_column": _TABLES,
     "label_column": (*_TABLES, "webdataset"),
     "split_column": _TABLES,
-    "class_names": (*_TABLES, "webdataset"),
+    "class_names": (*_TABLES, "webdataset", "arrays"),
     "image_root": ("manifest",),
 }
 

@@ -401,6 +401,7 @@ def test_items_of_python_may_be_arrays_tensors_and_mappings(tmp_path):
     assert together.shape == (21, 1, 4, 4)
     assert (together == torch.from_numpy(grey)).all()
     assert images.class_names == ("0", "1")
+    assert load(tmp_path / "kept", class_names="cat,dog").class_names == ("cat", "dog")
     (tmp_path / "kept" / "images.npy").write_bytes(b"")
     with pytest.raises(ValueError, match="is damaged"):
         load(tmp_path / "kept")
