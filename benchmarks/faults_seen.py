@@ -26,7 +26,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from robustdiff.classifiers.image import embed
-from robustdiff.config.sections import DataConfig
+from robustdiff.config.images import DataConfig
 from robustdiff.data.arrays import Images
 from robustdiff.data.registry import load_images
 from robustdiff.metrics.cas import classification_accuracy

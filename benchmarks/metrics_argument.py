@@ -25,7 +25,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from robustdiff.classifiers.image import embed
-from robustdiff.config.sections import DataConfig
+from robustdiff.config.images import DataConfig
 from robustdiff.data.registry import load_images
 from robustdiff.metrics.classification import nll
 from robustdiff.metrics.distribution import classwise_frechet, frechet_distance, inception_score

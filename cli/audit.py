@@ -9,8 +9,8 @@ from robustdiff.config.layers import Layer, flat, resolve
 from robustdiff.config.sections import Config
 
 from .console import make_report
-from .flags import open_with, with_options
-from .options import DATA, GIVEN_LABELS, JUDGE, JUDGING, RUN_PANEL
+from .flags import of_images, one_source, open_with, with_options
+from .options import DATA, GIVEN_LABELS, JUDGE, JUDGING, RUN_PANEL, SourceOption
 
 if TYPE_CHECKING:
     from robustdiff.runs.folder import Run
@@ -27,10 +27,11 @@ def audit(
         Path | None,
         typer.Argument(
             metavar="[RUN|FOLDER]",
-            help="Run folder, or folder of images with one folder a class; the newest run under "
-            "runs/ by default.",
+            help="Run folder, or folder of images with one folder a class, or other images, as "
+            "with --data; the newest run under runs/ by default.",
         ),
     ] = None,
+    images: SourceOption = None,
     data: Annotated[Layer, DATA],
     labels: Annotated[Layer, GIVEN_LABELS],
     by: Annotated[
@@ -59,6 +60,7 @@ def audit(
     without training a model; the same command goes on where it was interrupted.
     """
     asked = [data, labels, judge, judging]
+    source = one_source(source, images)
     wanted = _without_run(source, out, asked)
     opened, config = (None, wanted) if wanted is not None else _of_run(source, asked)
     from robustdiff.jobs.audit import audit_images, audit_run
@@ -66,8 +68,8 @@ def audit(
 
     with make_report() as report:
         if opened is None:
-            name = config.data.dataset if source is None else source.resolve().name
-            path = AUDITS / name if out is None else out
+            path = AUDITS / (config.data.dataset if source is None else name_of(source))
+            path = path if out is None else out
             opened, findings, summary = audit_images(config, path, report, use_cleanlab=cleanlab)
         else:
             by = "crossfit" if judge else by
@@ -92,18 +94,24 @@ def _without_run(source: Path | None, out: Path | None, asked: list[Layer]) -> C
     from robustdiff.runs.folder import is_run
 
     named = "dataset" in asked[0].get("data", {})
-    is_folder = source is not None and source.is_dir() and not is_run(source)
-    if not (is_folder or named or out is not None):
+    is_source = source is not None and source.exists() and not is_run(source)
+    if not (is_source or named or out is not None):
         return None
-    if source is not None and (named or not is_folder):
+    if source is not None and (named or not is_source):
         raise ValueError(
-            f"--dataset and --out are for images without a run, and {source} is "
-            f"{'a folder of images already' if is_folder else 'no folder of images'}"
+            f"--dataset and --out are for images without a run, and {source} "
+            f"{'holds images already' if is_source else 'is no folder or file of images'}"
         )
     from robustdiff.jobs.audit import AUDIT_LAYER
 
-    place = {"data": {"dataset": "folder", "data_dir": str(source)}} if is_folder else {}
+    place = of_images(source) if source is not None else {}
     return resolve(AUDIT_LAYER, place, *asked)
+
+
+def name_of(source: Path) -> str:
+    """Return what the audit of images is called, by their folder or file."""
+    resolved = source.resolve()
+    return resolved.name if resolved.is_dir() else resolved.stem
 
 
 def _of_run(source: Path | None, asked: list[Layer]) -> tuple["Run", Config]:

@@ -75,6 +75,28 @@ def _layer(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Layer:
     return nested({**defaults, **with_implied(given)})
 
 
+def one_source(argument: Path | None, option: Path | None) -> Path | None:
+    """Return the images that a command is given, as its argument or by --data.
+
+    Raises:
+        ValueError: If it is given both.
+    """
+    if argument is not None and option is not None:
+        raise ValueError(f"--data {option} takes the place of the argument {argument}")
+    return argument or option
+
+
+def of_images(source: Path) -> Layer:
+    """Return the settings that name images of one's own.
+
+    Raises:
+        ValueError: If it is not certain what lies there.
+    """
+    from robustdiff.data.sources import kind_of
+
+    return {"data": {"dataset": kind_of(source), "data_dir": str(source)}}
+
+
 def open_with(path: Path | None, *changes: Layer) -> tuple["Run", Config]:
     """Open a run and change its stored configuration.
 

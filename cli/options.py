@@ -64,7 +64,24 @@ FOLDER: Group = {
         help="auto finds train and test folders; none takes every folder for a class.",
     ),
     "data.on_bad_image": _data(
-        BadImage, "--on-bad-image", help="What to do about files of a folder that cannot be read."
+        BadImage, "--on-bad-image", help="What to do about images that cannot be read."
+    ),
+}
+COLUMNS: Group = {
+    "data.image_column": _data(
+        str, "--image-column", help="Column of the images, or of their files."
+    ),
+    "data.label_column": _data(
+        str, "--label-column", help="Column of the labels; in shards their suffix or JSON key."
+    ),
+    "data.split_column": _data(
+        str, "--split-column", help="Column that says train or test; split by default, if there."
+    ),
+    "data.class_names": _data(
+        str, "--class-names", help="Classes in their order: cat,dog, or a .txt file, one a line."
+    ),
+    "data.image_root": _data(
+        Path, "--image-root", help="Folder that a manifest's files are in; its own by default."
     ),
 }
 DATA: Group = {
@@ -72,11 +89,12 @@ DATA: Group = {
     "data.data_dir": _data(
         Path,
         "--data-dir",
-        help="Folder of the dataset, in torchvision's layout; "
-        "for dataset folder, one folder per class.",
+        help="Folder of the dataset, in torchvision's layout; with --dataset folder, manifest, "
+        "..., your images.",
     ),
     "data.download": _data(bool, "--download", help="Fetch a missing dataset."),
     **FOLDER,
+    **COLUMNS,
 }
 
 _noise = partial(_option, rich_help_panel="Label noise")
@@ -264,6 +282,16 @@ PLACE: Group = {
 }
 
 # Options of several commands that set no configuration entry.
+SourceOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="PATH",
+        rich_help_panel="Data",
+        help="Your images: a folder, a table of files (.csv, .jsonl, .parquet), or files that hold "
+        "images (.parquet, .tar); the kind is found, see docs/data.md.",
+    ),
+]
 RunArgument = Annotated[
     Path | None, typer.Argument(help="Run folder; the newest under runs/ by default.")
 ]

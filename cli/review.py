@@ -7,7 +7,7 @@ import typer
 
 from robustdiff.config.layers import Layer
 
-from .audit import AUDITS
+from .audit import AUDITS, name_of
 from .console import make_report, printable
 from .flags import open_with, with_options
 from .options import STORED_DATA, AuditedArgument
@@ -74,15 +74,15 @@ def review(
 
 
 def audited(source: Path | None) -> Path | None:
-    """Return the run that is meant; for a folder of images the one that its audit has made."""
+    """Return the run that is meant; for images the one that its audit has made."""
     from robustdiff.runs.folder import Run, is_run
 
-    if source is None or not source.is_dir() or is_run(source):
+    if source is None or not source.exists() or is_run(source):
         return source
-    audit = AUDITS / source.resolve().name
+    audit = AUDITS / name_of(source)
     if not Run(audit).config_file.exists():
         raise ValueError(
-            f"{source} is neither a run nor a folder of images that was audited: there is no "
+            f"{source} is neither a run nor images that were audited: there is no "
             f"{audit}; make it with: robustdiff audit {source}"
         )
     return audit

@@ -12,8 +12,8 @@ from robustdiff.config.presets import DEFAULT_PRESETS, preset
 from robustdiff.config.sections import Config
 
 from .console import PlainReport, RichReport, make_report
-from .flags import with_options
-from .options import DATA, JUDGE, MODEL, MODEL_PANEL, NOISE, RUN, RUN_PANEL
+from .flags import of_images, one_source, with_options
+from .options import DATA, JUDGE, MODEL, MODEL_PANEL, NOISE, RUN, RUN_PANEL, SourceOption
 
 _model = partial(typer.Option, rich_help_panel=MODEL_PANEL)
 _run = partial(typer.Option, rich_help_panel=RUN_PANEL)
@@ -26,10 +26,11 @@ def train(
         Path | None,
         typer.Argument(
             metavar="[FOLDER|RUN]",
-            help="Folder of images with one folder a class; or a run, whose settings are taken, of "
-            "an audit its images and labels.",
+            help="Folder of images with one folder a class, or other images, as with --data; or a "
+            "run, whose settings are taken, of an audit its images and labels.",
         ),
     ] = None,
+    images: SourceOption = None,
     data: Annotated[Layer, DATA],
     noise: Annotated[Layer, NOISE],
     judge: Annotated[Layer, JUDGE],
@@ -60,6 +61,7 @@ def train(
 ) -> None:
     """Train a class-conditional diffusion model on labels of which some may be wrong."""
     file = [] if config is None else [read_layer(config)]
+    source = one_source(source, images)
     if source is not None:
         if config is not None or resume is not None or "dataset" in data.get("data", {}):
             raise ValueError(f"{source} takes the place of --config, --resume and --dataset")
@@ -86,9 +88,9 @@ def _of_source(source: Path, *, has_labels: bool) -> Layer:
 
     config = Run(source).config_file
     if not config.exists():
-        if not source.is_dir():
+        if not source.exists():
             raise ValueError(f"{source} is neither a folder of images nor a run")
-        return {"data": {"dataset": "folder", "data_dir": str(source)}}
+        return of_images(source)
     found = dict(read_layer(config))
     if has_labels:
         found.pop("noise", None)

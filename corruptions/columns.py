@@ -8,7 +8,7 @@ from typing import NamedTuple
 from corruptions.tables import Table, is_missing, whole
 
 # Names in any case, with "_" for spaces and hyphens; of several the first that is there.
-_PATHS = (
+PATHS = (
     "path", "file_path", "filepath", "image_path", "img_path", "relative_path", "relpath", "paths",
     "file", "file_name", "filename", "fname", "files", "filenames", "image_file", "image_filename",
     "image_name", "img_file", "img_name", "image", "img", "images", "photo", "picture",
@@ -20,8 +20,8 @@ _TRUTHS = (
     "true_label", "true_labels", "true_class", "clean_label", "clean_labels", "truth",
     "ground_truth", "gt_label", "gt",
 )  # fmt: skip
-_GIVEN = ("given_label", "given_labels")
-_LABELS = (
+GIVEN = ("given_label", "given_labels")
+LABELS = (
     "label", "labels", "class", "classes", "class_name", "target", "targets", "category",
     "noisy_label", "noisy_labels", "y",
 )  # fmt: skip
@@ -74,7 +74,7 @@ def name_single_column(table: Table, is_label: Callable[[str], bool]) -> tuple[T
         ValueError: If the first row may as well be a header as a label.
     """
     first = table.rows[0][0]
-    usual = plain_name(first) in (*_GIVEN, *_LABELS, *_TRUTHS)
+    usual = plain_name(first) in (*GIVEN, *LABELS, *_TRUTHS)
     if not is_label(first):
         guess = f"the first row of {table.path}, {first!r}, is no class and was taken as a header"
         return Table(table.path, (first,), table.rows[1:]), [] if usual else [guess]
@@ -138,7 +138,7 @@ def _naming(
     either = _named(_EITHER, names, free)
     numbered = tuple(n for n in either if _all_whole(table, n))
     indices = _named(_INDICES, names, free)
-    paths = _named(_PATHS, names, free)
+    paths = _named(PATHS, names, free)
     if not paths and not indices:
         paths = tuple(n for n in either if n not in numbered)
     return paths, indices + numbered, numbered
@@ -150,8 +150,8 @@ def _label_column(table: Table, names: list[str], key: str | None) -> tuple[int,
     found = [n for n, name in enumerate(header) if name == wanted]
     found = found or [n for n, name in enumerate(names) if name == plain_name(wanted)]
     if key is None and not found:
-        found = [n for n, name in enumerate(names) if name in _GIVEN]
-        found = found or [n for n, name in enumerate(names) if name in _LABELS]
+        found = [n for n, name in enumerate(names) if name in GIVEN]
+        found = found or [n for n, name in enumerate(names) if name in LABELS]
     if len(found) == 1:
         return found[0], None
     have = _listed(header)
@@ -161,7 +161,7 @@ def _label_column(table: Table, names: list[str], key: str | None) -> tuple[int,
             f"{table.path} has several columns of labels, {alike}; name the one to read with "
             f"--labels-key, once in the header; it has {have}"
         )
-    usual = (*_PATHS, *_INDICES, *_EITHER, *_TRUTHS)
+    usual = (*PATHS, *_INDICES, *_EITHER, *_TRUTHS)
     left = [n for n, name in enumerate(names) if name not in usual]
     if key is None and len(left) == 1:
         return left[0], f"the labels were read from column {header[left[0]]!r}, the only one left"

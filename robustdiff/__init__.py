@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         train,
     )
     from robustdiff.config.sections import Config
+    from robustdiff.data.handed import save_dataset
     from robustdiff.trainers.judged import RobustLabels
     from robustdiff.trainers.scored import ScoredLabels
 
@@ -35,12 +36,15 @@ __all__ = [
     "load_run",
     "resume",
     "sample",
+    "save_dataset",
     "train",
 ]
+# Names that do not stand in robustdiff.api.
 _ELSEWHERE = {
     "Config": "robustdiff.config.sections",
     "RobustLabels": "robustdiff.trainers.judged",
     "ScoredLabels": "robustdiff.trainers.scored",
+    "save_dataset": "robustdiff.data.handed",
 }
 
 

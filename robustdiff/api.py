@@ -7,7 +7,7 @@
     figures = robustdiff.evaluate(run)
 
 Nothing is printed, and nothing is written outside of the run's folder, which is a temporary one
-unless `out` names it. A `Report` of your own shows progress.
+unless `out` names it, and of the cache of decoded images. A `Report` of your own shows progress.
 """
 
 import atexit
@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from robustdiff.config.layers import Layer, nested, resolve, to_plain
-from robustdiff.config.presets import preset
+from robustdiff.config.presets import DEFAULT_PRESETS, preset
 from robustdiff.config.roles import role_of
 from robustdiff.config.sections import Config
+from robustdiff.data.handed import MapDataset, kept_dataset
 from robustdiff.jobs.audit import AUDIT_LAYER, audit_run
 from robustdiff.jobs.audit import audit_images as audit_job
 from robustdiff.jobs.evaluate import evaluate_run
@@ -53,17 +54,23 @@ class Samples(NamedTuple):
 
 
 def train(
-    config: Config | str = "digits",
+    config: Config | str | None = None,
     settings: Settings | None = None,
     *,
+    dataset: MapDataset | None = None,
+    test_dataset: MapDataset | None = None,
     out: str | Path | None = None,
     report: Report | None = None,
 ) -> Run:
     """Train a model.
 
     Args:
-        config: The configuration, or the name of a preset.
+        config: The configuration, or the name of a preset; None for "digits", or of a dataset for
+            "folder-small".
         settings: Changes to it.
+        dataset: Images and labels of your own, any map-style dataset of (image, label), see
+            `save_dataset`. They are kept in the cache of decoded images, for what follows.
+        test_dataset: Its held-out part; None to hold out a fifth of every class.
         out: Folder of the run, made if missing; None for a temporary one, which is removed when
             Python ends.
         report: Receives messages and progress; None for silence.
@@ -83,8 +90,13 @@ def train(
         >>> float(run.labels().flipped.mean().round(1))
         0.3
     """
+    if config is None:
+        config = DEFAULT_PRESETS["digits" if dataset is None else "arrays"]
     base: Layer = preset(config) if isinstance(config, str) else to_plain(config)
-    resolved = resolve(base, _layer(settings))
+    layers = [base, _layer(settings)]
+    if dataset is not None:
+        layers.append(_kept(dataset, test_dataset, layers))
+    resolved = resolve(*layers)
     folder = _temporary_folder() if out is None else Path(out)
     return start_run(resolved, folder, report or Report())
 
@@ -228,7 +240,11 @@ def audit(
 
 
 def audit_images(
-    settings: Settings, *, out: str | Path | None = None, report: Report | None = None
+    settings: Settings | None = None,
+    *,
+    dataset: MapDataset | None = None,
+    out: str | Path | None = None,
+    report: Report | None = None,
 ) -> Findings:
     """Find the labels of images that look wrong, without training a model on them.
 
@@ -236,6 +252,7 @@ def audit_images(
         settings: Names the images, their labels and how they are judged: {"data.dataset":
             "folder", "data.data_dir": "photos", "judge.effort": "quick"}. All images of a folder
             are judged.
+        dataset: Images and labels in place of those that the settings name, see `save_dataset`.
         out: Folder of the reports, made if missing. An interrupted audit goes on there. None for a
             temporary one, which is removed when Python ends.
         report: Receives messages and progress; None for silence.
@@ -249,8 +266,19 @@ def audit_images(
         robustdiff.errors.TakenError: If `out` holds something else.
     """
     folder = _temporary_folder() if out is None else Path(out)
-    config = resolve(AUDIT_LAYER, _layer(settings))
-    return audit_job(config, folder, report or Report())[1]
+    layers = [AUDIT_LAYER, _layer(settings)]
+    if dataset is not None:
+        layers.append(_kept(dataset, None, layers))
+    return audit_job(resolve(*layers), folder, report or Report())[1]
+
+
+def _kept(dataset: MapDataset, test_dataset: MapDataset | None, layers: Sequence[Layer]) -> Layer:
+    """Keep a dataset where runs find it again, and return the settings that name it."""
+    named = resolve(*layers, {"data": {"dataset": "arrays"}}).data
+    if any("dataset" in layer.get("data", {}) for layer in layers[1:]):
+        raise ValueError("dataset= takes the place of the setting data.dataset; give one of them")
+    place = kept_dataset(dataset, test_dataset, named.image_size)
+    return {"data": {"dataset": "arrays", "data_dir": str(place)}}
 
 
 def export(

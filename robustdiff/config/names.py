@@ -2,7 +2,22 @@
 
 from typing import Literal
 
-DatasetName = Literal["digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "folder"]
+DatasetName = Literal[
+    "digits",
+    "mnist",
+    "fashion-mnist",
+    "cifar10",
+    "cifar100",
+    "folder",
+    "manifest",
+    "imagefolder",
+    "parquet",
+    "arrow",
+    "webdataset",
+    "arrays",
+]
+# Sources of one's own: nobody knows which of their labels are wrong.
+OWN_DATASETS = ("folder", "manifest", "imagefolder", "parquet", "arrow", "webdataset", "arrays")
 BadImage = Literal["refuse", "skip"]
 SplitName = Literal["auto", "none"]
 CurriculumName = Literal[

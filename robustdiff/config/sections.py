@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from robustdiff.config import names
 from robustdiff.config.bounds import Within, check_bounds
+from robustdiff.config.images import DataConfig
 from robustdiff.config.judging import JudgeConfig
 from robustdiff.config.measuring import EvalConfig
 
@@ -18,36 +19,6 @@ Decay = Annotated[float, Within(0, 1, without="high")]
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Which images.
-
-    Attributes:
-        dataset: Name of the dataset.
-        data_dir: Folder in torchvision's layout, or of one folder a class for dataset "folder"; not
-            used by digits.
-        download: Fetch a missing dataset into data_dir.
-        image_size: Side in pixels that images get; None is their own, 32 for dataset "folder".
-        on_bad_image: What to do about files of a folder that cannot be read.
-        split: How a folder's sub-folders are read: "auto" takes train/ and test/, under any usual
-            names, as parts where that is certain; "none" takes every sub-folder as a class.
-        train_size: Training images to use, an equal share of every class; None for all.
-        whole: Whether all of a folder is its training part: to be audited, not trained on.
-    """
-
-    dataset: names.DatasetName = "digits"
-    data_dir: str = "data"
-    download: bool = False
-    image_size: Count | None = None
-    on_bad_image: names.BadImage = "refuse"
-    split: names.SplitName = "auto"
-    train_size: Count | None = None
-    whole: bool = False
-
-    def __post_init__(self) -> None:
-        check_bounds(self, "data")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -363,7 +334,7 @@ class Config:
     """Everything that determines a run, `seed` every random draw; config.json in its folder."""
 
     seed: Annotated[int, Within(0)] = 0
-    data: DataConfig = DataConfig()
+    data: DataConfig = DataConfig()  # noqa: RUF009 it is frozen
     noise: NoiseConfig = NoiseConfig()
     model: ModelConfig = ModelConfig()
     diffusion: DiffusionConfig = DiffusionConfig()

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from robustdiff.data.store import Store
+
 # Bytes of which all images are read for their digest.
 _DIGESTED = 64 * 2**20
 
@@ -44,12 +46,13 @@ class Images:
         test: (M, C, H, W) uint8 held-out images; M is 0 where all are in the training part.
         test_labels: (M,) int64.
         class_names: K names.
-        paths: File of each training image, relative to the dataset's folder; None for datasets that
-            are no folders of images.
+        paths: Name of each training image, its file relative to the dataset's folder where it is
+            one; None for datasets whose images have no names.
         test_paths: The same of the held-out images.
         digests: Beginning of the SHA-256 of each training image's file, 16 hexadecimal digits; None
             like `paths`.
         test_digests: The same of the held-out images.
+        store: Where the images lie that `paths` name; None where nothing else is kept of them.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Images:
     test_paths: tuple[str, ...] | None = None
     digests: tuple[str, ...] | None = None
     test_digests: tuple[str, ...] | None = None
+    store: Store | None = None
 
     @property
     def num_classes(self) -> int:

@@ -1,4 +1,4 @@
-"""Image files turned into arrays of one size."""
+"""Images turned into arrays of one size, from files or from memory."""
 
 import hashlib
 import io
@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from robustdiff.data.store import Store
 
 Pixels = NDArray[np.uint8]
 
@@ -57,17 +59,22 @@ def reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def is_grey(path: Path) -> bool:
+def is_grey(store: Store, name: str) -> bool:
     """Return whether an image has no colours, from its header.
 
     Raises:
         Exception: Whatever Pillow raises for a damaged file.
     """
-    with Image.open(path) as image:
-        return image.mode in _GREY
+    with store.open(name) as file, Image.open(file) as image:
+        return has_no_colours(image)
 
 
-def read_image(path: Path, size: int, channels: int) -> Decoded:
+def has_no_colours(image: Image.Image) -> bool:
+    """Return whether all that an image can hold is grey."""
+    return image.mode in _GREY
+
+
+def read_image(store: Store, name: str, size: int, channels: int) -> Decoded:
     """Decode an image: turned upright, over white, cropped about its centre, resized.
 
     Grey values of more than 8 bits are divided by the largest that their number of bits allows: 16,
@@ -75,7 +82,8 @@ def read_image(path: Path, size: int, channels: int) -> Decoded:
     ambiguous: they are taken as 16 bits, come out dark, and are counted as dim.
 
     Args:
-        path: Any format that Pillow reads; of an animation the first frame.
+        store: Where the image lies.
+        name: Its name there; any format that Pillow reads; of an animation the first frame.
         size: Side in pixels.
         channels: 1 or 3.
 
@@ -83,19 +91,34 @@ def read_image(path: Path, size: int, channels: int) -> Decoded:
         ValueError: If the pixels have no fixed range.
         Exception: Whatever Pillow raises for a damaged file.
     """
-    content = path.read_bytes()
+    with store.open(name) as file:
+        content = file.read()
     with Image.open(io.BytesIO(content)) as opened:
         bits = _bits(opened)
         image = ImageOps.exif_transpose(_unpacked(opened, content) if bits < 16 else opened)
     image, is_dim = _eight_bits(image, bits)
+    return Decoded(to_pixels(image, size, channels), short_digest(content), is_dim)
+
+
+def eight_bit(image: Image.Image) -> Image.Image:
+    """Return an image of memory as one of a file is taken: turned upright, with 8 bits."""
+    return _eight_bits(ImageOps.exif_transpose(image), 16)[0]
+
+
+def to_pixels(image: Image.Image, size: int, channels: int) -> Pixels:
+    """Return an image of 8 bits as (channels, size, size) pixels: over white, cropped, resized."""
     if image.mode in {"LA", "PA", "RGBA", "La", "RGBa"} or "transparency" in image.info:
         colour = image.convert("RGBA")
         white = Image.new("RGBA", colour.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, colour)
     image = image.convert("L" if channels == 1 else "RGB")
     fitted = np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC))
-    pixels = fitted[None] if channels == 1 else np.ascontiguousarray(fitted.transpose(2, 0, 1))
-    return Decoded(pixels, hashlib.sha256(content).hexdigest()[:16], is_dim)
+    return fitted[None] if channels == 1 else np.ascontiguousarray(fitted.transpose(2, 0, 1))
+
+
+def short_digest(content: bytes) -> str:
+    """Return the first 16 hexadecimal digits of the SHA-256 of an image's bytes."""
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _bits(image: Image.Image) -> int:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -41,7 +42,12 @@ class Contents(NamedTuple):
     dim: list[str]
 
 
-def fingerprint(root: Path, size: int, states: dict[str, os.stat_result | str]) -> str:
+def fingerprint(
+    root: Path,
+    size: int,
+    states: dict[str, os.stat_result | str],
+    names: Sequence[str] = (),
+) -> str:
     """Return a digest that changes when an image may have changed.
 
     It holds the size, the times of change of content and of status, and the inode of every file; of
@@ -52,6 +58,7 @@ def fingerprint(root: Path, size: int, states: dict[str, os.stat_result | str]) 
         root: The folder of images.
         size: Side in pixels of the decoded images.
         states: State of each file, see `robustdiff.data.decode.file_state`, in their order.
+        names: Those of the images in their order, where they are not those of the files.
     """
     digest = hashlib.sha256(f"{_FORMAT} {size} {PIL.__version__}".encode())
     sizes = [state.st_size for state in states.values() if isinstance(state, os.stat_result)]
@@ -65,6 +72,8 @@ def fingerprint(root: Path, size: int, states: dict[str, os.stat_result | str]) 
                 f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino} {content}"
             )
         digest.update(f"\0{said}\0".encode())
+    for name in names:
+        digest.update(os.fsencode(name) + b"\0")
     return digest.hexdigest()
 
 
@@ -75,15 +84,25 @@ def _digest(path: Path) -> str:
         return reason(error)
 
 
-def cache_stem(root: Path, size: int) -> Path | None:
-    """Return where the files of a folder's cache begin; None if this user has no home folder."""
-    key = hashlib.sha256(os.fsencode(root.resolve()) + f"\0{size}".encode()).hexdigest()[:16]
+def cache_stem(home: Path, size: int) -> Path | None:
+    """Return where the files of a source's cache begin; None if this user has no home folder.
+
+    Args:
+        home: The folder or file that the source is.
+        size: Side in pixels of the decoded images.
+    """
+    key = hashlib.sha256(os.fsencode(home.resolve()) + f"\0{size}".encode()).hexdigest()[:16]
+    base = cache_folder()
+    return None if base is None else base / f"folder-{key}"
+
+
+def cache_folder() -> Path | None:
+    """Return the folder of all caches; None if this user has no home folder."""
     home = os.environ.get("XDG_CACHE_HOME")
     try:
-        base = Path(home) if home else Path.home() / ".cache"
+        return (Path(home) if home else Path.home() / ".cache") / "robustdiff"
     except RuntimeError:
         return None
-    return base / "robustdiff" / f"folder-{key}"
 
 
 def _array_file(stem: Path, mark: str) -> Path:
@@ -96,7 +115,7 @@ def read_cache(stem: Path, mark: str) -> Contents | None:
         index = json.loads(stem.with_suffix(".json").read_text())
         if index["fingerprint"] != mark:
             return None
-        images = _mapped(_array_file(stem, mark))
+        images = mapped_array(_array_file(stem, mark))
         digests, dim = [str(text) for text in index["digests"]], [str(p) for p in index["dim"]]
         bad = [(str(path), str(reason)) for path, reason in index["bad"]]
     except Exception:  # noqa: BLE001 of damaged files, which fail in many ways; they are made anew
@@ -118,8 +137,8 @@ def write_cache(stem: Path, mark: str, contents: Contents) -> Contents:
     # Mapped before it has its name: from then on another process may replace or remove it.
     write_atomic(
         file,
-        lambda out: _save(out, contents.images),
-        written=lambda temporary: mapped.append(_mapped(temporary)),
+        lambda out: save_array(out, contents.images),
+        written=lambda temporary: mapped.append(mapped_array(temporary)),
     )
     index = contents._asdict() | {"images": file.name, "fingerprint": mark}
     try:
@@ -132,7 +151,8 @@ def write_cache(stem: Path, mark: str, contents: Contents) -> Contents:
     return contents._replace(images=mapped[-1])
 
 
-def _mapped(path: Path) -> Pixels:
+def mapped_array(path: Path) -> Pixels:
+    """Map an array file into memory, so that writing to it changes memory only."""
     # Copy on write: torch wants writable memory, and the file must not change.
     images = np.load(path, mmap_mode="c", allow_pickle=False)
     if not isinstance(images, np.ndarray):
@@ -140,7 +160,7 @@ def _mapped(path: Path) -> Pixels:
     return images
 
 
-def _save(out: BinaryIO, images: Pixels) -> None:
+def save_array(out: BinaryIO, images: Pixels) -> None:
     """Write what `numpy.save` writes, whose errors do not say that a disk is full."""
     np.lib.format.write_array_header_1_0(out, np.lib.format.header_data_from_array_1_0(images))
     out.write(images.data)

@@ -1,4 +1,4 @@
-"""How a folder of images is used: its classes, which images are trained on, which held out.
+"""How images of one's own are used: their classes, which are trained on, which held out.
 
 DIR/<class>/*.png, or DIR/train/<class>/* and DIR/test/<class>/* under any usual names. Without a
 test part, a fifth of every class is held out: the files whose names have the smallest digests, so
@@ -7,6 +7,7 @@ that adding files moves few others, and the split does not depend on the seed of
 
 import hashlib
 import os
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -15,16 +16,17 @@ from robustdiff.config.names import SplitName
 from robustdiff.data.listing import LeftOut, entries, image_files, summary
 from robustdiff.data.parts import Content, find_parts, held_out_names, part_names
 
+BY_NAME = "a fifth of every class, by file name"
 _HELD_OUT = 0.2
 _LEAST = 5
 _SHOWN = 5
 
 
 class Listed(NamedTuple):
-    """One image file.
+    """One image.
 
     Attributes:
-        path: Relative to the folder.
+        path: Its name: the path of its file, relative to the folder, where it is one.
         label: Class number.
         is_test: Whether it is held out.
     """
@@ -35,15 +37,16 @@ class Listed(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """A folder's images as they are used.
+    """Images of one's own as they are used.
 
     Attributes:
-        class_names: K names, sorted.
-        listed: The image files, the training part first.
+        class_names: K names; of a folder sorted.
+        listed: The images, the training part first.
         held_out: Where the held-out part comes from: "test/", or how it is drawn; "" where there is
             none.
         nested: Those of the images that lie in sub-folders of their class's folder.
-        left_out: Everything else in the folder.
+        left_out: Everything else.
+        notes: What was chosen on the way, one line each.
     """
 
     class_names: tuple[str, ...]
@@ -51,6 +54,7 @@ class Layout(NamedTuple):
     held_out: str
     nested: list[str]
     left_out: list[LeftOut]
+    notes: tuple[str, ...] = ()
 
     def describe(self, name: str) -> list[str]:
         """Return what a person must know, one line each: what is used, then what else there is."""
@@ -63,6 +67,7 @@ class Layout(NamedTuple):
                 f"{len(self.listed) - held} images to train on, {held} held out ({self.held_out})"
             )
         lines = [f"{name}: {len(self.class_names)} classes ({', '.join(shown)}), {used}"]
+        lines += self.notes
         if self.nested:
             lines.append(
                 f"images in sub-folders of their class: {len(self.nested)} (first: "
@@ -117,8 +122,8 @@ def list_folder(root: Path, split: SplitName = "auto", *, whole: bool = False) -
         return Layout(tuple(names), listed, "", nested, left_out)
     if len(bases) > 1:
         return Layout(tuple(names), listed, bases[1], nested, left_out)
-    divided = _hold_out(listed, names, left_out)
-    return Layout(tuple(names), divided, "a fifth of every class, by file name", nested, left_out)
+    divided = hold_out(listed, names, left_out)
+    return Layout(tuple(names), divided, BY_NAME, nested, left_out)
 
 
 def _class_folders(root: Path, where: str, left_out: list[LeftOut]) -> list[str]:
@@ -184,11 +189,23 @@ def _check_links(root: Path, folders: list[str]) -> None:
             )
 
 
-def _hold_out(
-    listed: list[Listed], class_names: list[str], left_out: list[LeftOut]
+def hold_out(
+    listed: list[Listed], class_names: Sequence[str], left_out: list[LeftOut]
 ) -> list[Listed]:
-    """Hold out the images of each class whose paths have the smallest digests."""
-    train, test = [], []
+    """Hold out the images of each class whose paths have the smallest digests.
+
+    Args:
+        listed: The images, in the order that both parts keep.
+        class_names: K names.
+        left_out: What else there is, for messages.
+
+    Returns:
+        The training part, then the held-out part.
+
+    Raises:
+        ValueError: If a class has too few images.
+    """
+    held: set[Listed] = set()
     of_class: list[list[Listed]] = [[] for _ in class_names]
     for entry in listed:
         of_class[entry.label].append(entry)
@@ -200,10 +217,9 @@ def _hold_out(
             )
         by_digest = sorted(members, key=lambda e: hashlib.sha256(os.fsencode(e.path)).digest())
         count = max(2, round(_HELD_OUT * len(members)))
-        held = set(by_digest[:count])
-        test += [entry._replace(is_test=True) for entry in members if entry in held]
-        train += [entry for entry in members if entry not in held]
-    return train + test
+        held.update(by_digest[:count])
+    train = [entry for entry in listed if entry not in held]
+    return train + [entry._replace(is_test=True) for entry in listed if entry in held]
 
 
 def _besides(left_out: list[LeftOut]) -> str:

@@ -1,6 +1,8 @@
-"""Which sub-folders are the parts of a split, such as train/ and test/, and which are classes."""
+"""Which sub-folders or words are the parts of a split, such as train and test."""
 
 import re
+from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,6 +96,44 @@ def find_parts(root: Path, contents: dict[str, Content]) -> list[str]:
     elif len(train) == 1 and not held and others and all(c.has_images for c in others.values()):
         return []
     raise _uncertain(root, holding, [*train, *held, *others])
+
+
+def split_words(paths: Sequence[str]) -> list[str] | None:
+    """Return the part that each path lies in, by its first folder below all that they share.
+
+    Args:
+        paths: Of images, or of shards without their numbers, "/" between folders.
+
+    Returns:
+        A word for each, such as "train"; None where the folders are no parts.
+    """
+    words = [path.split("/") for path in paths]
+    # The least and the greatest share what all share.
+    ends = min(parts[:-1] for parts in words), max(parts[:-1] for parts in words)
+    shared = sum(takewhile(bool, (one == other for one, other in zip(*ends, strict=False))))
+    first = [parts[shared] for parts in words]
+    distinct = list(dict.fromkeys(first))
+    found = part_names(distinct)
+    kinds = {word in _TRAIN for word in found.values()}
+    return first if len(found) == len(distinct) and True in kinds else None
+
+
+def chosen_parts(names: Sequence[str], where: str) -> tuple[str, str | None]:
+    """Return which of the splits of a source is trained on, and which is held out, if any.
+
+    Raises:
+        ValueError: If that is not certain, naming them.
+    """
+    words = part_names(list(names))
+    train = [name for name in names if words.get(name) in _TRAIN]
+    held = sorted((n for n in words if n not in train), key=lambda name: _TEST.index(words[name]))
+    if len(train) != 1 or len(words) < len(names):
+        shown = ", ".join(map(repr, names[:_SHOWN])) + ", ..." * (len(names) > _SHOWN)
+        raise ValueError(
+            f"{where} needs one split to train on, called train, and may have others to hold out, "
+            f"called test or val, got {shown or 'none'}; --split none takes all rows together"
+        )
+    return train[0], held[0] if held else None
 
 
 def _uncertain(root: Path, holding: dict[str, Content], names: list[str]) -> ValueError:

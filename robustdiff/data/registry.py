@@ -9,10 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robustdiff.config.images import DataConfig
 from robustdiff.config.layers import choose
-from robustdiff.config.sections import DataConfig
 from robustdiff.data.arrays import Images, resize
-from robustdiff.data.folder import DEFAULT_SIZE, read_folder
+from robustdiff.data.decode import Pixels
+from robustdiff.data.handed import read_arrays
+from robustdiff.data.layout import Layout
+from robustdiff.data.reading import DEFAULT_SIZE, read_source
+from robustdiff.data.sources import SOURCES
+from robustdiff.data.store import Store
 from robustdiff.progress import Report
 
 # The split is part of the dataset's definition here: scikit-learn ships none.
@@ -80,32 +85,51 @@ def _tensors(part: object) -> tuple[Tensor, Tensor]:
     return images.contiguous(), labels
 
 
-def _folder(config: DataConfig, report: Report) -> Images:
-    root = Path(config.data_dir)
-    size = config.image_size or DEFAULT_SIZE
-    folder = read_folder(root, size, report, config.split, whole=config.whole)
-    if folder.bad:
-        path, reason = folder.bad[0]
-        found = f"{len(folder.bad)} of the images in {root} cannot be read, the first is {path}"
+def _own(config: DataConfig, report: Report) -> Images:
+    """Load images of one's own, whatever their source."""
+    layout, store = SOURCES[config.dataset](config)
+    own = read_source(layout, store, config.image_size or DEFAULT_SIZE, report)
+    if own.bad:
+        path, reason = own.bad[0]
+        found = f"{len(own.bad)} of the images in {store.home} cannot be read, the first is {path}"
         if config.on_bad_image == "refuse":
             raise ValueError(f"{found} ({reason}); leave them out with --on-bad-image skip")
-        shown = ", ".join(path for path, _ in folder.bad[:_SHOWN_BAD])
-        more = ", ..." if len(folder.bad) > _SHOWN_BAD else ""
-        report.message(f"left out {len(folder.bad)} images that cannot be read: {shown}{more}")
-    images = torch.from_numpy(folder.images)
-    labels = torch.tensor([entry.label for entry in folder.listed], dtype=torch.int64)
-    count = sum(not entry.is_test for entry in folder.listed)
+        shown = ", ".join(path for path, _ in own.bad[:_SHOWN_BAD])
+        more = ", ..." if len(own.bad) > _SHOWN_BAD else ""
+        report.message(f"left out {len(own.bad)} images that cannot be read: {shown}{more}")
+    layout = layout._replace(listed=own.listed)
+    return _images(config.dataset, layout, own.images, own.digests, store)
+
+
+def _arrays(config: DataConfig, report: Report) -> Images:
+    layout, pixels, digests = read_arrays(config)
+    for line in layout.describe(Path(config.data_dir).name):
+        report.message(line)
+    return _images(config.dataset, layout, pixels, digests)
+
+
+def _images(
+    name: str,
+    layout: Layout,
+    pixels: Pixels,
+    digests: tuple[str, ...],
+    store: Store | None = None,
+) -> Images:
+    listed, images = layout.listed, torch.from_numpy(pixels)
+    labels = torch.tensor([entry.label for entry in listed], dtype=torch.int64)
+    count = sum(not entry.is_test for entry in listed)
     return Images(
-        name="folder",
+        name=name,
         train=images[:count],
         train_labels=labels[:count],
         test=images[count:],
         test_labels=labels[count:],
-        class_names=folder.class_names,
-        paths=tuple(entry.path for entry in folder.listed[:count]),
-        test_paths=tuple(entry.path for entry in folder.listed[count:]),
-        digests=folder.digests[:count],
-        test_digests=folder.digests[count:],
+        class_names=layout.class_names,
+        paths=tuple(entry.path for entry in listed[:count]),
+        test_paths=tuple(entry.path for entry in listed[count:]),
+        digests=digests[:count],
+        test_digests=digests[count:],
+        store=store,
     )
 
 
@@ -115,7 +139,8 @@ DATASETS: dict[str, Loader] = {
     "fashion-mnist": _torchvision("fashion-mnist", "FashionMNIST"),
     "cifar10": _torchvision("cifar10", "CIFAR10"),
     "cifar100": _torchvision("cifar100", "CIFAR100"),
-    "folder": _folder,
+    **dict.fromkeys(SOURCES, _own),
+    "arrays": _arrays,
 }
 
 

@@ -1,11 +1,12 @@
 """Where every image of a folder belongs: the path that it gets under its corrected label."""
 
 from collections.abc import Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from robustdiff.data.arrays import Images
 
@@ -62,6 +63,54 @@ def places(
             found.append(Place(path, free))
     folders = [f"{part}/{name}" if part else name for part in sorted(parts) for name in names]
     return found, folders
+
+
+def places_by_class(
+    images: Images, labels: NDArray[np.int64], removed: NDArray[np.bool_]
+) -> tuple[list[Place], list[str]]:
+    """Find a path for every image of a source that has no class folders.
+
+    It is the class's folder and the image's name, below train/ and test/ where images are held out.
+
+    Args:
+        images: Images with names and a store.
+        labels: See `places`.
+        removed: See `places`.
+
+    Returns:
+        What `places` returns.
+
+    Raises:
+        ValueError: If a class's name cannot be that of a folder.
+    """
+    names, held = images.class_names, images.test_paths or ()
+    if odd := [name for name in names if not name or name[0] == "." or "/" in name]:
+        raise ValueError(
+            f"no folder can have the name of class {odd[0]!r}; corrected labels of such classes "
+            "leave as .npz or .csv"
+        )
+    parts = ["train/", "test/"] if held else [""]
+    found: list[Place] = []
+    taken: set[str] = set()
+    for path, label, is_removed in zip(images.paths or (), labels, removed, strict=True):
+        new = None if is_removed else _below(f"{parts[0]}{names[label]}", path, images, taken)
+        found.append(Place(path, new))
+    for path, label in zip(held, images.test_labels.tolist(), strict=True):
+        found.append(Place(path, _below(f"test/{names[label]}", path, images, taken)))
+    return found, [f"{part}{name}" for part in parts for name in names]
+
+
+def _below(folder: str, name: str, images: Images, taken: set[str]) -> str:
+    """Return a free path for an image in a folder; its name may be of any origin."""
+    said = {*images.class_names, "train", "test"}
+    words = [word for word in name.split("/") if word.strip(".") and word not in said] or ["image"]
+    if Path(words[-1]).suffix.lower() not in Image.registered_extensions():
+        assert images.store is not None
+        with images.store.open(name) as file, Image.open(file) as opened:
+            words[-1] += f".{str(opened.format).lower()}"
+    path = _free("/".join([folder, *(word.lstrip(".") for word in words)]), "another", taken)
+    taken.add(path)
+    return path
 
 
 def _depth(paths: Sequence[str], classes: Sequence[str]) -> int:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from robustdiff.data.store import Store
 from robustdiff.exports.places import Place
 from robustdiff.files.atomic import new_folder
 from robustdiff.progress import Progress, silent
@@ -28,7 +29,7 @@ LINKS: dict[str, Callable[[Path, Path], None]] = {"hard": _hard, "soft": _soft, 
 
 
 def write_tree(
-    root: Path,
+    store: Store,
     target: Path,
     places: Sequence[Place],
     folders: Sequence[str],
@@ -40,7 +41,7 @@ def write_tree(
     It is made beside its place and renamed at the end, so that it is whole or absent.
 
     Args:
-        root: The folder that the images lie in.
+        store: Where the images lie.
         target: The folder to make.
         places: See `robustdiff.exports.places.places`.
         folders: Those of all classes, also of classes without images.
@@ -51,11 +52,17 @@ def write_tree(
         How many images it holds.
 
     Raises:
-        ValueError: If the target exists, lies within the folder or holds it, or hard links cannot
-            reach it.
+        ValueError: If the target exists, lies within the images' folder or holds it, or links
+            cannot reach it.
         OSError: If it cannot be written.
     """
+    root = store.root
     check_target(root, target)
+    if store.shards is not None and link != "copy":
+        raise ValueError(
+            f"the images of {store.home} are no files of their own, so nothing can link to them; "
+            "use --link copy"
+        )
     with new_folder(target) as building:
         for folder in folders:
             (building / folder).mkdir(parents=True)
@@ -64,7 +71,11 @@ def write_tree(
             assert new is not None
             (building / new).parent.mkdir(parents=True, exist_ok=True)
             try:
-                LINKS[link](root / old, building / new)
+                if store.shards is None:
+                    LINKS[link](root / old, building / new)
+                else:
+                    with store.open(old) as file:
+                        (building / new).write_bytes(file.read())
             except OSError as error:
                 if link == "hard" and error.errno in (errno.EXDEV, errno.EPERM, errno.EMLINK):
                     raise ValueError(

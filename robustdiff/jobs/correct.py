@@ -1,12 +1,12 @@
 """`robustdiff correct`: corrected labels leave a run, and decisions made elsewhere come back."""
 
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from curricula import CURRICULA
 from robustdiff.config.sections import Config
+from robustdiff.data.sources import SOURCES, files_in
 from robustdiff.exports.label_studio import interface_of, read_annotations, write_tasks
 from robustdiff.exports.moving import (
     Journal,
@@ -16,7 +16,7 @@ from robustdiff.exports.moving import (
     undo_moves,
     write_journal,
 )
-from robustdiff.exports.places import Place, places
+from robustdiff.exports.places import places, places_by_class
 from robustdiff.exports.table import write_table
 from robustdiff.exports.tree import check_target, write_tree
 from robustdiff.jobs.dataset import load_run_data
@@ -92,7 +92,9 @@ def write_label_studio(path: Path, config: Config, corrected: Corrected, worst: 
     """
     refuse_existing(path)
     refuse_existing(interface_of(path))
-    _check_folder(config, "Label Studio shows files")
+    root = files_in(config.data)
+    if root is None:
+        raise _without_files(config, "Label Studio shows files")
     by = np.array(corrected.decided_by)
     decided = (by == "person") | (by == "removed")
     if worst is None:
@@ -100,7 +102,7 @@ def write_label_studio(path: Path, config: Config, corrected: Corrected, worst: 
     gains = np.nan_to_num(corrected.gain)
     chosen = list(next_to_check(gains, decided))[:worst]
     path.parent.mkdir(parents=True, exist_ok=True)
-    return write_tasks(path, corrected, Path(config.data.data_dir).expanduser(), chosen)
+    return write_tasks(path, corrected, root, chosen)
 
 
 def refuse_existing(path: Path) -> None:
@@ -113,26 +115,11 @@ def refuse_existing(path: Path) -> None:
         raise ValueError(f"{path} already exists; choose another name")
 
 
-class _Placed(NamedTuple):
-    root: Path
-    places: list[Place]
-    folders: list[str]
-
-
-def _placed(run: Run, config: Config, corrected: Corrected, report: Report) -> _Placed:
-    """Find the new place of every image of a run's folder; images that are gone are left out."""
-    _check_folder(config, "a tree is made of files")
-    images, _, rows = load_run_data(run, config, report)
-    found, folders = places(images, corrected.labels[rows], corrected.removed[rows])
-    return _Placed(Path(config.data.data_dir).expanduser(), found, folders)
-
-
-def _check_folder(config: Config, why: str) -> None:
-    if config.data.dataset != "folder":
-        raise ValueError(
-            f"{why}, and dataset {config.data.dataset!r} has none; corrected labels of it leave as "
-            ".npz or .csv"
-        )
+def _without_files(config: Config, why: str) -> ValueError:
+    return ValueError(
+        f"{why}, and dataset {config.data.dataset!r} has none; corrected labels of it leave as "
+        ".npz or .csv"
+    )
 
 
 def make_tree(
@@ -140,12 +127,23 @@ def make_tree(
 ) -> int:
     """Make a new folder of images under corrected labels; see `write_tree`.
 
+    Images that are gone are left out.
+
     Returns:
         How many images it holds.
+
+    Raises:
+        ValueError: If the target cannot be made, or the images are not kept as they came.
     """
+    if config.data.dataset not in SOURCES:
+        raise _without_files(config, "a tree is made of files")
     check_target(Path(config.data.data_dir).expanduser(), target)
-    root, found, folders = _placed(run, config, corrected, report)
-    return write_tree(root, target, found, folders, link, report.stage("sorting images"))
+    images, _, rows = load_run_data(run, config, report)
+    assert images.store is not None
+    find = places if config.data.dataset == "folder" else places_by_class
+    found, folders = find(images, corrected.labels[rows], corrected.removed[rows])
+    stage = report.stage("sorting images")
+    return write_tree(images.store, target, found, folders, link, stage)
 
 
 def move_in_place(
@@ -157,11 +155,17 @@ def move_in_place(
         The journal that takes it back, in the run's folder; how many were moved.
 
     Raises:
-        ValueError: If the images are no files, or something lies at a new path.
+        ValueError: If the images lie in no class folders, or something lies at a new path.
     """
+    if config.data.dataset != "folder":
+        raise ValueError(
+            f"images are moved between class folders, and dataset {config.data.dataset!r} has "
+            "none; its corrected labels leave as .npz or .csv, or as a new folder"
+        )
     with run.locked():
-        root, found, _ = _placed(run, config, corrected, report)
-        journal = plan_moves(root, found)
+        images, _, rows = load_run_data(run, config, report)
+        found, _ = places(images, corrected.labels[rows], corrected.removed[rows])
+        journal = plan_moves(Path(config.data.data_dir).expanduser(), found)
         path = _free_journal(run)
         write_journal(path, journal)
         return path, apply_moves(journal, report.stage("moving images"))

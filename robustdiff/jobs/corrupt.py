@@ -4,15 +4,18 @@ import csv
 import io
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from corruptions import NoisyLabels, Samples, read_labels, samples_from
 from corruptions.arrays import load_array
+from robustdiff.config.images import DataConfig
 from robustdiff.config.names import LabelsAsName
-from robustdiff.config.sections import DataConfig, NoiseConfig
+from robustdiff.config.sections import NoiseConfig
 from robustdiff.data.registry import load_images
+from robustdiff.data.sources import kind_of
 from robustdiff.files.atomic import write_text
 from robustdiff.labels.given import add_noise, samples_of
 from robustdiff.progress import Report
@@ -47,15 +50,14 @@ def open_source(
     report: Report,
     labels_as: LabelsAsName = "auto",
 ) -> LabelSource:
-    """Read labels from a label file or from a folder of images.
+    """Read labels from a label file or from images of one's own.
 
     Args:
-        path: See `corruptions.read_labels`; or a folder, whose training part is taken as
-            `--dataset folder` takes it.
+        path: See `corruptions.read_labels`; or images of one's own, whose training part is taken.
         key: Which labels, in a file with several.
         num_classes: K; None for what the file or folder has.
         features: .npy file with the images of a label file, (N, ...) in [0, 255].
-        folder: How a folder is read; its place is `path`.
+        folder: How images are read; their place is `path`.
         report: Receives progress, and what is guessed.
         labels_as: See `corruptions.samples_from`.
 
@@ -63,12 +65,12 @@ def open_source(
         ValueError: If nothing usable is there.
     """
     path = path.expanduser()
-    if path.is_dir():
-        images = load_images(replace(folder, dataset="folder", data_dir=str(path)), report)
+    if path.is_dir() or path.suffix.lower() in (".tar", ".parquet", ".jsonl"):
+        data: Any = {"dataset": kind_of(path), "data_dir": str(path)}
+        images = load_images(replace(folder, **data), report)
         if num_classes not in (None, images.num_classes):
             raise ValueError(
-                f"{path} has {images.num_classes} classes, one a folder, got --classes "
-                f"{num_classes}"
+                f"{path} has {images.num_classes} classes, got --classes {num_classes}"
             )
         return LabelSource(samples=samples_of(images), features=images.train.numpy())
     samples, notes = samples_from(read_labels(path, key), num_classes, labels_as)

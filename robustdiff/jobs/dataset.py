@@ -1,7 +1,7 @@
 """The dataset of a run, loaded again: checked against what it was trained on, and joined to it.
 
-A run's labels name their classes and, for a folder, the file and digest of each image. A folder
-may have grown, shrunk or changed since; a dataset without files must be the same.
+A run's labels name their classes and, for images of one's own, the name and digest of each. Their
+source may have grown, shrunk or changed since; a dataset without names must be the same.
 """
 
 from collections.abc import Sequence
@@ -61,9 +61,8 @@ def load_run_data(
     if published and isinstance(run, PublishedRun):
         return _of_published(run, config, report)
     labels = run.labels()
-    # Which part of a folder is kept depends on all its files; the run's labels know theirs.
-    named = labels.paths is not None and config.data.dataset == "folder"
-    data = replace(config.data, train_size=None) if named else config.data
+    # Which part of named images is kept depends on all of them; the run's labels know theirs.
+    data = config.data if labels.paths is None else replace(config.data, train_size=None)
     images = load_images(data, report)
     if labels.kept is not None and max(labels.kept, default=0) < len(images.train):
         images = images.part(torch.tensor(labels.kept))

@@ -1,7 +1,5 @@
 """A review of a run: its data, what its audit found, and what was decided so far."""
 
-from pathlib import Path
-
 from robustdiff.config.sections import Config
 from robustdiff.jobs.dataset import load_run_data
 from robustdiff.progress import Report
@@ -30,7 +28,6 @@ def open_review(run: Run, config: Config, report: Report, order: Order = "gain")
     images, _, rows = load_run_data(run, config, report)
     suspects = read_suspects(run, labels, images.class_names, order)
     files = images.paths if labels.paths is None else labels.paths
-    folder = Path(str(config.data.data_dir)) if config.data.dataset == "folder" else None
-    pictures = Pictures(images, rows, files, folder)
+    pictures = Pictures(images, rows, files)
     name = run.path.resolve().name.encode(errors="backslashreplace").decode()
     return Review(name, Queue(suspects, Decisions(run)), pictures)

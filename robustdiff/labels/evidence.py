@@ -65,7 +65,8 @@ def dataset_of(
         held_out=images.test_paths or (),
     )
     rows = np.arange(len(labels.given)) if rows is None else rows
-    return Dataset(images, samples, rows, Path(config.data.data_dir))
+    folder = Path(config.data.data_dir) if images.store is None else images.store.root
+    return Dataset(images, samples, rows, folder)
 
 
 def is_given(judge: JudgeConfig) -> bool:

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from corruptions import NoisyLabels, Samples, corrupt, labels_from, load_matrix, read_labels
 from corruptions.labels import CORRECTED
 from curricula import CURRICULA
-from robustdiff.config.sections import Config, DataConfig, NoiseConfig
+from robustdiff.config.images import DataConfig
+from robustdiff.config.names import OWN_DATASETS
+from robustdiff.config.sections import Config, NoiseConfig
 from robustdiff.data.arrays import Images
 from robustdiff.progress import Report
 
@@ -91,9 +93,9 @@ def prepare_labels(config: Config, images: Images, report: Report) -> NoisyLabel
             paths=samples.paths,
             digests=samples.digests,
         )
-        # Where nobody knows the right labels of a folder, the corrected ones are not measured
+        # Where nobody knows the right labels, the corrected ones are not measured
         # against those that were corrected.
-        if labels.noise_type == CORRECTED and config.data.dataset == "folder":
+        if labels.noise_type == CORRECTED and config.data.dataset in OWN_DATASETS:
             labels = replace(labels, clean=labels.given, nominal=np.eye(images.num_classes))
         return labels
     return add_noise(
@@ -128,9 +130,9 @@ def without_removed(
 def known_noise(config: DataConfig, labels: NoisyLabels) -> float | None:
     """Return the share of a dataset's labels that are known to be wrong.
 
-    None for a folder without added noise: which of its labels are wrong is not known.
+    None for images of one's own without added noise: which of its labels are wrong is not known.
     """
-    if config.dataset == "folder" and not labels.flipped.any():
+    if config.dataset in OWN_DATASETS and not labels.flipped.any():
         return None
     return labels.realised_rate
 

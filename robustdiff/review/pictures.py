@@ -1,7 +1,5 @@
 """The images of a review: small ones from memory, and the files that they come from."""
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,24 +21,19 @@ class Pictures:
     Args:
         images: The dataset; its training part is reviewed.
         rows: (N,) which samples of the run these images are.
-        files: The file of each sample of the run, relative to the folder; None without files.
-        folder: The dataset's folder; None if the dataset is no folder of images.
+        files: The name of each image of the run; None without names.
     """
 
     def __init__(
-        self,
-        images: Images,
-        rows: NDArray[np.int64],
-        files: tuple[str, ...] | None,
-        folder: Path | None,
+        self, images: Images, rows: NDArray[np.int64], files: tuple[str, ...] | None
     ) -> None:
         self._pixels = images.train
         self._row = {number: row for row, number in enumerate(rows.tolist())}
-        self._files = None if folder is None else files
-        self._folder = folder
+        self._files = files
+        self._store = images.store
 
     def name(self, number: int) -> str | None:
-        """Return the file of a sample, relative to the folder; None if it has none."""
+        """Return the name of an image, relative to its source; None if it has none."""
         return None if self._files is None else self._files[number]
 
     def is_gone(self, number: int) -> bool:
@@ -48,7 +41,7 @@ class Pictures:
         return number not in self._row or not self._is_there(number)
 
     def _is_there(self, number: int) -> bool:
-        return self._folder is None or (self._folder / str(self.name(number))).is_file()
+        return self._store is None or self._store.holds(str(self.name(number)))
 
     def small(self, number: int) -> bytes:
         """Return the image as the judge saw it, as PNG.
@@ -59,18 +52,18 @@ class Pictures:
         return png_bytes(self._pixels[self._row[number]], compress_level=1)
 
     def original(self, number: int) -> tuple[bytes, str] | None:
-        """Return the file of a sample and its MIME type; None if no browser would show it well.
+        """Return the file of an image and its MIME type; None if no browser would show it well.
 
         Raises:
             KeyError: If there is no image of this number.
         """
         if number not in self._row:
             raise KeyError(number)
-        if self._folder is None or not self._is_there(number):
+        if self._store is None or not self._is_there(number):
             return None
-        path = self._folder / str(self.name(number))
-        if path.stat().st_size > _LARGE:
+        with self._store.open(str(self.name(number))) as file:
+            content = file.read(_LARGE + 1)
+        if len(content) > _LARGE:
             return None
-        content = path.read_bytes()
         kind = next((kind for start, kind in _KINDS.items() if content.startswith(start)), None)
         return None if kind is None else (content, kind)

@@ -5,7 +5,7 @@ import torch
 
 from benchmarks import faults_seen
 from benchmarks.faults_seen import FAULTS, Pool, experiment, marked, table, within_pairs
-from robustdiff.config.sections import DataConfig
+from robustdiff.config.images import DataConfig
 from robustdiff.data.registry import load_images
 from robustdiff.metrics import evaluator as training
 from robustdiff.metrics.report import make_reference

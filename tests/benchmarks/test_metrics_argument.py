@@ -6,7 +6,7 @@ import torch
 
 from benchmarks.metrics_argument import METRICS, Embedded, experiment, figure
 from robustdiff.classifiers.image import embed
-from robustdiff.config.sections import DataConfig
+from robustdiff.config.images import DataConfig
 from robustdiff.data.registry import load_images
 from robustdiff.metrics.evaluator import train_evaluator
 from robustdiff.progress import Report

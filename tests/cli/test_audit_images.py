@@ -133,8 +133,8 @@ def test_copies_between_the_parts_of_a_folder_and_strange_images_are_found(photo
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["photos", "--dataset=digits"], "photos is a folder of images already"),
-        (["none", "--out=x"], "none is no folder of images"),
+        (["photos", "--dataset=digits"], "photos holds images already"),
+        (["none", "--out=x"], "none is no folder or file of images"),
         (["none"], "none is not a run"),
         (["photos/plain"], "must hold one folder of images per class"),
         (["--dataset=digits", "--noise=2"], "noise.rate"),

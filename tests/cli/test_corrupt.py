@@ -29,7 +29,7 @@ def photos(root, names=("ant", "<b>bee")):
 
 
 def test_labels_are_corrupted_written_and_trained_from(capsys):
-    from robustdiff.config.sections import DataConfig
+    from robustdiff.config.images import DataConfig
     from robustdiff.data.registry import load_images
     from robustdiff.progress import Report
 

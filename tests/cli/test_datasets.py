@@ -20,7 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torchvision import datasets
 
 from robustdiff.classifiers import noisy_image
-from robustdiff.config.sections import DataConfig
+from robustdiff.config.images import DataConfig
 from robustdiff.data.registry import load_images
 from robustdiff.metrics import evaluator
 from robustdiff.progress import Report

@@ -9,7 +9,7 @@ import pytest
 from commands import TINY, call
 
 import robustdiff
-from robustdiff.config.sections import DataConfig
+from robustdiff.config.images import DataConfig
 from robustdiff.data.registry import load_images
 from robustdiff.progress import Report
 

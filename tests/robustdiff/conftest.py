@@ -4,7 +4,7 @@ import torch
 
 from robustdiff.classifiers.networks import ImageClassifier
 from robustdiff.classifiers.noisy_image import TimeClassifier
-from robustdiff.config.sections import DataConfig
+from robustdiff.config.images import DataConfig
 from robustdiff.data.arrays import Images
 from robustdiff.data.registry import load_images
 from robustdiff.labels.crossfit import Crossfitted

@@ -4,6 +4,7 @@ import tomllib
 from importlib import resources
 
 from robustdiff.config.layers import Layer, choose
+from robustdiff.config.names import OWN_DATASETS
 
 DEFAULT_PRESETS: dict[str, str] = {
     "digits": "digits",
@@ -11,7 +12,7 @@ DEFAULT_PRESETS: dict[str, str] = {
     "fashion-mnist": "mnist-small",
     "cifar10": "cifar10-small",
     "cifar100": "cifar10-small",
-    "folder": "folder-small",
+    **dict.fromkeys(OWN_DATASETS, "folder-small"),
 }
 
 

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from PIL import Image, UnidentifiedImageError
 
 from robustdiff.data.decode import file_state, read_image, reason
+from robustdiff.data.store import files_under
 
 
 def pixel(path, channels=1):
-    return read_image(path, 4, channels).pixels[:, 0, 0].tolist()
+    return read_image(files_under(path.parent), path.name, 4, channels).pixels[:, 0, 0].tolist()
 
 
 def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
@@ -37,14 +38,14 @@ def test_cameras_orientation_is_followed(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 3  # stored upside down
     upright.save(tmp_path / "a.png", exif=exif)
-    assert read_image(tmp_path / "a.png", 8, 1).pixels[0, 0, 0] == 255
+    assert read_image(files_under(tmp_path), "a.png", 8, 1).pixels[0, 0, 0] == 255
 
 
 def test_oblong_images_keep_their_proportions(tmp_path):
     pixels = np.zeros((10, 30), dtype=np.uint8)
     pixels[:, 10:20] = 200
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    assert (read_image(tmp_path / "a.png", 10, 1).pixels == 200).all()
+    assert (read_image(files_under(tmp_path), "a.png", 10, 1).pixels == 200).all()
 
 
 def pack(values):
@@ -72,14 +73,17 @@ def test_twelve_bits_by_their_tag_are_scaled_as_twelve(tmp_path_factory, contain
     path = tmp_path_factory.getbasetemp() / "a.tif"
     path.write_bytes(tiff(12, values, content))
     assert pixel(path) == [round(value * 255 / 4095)]
-    assert not read_image(path, 4, 1).is_dim
+    assert not read_image(files_under(path.parent), path.name, 4, 1).is_dim
 
 
 def test_twelve_bits_of_sixteen_are_turned_upright(tmp_path):
     values = np.repeat(np.array([[0], [4095]]), 8, 1).repeat(4, 0)
     content = values.astype("<u2").tobytes()
     (tmp_path / "a.tif").write_bytes(tiff(12, values, content, orientation=3))
-    assert read_image(tmp_path / "a.tif", 8, 1).pixels[0, :, 0].tolist() == [255] * 4 + [0] * 4
+    assert (
+        read_image(files_under(tmp_path), "a.tif", 8, 1).pixels[0, :, 0].tolist()
+        == [255] * 4 + [0] * 4
+    )
 
 
 def test_sixteen_bits_without_a_tag_stay_sixteen_and_are_called_dim(tmp_path):
@@ -88,7 +92,7 @@ def test_sixteen_bits_without_a_tag_stay_sixteen_and_are_called_dim(tmp_path):
         values[0, 0] = top
         for name in ("a.tif", "a.png"):
             Image.fromarray(values).save(tmp_path / name)
-            image = read_image(tmp_path / name, 6, 1)
+            image = read_image(files_under(tmp_path), name, 6, 1)
             assert image.is_dim == is_dim
             assert image.pixels.max() == round(top / 257)
 
@@ -96,7 +100,7 @@ def test_sixteen_bits_without_a_tag_stay_sixteen_and_are_called_dim(tmp_path):
 def test_the_digest_is_of_the_files_bytes(tmp_path):
     Image.new("L", (4, 4)).save(tmp_path / "a.png")
     expected = hashlib.sha256((tmp_path / "a.png").read_bytes()).hexdigest()[:16]
-    assert read_image(tmp_path / "a.png", 4, 1).digest == expected
+    assert read_image(files_under(tmp_path), "a.png", 4, 1).digest == expected
 
 
 def test_what_is_no_file_is_named_and_never_opened(tmp_path):

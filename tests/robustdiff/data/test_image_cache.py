@@ -14,11 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
-from robustdiff.config.sections import DataConfig
-from robustdiff.data import folder as folder_module
-from robustdiff.data import image_cache
-from robustdiff.data.folder import read_folder
+from robustdiff.config.images import DataConfig
+from robustdiff.data import image_cache, reading
+from robustdiff.data.layout import list_folder
 from robustdiff.data.registry import load_images
+from robustdiff.data.store import files_under
 from robustdiff.progress import Report
 
 
@@ -53,6 +53,10 @@ def write(path, value):
     Image.fromarray(np.full((8, 8), value, dtype=np.uint8)).save(path)
 
 
+def read_folder(root, size, report):
+    return reading.read_source(list_folder(root), files_under(root), size, report)
+
+
 def load(root, report=None):
     return load_images(DataConfig(dataset="folder", data_dir=str(root)), report or Report())
 
@@ -74,7 +78,7 @@ def expected(root):
 def test_the_second_start_decodes_nothing(root, cache, monkeypatch):
     first = load(root)
     with monkeypatch.context() as patch:
-        patch.setattr(folder_module, "read_image", None)
+        patch.setattr(reading, "read_image", None)
         second = load(root)
         assert torch.equal(first.train, second.train)
         assert (first.paths, first.digests) == (second.paths, second.digests)
@@ -134,7 +138,7 @@ def test_of_a_small_folder_the_content_alone_is_enough(root, monkeypatch):
     def states(path):
         return os.stat_result((0o100644, 1, 1, 1, 0, 0, path.stat().st_size, 0, 0, 0))
 
-    monkeypatch.setattr(folder_module, "file_state", states)
+    monkeypatch.setattr(reading, "file_state", states)
     values(root)
     write(root / "ant" / "0.bmp", 77)
     assert values(root)["ant/0.bmp"] == 77
@@ -168,7 +172,7 @@ def test_jobs_that_decode_at_once_are_all_right(root, cache):
 
 
 def test_a_slow_job_does_not_spoil_the_cache_of_a_later_one(root, monkeypatch):
-    write_cache, later = folder_module.write_cache, []
+    write_cache, later = reading.write_cache, []
 
     def slowly(*given):
         if not later:
@@ -178,7 +182,7 @@ def test_a_slow_job_does_not_spoil_the_cache_of_a_later_one(root, monkeypatch):
             later[0] = values(root)
         return write_cache(*given)
 
-    monkeypatch.setattr(folder_module, "write_cache", slowly)
+    monkeypatch.setattr(reading, "write_cache", slowly)
     before = expected(root)
     assert values(root) == before
     assert set(later[0].values()) == {150}
@@ -255,15 +259,15 @@ def test_without_room_for_the_index_the_array_is_removed(root, cache, monkeypatc
 
 @pytest.mark.parametrize(("number", "is_kept"), [(errno.EIO, False), (errno.EACCES, True)])
 def test_failures_that_may_pass_are_not_kept(root, cache, monkeypatch, number, is_kept):
-    read_image = folder_module.read_image
+    read_image = reading.read_image
 
-    def fail(path, *rest):
-        if path.name == "0.bmp":
-            raise OSError(number, os.strerror(number), str(path))
-        return read_image(path, *rest)
+    def fail(store, name, *rest):
+        if name.endswith("/0.bmp"):
+            raise OSError(number, os.strerror(number), str(store.root / name))
+        return read_image(store, name, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(folder_module, "read_image", fail)
+        patch.setattr(reading, "read_image", fail)
         assert len(read_folder(root, 8, Report()).bad) == 2
     assert cache.exists() == is_kept
     assert bool(read_folder(root, 8, Report()).bad) == is_kept
@@ -279,5 +283,5 @@ def test_names_of_any_bytes_are_kept(root, cache, monkeypatch):
     first = read_folder(place, 8, Report())
     assert first.bad == [("bee/\udcfe.png", "not an image of a known format")]
     assert first.class_names == ("bee", "caf\udce9")
-    monkeypatch.setattr(folder_module, "read_image", None)
+    monkeypatch.setattr(reading, "read_image", None)
     assert read_folder(place, 8, Report()).bad == first.bad

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from robustdiff.config.sections import DataConfig
+from robustdiff.config.images import DataConfig
 from robustdiff.data.registry import load_images
 from robustdiff.progress import Report
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from correcting import NAMES, make_folder, snapshot
 
-from robustdiff.config.sections import DataConfig
+from robustdiff.config.images import DataConfig
 from robustdiff.data.registry import load_images
+from robustdiff.data.store import files_under
 from robustdiff.exports import tree as module
 from robustdiff.exports.places import places
 from robustdiff.exports.tree import LINKS, write_tree
@@ -38,7 +39,7 @@ def test_a_tree_holds_what_the_labels_say(tmp_path, link, parts):
     before, images = snapshot(root), load(root)
     labels, removed = changes(images)
     found, folders = places(images, labels, removed)
-    count = write_tree(root, tmp_path / "new", found, folders, link)
+    count = write_tree(files_under(root), tmp_path / "new", found, folders, link)
     assert snapshot(root) == before
     again = load(tmp_path / "new")
     assert again.class_names == images.class_names
@@ -107,7 +108,7 @@ def test_a_target_that_exists_or_overlaps_is_refused(tmp_path, name):
     found, folders = places(images, images.train_labels.numpy(), np.zeros(12, dtype=bool))
     before = snapshot(tmp_path)
     with pytest.raises(ValueError, match="choose another folder"):
-        write_tree(root, tmp_path / name, found, folders, "copy")
+        write_tree(files_under(root), tmp_path / name, found, folders, "copy")
     assert snapshot(tmp_path) == before
 
 
@@ -124,5 +125,5 @@ def test_what_fails_on_the_way_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(module.os, "link", link)
     with pytest.raises(ValueError, match="use --link soft or --link copy"):
-        write_tree(root, tmp_path / "new", found, folders, "hard")
+        write_tree(files_under(root), tmp_path / "new", found, folders, "hard")
     assert snapshot(tmp_path) == before

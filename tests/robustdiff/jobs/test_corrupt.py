@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from corruptions import NoisyLabels
+from robustdiff.config.images import DataConfig
 from robustdiff.config.layers import resolve, to_plain
-from robustdiff.config.sections import DataConfig, NoiseConfig
+from robustdiff.config.sections import NoiseConfig
 from robustdiff.data.registry import load_images
 from robustdiff.jobs.corrupt import corrupt_source, open_source, write_labels
 from robustdiff.jobs.train import _check_saved
@@ -122,7 +123,7 @@ def test_labels_of_labels():
 def test_the_number_of_classes_is_honoured_or_refused():
     photos(["ant", "bee"])
     assert opened("photos", num_classes=2).class_names == ("ant", "bee")
-    with pytest.raises(ValueError, match="photos has 2 classes, one a folder, got --classes 3"):
+    with pytest.raises(ValueError, match="photos has 2 classes, got --classes 3"):
         opened("photos", num_classes=3)
     Path("y.csv").write_text("label\n0\n1\n")
     assert opened("y.csv", num_classes=5).class_names == tuple("01234")

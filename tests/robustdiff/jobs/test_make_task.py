@@ -5,8 +5,8 @@ from tasks import SMALL, run
 
 from corruptions import corrupt
 from curricula import CURRICULA
+from robustdiff.config.images import DataConfig
 from robustdiff.config.layers import resolve
-from robustdiff.config.sections import DataConfig
 from robustdiff.data.registry import load_images
 from robustdiff.jobs.assemble import make_task
 from robustdiff.progress import Report

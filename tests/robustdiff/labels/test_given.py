@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from corruptions import corrupt
+from robustdiff.config.images import DataConfig
 from robustdiff.config.layers import resolve
-from robustdiff.config.sections import DataConfig
 from robustdiff.labels.given import add_noise, known_noise, prepare_labels, samples_of
 from robustdiff.progress import Report
 

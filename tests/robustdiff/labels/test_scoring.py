@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from curricula import CURRICULA
-from robustdiff.config.sections import DataConfig, ModelConfig
+from robustdiff.config.images import DataConfig
+from robustdiff.config.sections import ModelConfig
 from robustdiff.data.arrays import LabelledImages
 from robustdiff.data.registry import load_images
 from robustdiff.diffusion.model import Model

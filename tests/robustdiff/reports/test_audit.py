@@ -9,8 +9,8 @@ import torch
 
 from corruptions import corrupt
 from curricula import Trust
+from robustdiff.config.images import DataConfig
 from robustdiff.config.layers import resolve
-from robustdiff.config.sections import DataConfig
 from robustdiff.data.registry import load_images
 from robustdiff.progress import Report
 from robustdiff.reports.audit import Findings, cleanlab_issues, issue_columns, write_audit

@@ -10,8 +10,9 @@ from commands import call
 from PIL import Image
 from reviewing import NAMES
 
-from robustdiff.config.sections import DataConfig
+from robustdiff.config.images import DataConfig
 from robustdiff.data.registry import load_images
+from robustdiff.data.store import files_under
 from robustdiff.jobs.review import open_review
 from robustdiff.progress import Report
 from robustdiff.review.decisions import Decision, Decisions
@@ -180,8 +181,8 @@ def test_images_are_served_by_number_and_nothing_else(client, review, audited):
 def test_a_file_that_is_no_image_any_more_is_not_served(
     client, audit, monkeypatch, review, tmp_path
 ):
-    copy = shutil.copytree(review.pictures._folder, tmp_path / "copy")
-    monkeypatch.setattr(review.pictures, "_folder", copy)
+    copy = shutil.copytree(review.pictures._store.root, tmp_path / "copy")
+    monkeypatch.setattr(review.pictures, "_store", files_under(copy))
     (copy / review.pictures.name(3)).write_text("<html>secret</html>")
     answer = get(client, "/original/3")
     assert answer.mimetype == "image/png"
@@ -246,8 +247,8 @@ def test_a_bad_decision_is_one_line_and_nothing_is_written(client, review, conte
 def test_the_decision_about_a_vanished_image_is_refused_and_names_it(
     client, review, monkeypatch, tmp_path
 ):
-    copy = shutil.copytree(review.pictures._folder, tmp_path / "copy")
-    monkeypatch.setattr(review.pictures, "_folder", copy)
+    copy = shutil.copytree(review.pictures._store.root, tmp_path / "copy")
+    monkeypatch.setattr(review.pictures, "_store", files_under(copy))
     post(client, "/api/decide", {"sample": 3, "action": "unsure"})
     name = review.pictures.name(3)
     (copy / name).unlink()

@@ -7,8 +7,8 @@ from tasks import SMALL, run, same, small_task
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from curricula import Labels
+from robustdiff.config.images import DataConfig
 from robustdiff.config.layers import resolve
-from robustdiff.config.sections import DataConfig
 from robustdiff.data.arrays import LabelledImages
 from robustdiff.data.registry import load_images
 from robustdiff.progress import Report

@@ -9,9 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from robustdiff.config.sections import DataConfig
-from robustdiff.data import folder as folder_module
+from robustdiff.config.images import DataConfig
+from robustdiff.data import reading
+from robustdiff.data.layout import list_folder
 from robustdiff.data.registry import load_images
+from robustdiff.data.store import files_under
 from robustdiff.progress import Report
 
 
@@ -33,6 +35,10 @@ class Told(Report):
 def load(root, report=None, **more):
     config = DataConfig(dataset="folder", data_dir=str(root), **more)
     return load_images(config, report or Report())
+
+
+def read_folder(root, size, report):
+    return reading.read_source(list_folder(root), files_under(root), size, report)
 
 
 def write(path, value=100, size=(12, 10), mode="L"):
@@ -159,19 +165,20 @@ def test_every_kind_of_bad_file_is_refused_by_name_or_skipped(tmp_path, monkeypa
     (root / "bee" / "text.jpg").write_text("no image")
     write(root / "bee" / "locked.png")
     write(root / "bee" / "vanishes.png")
-    read_image = folder_module.read_image
+    read_image = reading.read_image
 
-    def read(path, *rest):
+    def read(store, name, *rest):
+        path = store.root / name
         if path.name == "locked.png":
             raise PermissionError(13, "Permission denied", str(path))
         if path.name == "vanishes.png":
             path.unlink()
-        return read_image(path, *rest)
+        return read_image(store, name, *rest)
 
-    monkeypatch.setattr(folder_module, "read_image", read)
+    monkeypatch.setattr(reading, "read_image", read)
     bad = ["ant/dead.png", "ant/empty.png", "ant/folder.png", "ant/itself.png"]
     bad += ["bee/locked.png", "bee/pipe.png", "bee/text.jpg", "bee/vanishes.png"]
-    found = folder_module.read_folder(root, 8, Report())
+    found = read_folder(root, 8, Report())
     assert sorted(path for path, _ in found.bad) == bad
     assert all(reason and str(tmp_path) not in reason for _, reason in found.bad)
     write(root / "bee" / "vanishes.png")
@@ -186,17 +193,11 @@ def test_every_kind_of_bad_file_is_refused_by_name_or_skipped(tmp_path, monkeypa
     assert not set(used) & set(bad)
 
 
-def test_a_file_that_is_gone_before_it_is_looked_at_is_bad(tmp_path, monkeypatch):
+def test_a_file_that_is_gone_before_it_is_looked_at_is_bad(tmp_path):
     classes(tmp_path / "d")
-    list_folder = folder_module.list_folder
-
-    def list_and_lose(*given, **options):
-        layout = list_folder(*given, **options)
-        (tmp_path / "d" / "ant" / "000.png").unlink()
-        return layout
-
-    monkeypatch.setattr(folder_module, "list_folder", list_and_lose)
-    found = folder_module.read_folder(tmp_path / "d", 8, Report())
+    layout = list_folder(tmp_path / "d")
+    (tmp_path / "d" / "ant" / "000.png").unlink()
+    found = reading.read_source(layout, files_under(tmp_path / "d"), 8, Report())
     assert found.bad == [("ant/000.png", "No such file or directory")]
 
 
@@ -264,5 +265,5 @@ def test_images_and_their_order_are_what_they_always_were(tmp_path, is_split, pi
                 path.parent.mkdir(parents=True, exist_ok=True)
                 colours = rng.integers(0, 256, (8, 8, 4), dtype=np.uint8)
                 Image.fromarray(colours if i % 2 else colours[..., :3]).save(path)
-    images = folder_module.read_folder(tmp_path / "d", 8, Report()).images
+    images = read_folder(tmp_path / "d", 8, Report()).images
     assert hashlib.sha256(images.tobytes()).hexdigest()[:16] == pixels

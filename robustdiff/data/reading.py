@@ -1,4 +1,4 @@
-"""A folder of images, one folder a class: decoded once, then memory-mapped."""
+"""Images of one's own, wherever they lie: decoded once, then memory-mapped."""
 
 import errno
 import os
@@ -9,10 +9,10 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from robustdiff.config.names import SplitName
 from robustdiff.data.decode import Pixels, file_state, is_grey, read_image, reason
 from robustdiff.data.image_cache import Contents, cache_stem, fingerprint, read_cache, write_cache
-from robustdiff.data.layout import Listed, list_folder
+from robustdiff.data.layout import Layout, Listed
+from robustdiff.data.store import Store
 from robustdiff.progress import Report
 
 T = TypeVar("T")
@@ -22,15 +22,15 @@ DEFAULT_SIZE = 32
 _LASTING = (None, errno.EACCES, errno.EPERM, errno.EINVAL)
 
 
-class Folder(NamedTuple):
-    """A folder's images, the training part first.
+class Own(NamedTuple):
+    """Images of one's own, the training part first.
 
     Attributes:
         images: (N, C, size, size) uint8, C 1 if all are grey, else 3; memory-mapped.
-        listed: The N files.
-        digests: N beginnings of the files' SHA-256, 16 hexadecimal digits each.
-        class_names: K names, sorted.
-        bad: Files that could not be read, with the reason.
+        listed: The N images.
+        digests: N beginnings of the SHA-256 of their bytes, 16 hexadecimal digits each.
+        class_names: K names.
+        bad: Images that could not be read, with the reason.
     """
 
     images: Pixels
@@ -40,30 +40,22 @@ class Folder(NamedTuple):
     bad: list[tuple[str, str]]
 
 
-def read_folder(
-    root: Path, size: int, report: Report, split: SplitName = "auto", *, whole: bool = False
-) -> Folder:
-    """Read a folder of images, from its cache if nothing has changed.
+def read_source(layout: Layout, store: Store, size: int, report: Report) -> Own:
+    """Read the images of a source, from its cache if nothing has changed.
 
     Args:
-        root: The folder.
+        layout: Which images, and what for.
+        store: Where they lie.
         size: Side in pixels; images are cropped to a square about their centre and resized.
         report: Receives progress, one line on what is used, and one on each kind of doubt: what is
             left out, images of sub-folders, images that come out dark, no room for the cache.
-        split: How sub-folders are read, see `list_folder`.
-        whole: Whether nothing is held out.
 
     Returns:
         The images that can be read.
-
-    Raises:
-        ValueError: If the folder cannot be used, see `list_folder`.
-        OSError: If a folder in it cannot be listed.
     """
-    layout = list_folder(root, split, whole=whole)
-    for line in layout.describe(Path(os.path.abspath(root)).name or str(root)):
+    for line in layout.describe(Path(os.path.abspath(store.home)).name or str(store.home)):
         report.message(line)
-    contents = _contents(root, size, [entry.path for entry in layout.listed], report)
+    contents = _contents(store, size, [entry.path for entry in layout.listed], report)
     if contents.dim:
         report.message(
             f"images that come out dark: {len(contents.dim)} (first: {min(contents.dim)}); their "
@@ -71,18 +63,19 @@ def read_folder(
         )
     bad = {path for path, _ in contents.bad}
     listed = [entry for entry in layout.listed if entry.path not in bad]
-    digests = tuple(contents.digests)
-    return Folder(contents.images, listed, digests, layout.class_names, contents.bad)
+    return Own(contents.images, listed, tuple(contents.digests), layout.class_names, contents.bad)
 
 
-def _contents(root: Path, size: int, paths: list[str], report: Report) -> Contents:
-    """Return what files hold, from the cache or from the files, which are then cached."""
-    states = {path: file_state(root / path) for path in paths}
-    mark, stem = fingerprint(root, size, states), cache_stem(root, size)
+def _contents(store: Store, size: int, names: list[str], report: Report) -> Contents:
+    """Return what images hold, from the cache or from the source; they are then cached."""
+    files = names if store.shards is None else store.shards
+    states = {file: file_state(store.root / file) for file in files}
+    mark = fingerprint(store.root, size, states, () if store.shards is None else names)
+    stem = cache_stem(store.home, size)
     if stem is not None and (cached := read_cache(stem, mark)) is not None:
         return cached
-    bad = {path: state for path, state in states.items() if isinstance(state, str)}
-    contents, may_pass = _decode(root, size, paths, bad, report)
+    bad = {name: state for name, state in states.items() if isinstance(state, str)}
+    contents, may_pass = _decode(store, size, names, bad, report)
     if may_pass:
         return contents
     try:
@@ -98,19 +91,19 @@ def _contents(root: Path, size: int, paths: list[str], report: Report) -> Conten
 
 
 def _decode(
-    root: Path, size: int, paths: list[str], bad: dict[str, str], report: Report
+    store: Store, size: int, paths: list[str], bad: dict[str, str], report: Report
 ) -> tuple[Contents, bool]:
-    """Decode image files into memory.
+    """Decode images into memory.
 
     Args:
-        root: The folder that the paths are relative to.
+        store: Where they lie.
         size: Side in pixels.
-        paths: The files.
+        paths: Their names there.
         bad: Those that need not be tried, with the reason; receives those that fail.
         report: Receives progress.
 
     Returns:
-        What they hold; and whether a file failed for a reason that may pass, such as a network's.
+        What they hold; and whether an image failed for a reason that may pass, such as a network's.
     """
     may_pass = False
 
@@ -122,7 +115,7 @@ def _decode(
     with ThreadPoolExecutor() as pool:
         channels = 1
         present = [path for path in paths if path not in bad]
-        looks = _each(pool, lambda path: is_grey(root / path), present, report, "looking at images")
+        looks = _each(pool, lambda path: is_grey(store, path), present, report, "looking at images")
         for path, grey in looks:
             if isinstance(grey, Exception):
                 note(path, grey)
@@ -134,7 +127,7 @@ def _decode(
         dim: list[str] = []
         reads = _each(
             pool,
-            lambda path: read_image(root / path, size, channels),
+            lambda path: read_image(store, path, size, channels),
             readable,
             report,
             "reading images",

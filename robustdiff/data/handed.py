@@ -1,0 +1,245 @@
+"""Datasets of Python, (image, label) by number: written as one array, and read from there."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from robustdiff.config.images import DataConfig
+from robustdiff.data.decode import Pixels, eight_bit, has_no_colours, short_digest, to_pixels
+from robustdiff.data.image_cache import cache_folder, mapped_array, save_array
+from robustdiff.data.layout import Layout
+from robustdiff.data.rows import Rows, lay_out
+from robustdiff.data.tables import pick_columns
+from robustdiff.files.atomic import write_atomic, write_text
+
+INDEX, IMAGES = "robustdiff-arrays.json", "images.npy"
+_FORMAT = "robustdiff-arrays-1"
+
+
+class MapDataset(Protocol):
+    """What is handed over: items (image, label), or mappings of columns, by number."""
+
+    def __len__(self) -> int:
+        """Return how many items there are."""
+
+    def __getitem__(self, index: int, /) -> Any:  # noqa: ANN401 (image, label) of any library
+        """Return an item."""
+
+
+class _Handed(NamedTuple):
+    images: Pixels
+    labels: list[Any]
+    names: list[str]
+    splits: list[str] | None
+    class_names: tuple[str, ...] | None
+
+
+def save_dataset(
+    folder: str | Path,
+    dataset: MapDataset,
+    test_dataset: MapDataset | None = None,
+    *,
+    image_size: int | None = None,
+) -> None:
+    """Write a dataset of Python to a folder, which `--dataset arrays --data-dir FOLDER` reads.
+
+    Args:
+        folder: Made if missing; what it held before is replaced.
+        dataset: Any map-style dataset. An item is (image, label) or a mapping of columns such as
+            {"image": ..., "label": ...}. An image is a PIL image, a tensor (C, H, W) or (H, W) of
+            uint8 or of floats in [0, 1], or a uint8 array (H, W) or (H, W, C); a label is a number
+            or a name. Classes are named by `dataset.classes` or `dataset.features`, if there are.
+        test_dataset: The held-out part; None to hold out a fifth of every class.
+        image_size: Side in pixels; None for that of the images, which must then agree.
+
+    Raises:
+        ValueError: If an item is something else, naming it.
+        OSError: If it cannot be written.
+    """
+    _write(Path(folder), _collected(dataset, test_dataset, image_size))
+
+
+def kept_dataset(
+    dataset: MapDataset, test_dataset: MapDataset | None, image_size: int | None
+) -> Path:
+    """Write a dataset into the cache, unless it is there; return its folder.
+
+    Raises:
+        ValueError: Like `save_dataset`, or if there is no place for a cache.
+        OSError: If it cannot be written.
+    """
+    base = cache_folder()
+    if base is None:
+        raise ValueError("this user has no home folder to keep a dataset in; set XDG_CACHE_HOME")
+    handed = _collected(dataset, test_dataset, image_size)
+    digest = hashlib.sha256(handed.images.tobytes())
+    digest.update(repr((handed.images.shape, *handed[1:])).encode())
+    folder = base / f"arrays-{digest.hexdigest()[:16]}"
+    if not (folder / INDEX).exists():
+        _write(folder, handed)
+    return folder
+
+
+def _write(folder: Path, handed: _Handed) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / INDEX).unlink(missing_ok=True)
+    write_atomic(folder / IMAGES, lambda out: save_array(out, handed.images))
+    index = {"format": _FORMAT, **handed._asdict()}
+    index["images"] = [short_digest(image.tobytes()) for image in handed.images]
+    write_text(folder / INDEX, json.dumps(index) + "\n")  # last: it makes the folder valid
+
+
+def _collected(
+    dataset: MapDataset, test_dataset: MapDataset | None, image_size: int | None
+) -> _Handed:
+    parts = {"item": dataset} | ({} if test_dataset is None else {"test": test_dataset})
+    images, labels, names = [], [], []
+    side = image_size
+    for part, items in parts.items():
+        for number, (image, label) in enumerate(_items(items, f"the dataset's {part}")):
+            if side is None:
+                side = image.width
+            if image_size is None and image.size != (side, side):
+                raise ValueError(
+                    f"{part} {number} has {image.width} x {image.height} pixels, and images must "
+                    f"be squares of one size, here {side}; data.image_size makes them so"
+                )
+            grey = has_no_colours(image)
+            images.append(to_pixels(image, side, 1 if grey else 3))
+            labels.append(label)
+            names.append(f"{part}-{number}")
+    if side is None:
+        raise ValueError("the dataset holds no items")
+    channels = max(len(image) for image in images)
+    stacked = np.stack([np.repeat(i, 3, 0) if len(i) < channels else i for i in images])
+    train = len(dataset)
+    splits = ["train"] * train + ["test"] * (len(labels) - train)
+    return _Handed(
+        np.ascontiguousarray(stacked),
+        labels,
+        names,
+        None if test_dataset is None else splits,
+        _class_names(dataset),
+    )
+
+
+def _items(dataset: MapDataset, where: str) -> Iterator[tuple[Image.Image, int | str]]:
+    for number in range(len(dataset)):
+        item = dataset[number]
+        if isinstance(item, Mapping):
+            columns = pick_columns([*item], where, {"image": None, "label": None, "split": None})
+            item = item[columns.image], item[columns.label]
+        if not isinstance(item, tuple | list) or len(item) != 2:
+            raise ValueError(
+                f"every item must be (image, label), but {where} {number} is {_kind(item)}"
+            )
+        yield _image(item[0], f"{where} {number}"), _label(item[1], f"{where} {number}")
+
+
+def _label(value: object, where: str) -> int | str:
+    if isinstance(value, torch.Tensor | np.ndarray | np.generic) and np.ndim(value) == 0:
+        value = value.item()
+    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    raise ValueError(
+        f"every image must have one label, a number or a name, but that of {where} is "
+        f"{_kind(value)}; sets of labels are not supported"
+    )
+
+
+def _image(value: object, where: str) -> Image.Image:
+    if isinstance(value, Image.Image):
+        return eight_bit(value)
+    if isinstance(value, torch.Tensor):
+        value = _pixels(value, where)
+    if isinstance(value, np.ndarray) and value.dtype == np.uint8:
+        shape = value.shape
+        if len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3)):
+            return Image.fromarray(value.squeeze(2) if shape[2:] == (1,) else value)
+    raise ValueError(
+        f"an image must be a PIL image, a tensor (1 or 3, H, W) of uint8 or of floats in [0, 1], "
+        f"or a uint8 array (H, W, 1 or 3), but that of {where} is {_kind(value)}"
+    )
+
+
+def _pixels(image: torch.Tensor, where: str) -> NDArray[np.generic]:
+    """Return a tensor as an array with its channels last, floats in [0, 1] as uint8."""
+    pixels = image.detach().cpu()
+    if pixels.ndim == 3:
+        pixels = pixels.movedim(0, -1)
+    if pixels.is_floating_point():
+        if not bool(((pixels >= 0) & (pixels <= 1)).all()):
+            raise ValueError(
+                f"the image of {where} has floats outside of [0, 1]; hand it over without Normalize"
+            )
+        pixels = (pixels * 255).round().to(torch.uint8)
+    array: NDArray[np.generic] = pixels.numpy()
+    return array
+
+
+def _kind(value: object) -> str:
+    shape = getattr(value, "shape", None)
+    said = type(value).__name__
+    if shape is not None:
+        return f"{said} of shape {tuple(shape)} and {getattr(value, 'dtype', '')}"
+    return f"{said} of length {len(value)}" if isinstance(value, tuple | list) else said
+
+
+def _class_names(dataset: MapDataset) -> tuple[str, ...] | None:
+    """Return the names that torchvision's datasets and those of the hub give their classes."""
+    names = getattr(dataset, "classes", None)
+    features = getattr(dataset, "features", None)
+    if names is None and isinstance(features, Mapping):
+        named = [found for f in features.values() if (found := getattr(f, "names", None))]
+        names = named[0] if len(named) == 1 else None
+    return None if names is None else tuple(map(str, names))
+
+
+def read_arrays(config: DataConfig) -> tuple[Layout, Pixels, tuple[str, ...]]:
+    """Read what `save_dataset` has written.
+
+    Args:
+        config: `data_dir` is the folder.
+
+    Returns:
+        How the images are used; the images (N, C, size, size) and their digests in that order.
+
+    Raises:
+        ValueError: If it is not there, or damaged.
+    """
+    folder = Path(config.data_dir)
+    if not (folder / INDEX).exists():
+        raise ValueError(
+            f"{folder} holds no dataset that was handed over in Python; hand it over again with "
+            f"robustdiff.save_dataset({str(folder)!r}, dataset)"
+        )
+    try:
+        index = json.loads((folder / INDEX).read_text())
+        if index["format"] != _FORMAT:
+            raise ValueError("another format")
+        images = mapped_array(folder / IMAGES)
+        digests, names, declared = index["images"], index["names"], index["class_names"]
+        rows = Rows(
+            where=str(folder),
+            names=names,
+            labels=index["labels"],
+            splits=index["splits"],
+            class_names=None if declared is None else tuple(declared),
+        )
+        if not len(images) == len(names) == len(digests) == len(rows.labels):
+            raise ValueError("other numbers of images and names")
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"the dataset in {folder} is damaged: {error}") from error
+    layout = lay_out(rows, config)
+    place = {name: number for number, name in enumerate(names)}
+    order = [place[entry.path] for entry in layout.listed]
+    if order != list(range(len(images))):
+        images = images[order]
+    return layout, images, tuple(digests[number] for number in order)

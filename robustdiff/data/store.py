@@ -1,0 +1,30 @@
+"""Where the images of a source lie: files of their own, or files that hold many."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+
+class Store(NamedTuple):
+    """Where the bytes of images lie.
+
+    Attributes:
+        home: The folder or file that the source is.
+        root: The folder that names of files are relative to.
+        open: From the name of an image to its bytes; raises OSError where there are none.
+        shards: Files that hold the images, relative to `root`; None where each image is a file.
+    """
+
+    home: Path
+    root: Path
+    open: Callable[[str], BinaryIO]
+    shards: tuple[str, ...] | None = None
+
+    def holds(self, name: str) -> bool:
+        """Return whether an image is still there."""
+        return self.shards is not None or (self.root / name).is_file()
+
+
+def files_under(root: Path, home: Path | None = None) -> Store:
+    """Return the store of images that are files, named by their paths relative to a folder."""
+    return Store(home or root, root, lambda name: (root / name).open("rb"))
