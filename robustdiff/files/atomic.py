@@ -54,6 +54,8 @@ def named(path: Path) -> Iterator[None]:
 
 def _sync_folder(folder: Path) -> None:
     """Write a folder's entries to disk; before that a power failure may undo a renaming."""
+    if os.name == "nt":  # Windows opens no folders, and NTFS keeps a journal of renamings
+        return
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
@@ -73,7 +75,7 @@ def append_line(path: Path, line: str) -> None:
     Raises:
         OSError: If it cannot be written, naming the file.
     """
-    with named(path), path.open("a") as file:
+    with named(path), path.open("a", encoding="utf-8") as file:
         file.write(f"{line}\n")
 
 

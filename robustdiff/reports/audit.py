@@ -268,7 +268,7 @@ def audit_page(run: Run, images: Images, labels: NoisyLabels, findings: Findings
         figures.append(matrix_figure(transition, images.class_names, title))
     if known:
         figures.append(matrix_figure(labels.realised, images.class_names, "true, for comparison"))
-    template = (resources.files("robustdiff.reports") / "audit.html.j2").read_text()
+    template = (resources.files("robustdiff.reports") / "audit.html.j2").read_text(encoding="utf-8")
     return (
         Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
         .from_string(template)
