@@ -29,7 +29,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def _front_door() -> str:
-    return f"# robustdiff\n\n{_summary(ROOT / 'robustdiff' / '__init__.py')}\n\n::: robustdiff.api\n"
+    return (
+        f"# robustdiff\n\n{_summary(ROOT / 'robustdiff' / '__init__.py')}\n\n::: robustdiff.api\n"
+    )
 
 
 def _package(folder: Path) -> str:

@@ -19,6 +19,7 @@ from robustdiff.progress import Progress, silent
 # Where removed images go, within their folder; hidden folders hold no images of a dataset.
 REMOVED = ".robustdiff-removed"
 _FORMAT = "robustdiff-moves-1"
+_RENAMING_NEVER_REPLACES = os.name == "nt"
 
 
 class Journal(NamedTuple):
@@ -176,7 +177,7 @@ def _move(old: Path, new: Path) -> None:
 
     It has both names for a moment, and a process killed then leaves it so.
     """
-    if os.name == "nt":  # Windows refuses to rename to a name that is taken
+    if _RENAMING_NEVER_REPLACES:
         old.rename(new)
         return
     try:

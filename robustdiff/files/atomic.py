@@ -54,7 +54,7 @@ def named(path: Path) -> Iterator[None]:
 
 def _sync_folder(folder: Path) -> None:
     """Write a folder's entries to disk; before that a power failure may undo a renaming."""
-    if os.name == "nt":  # Windows opens no folders, and NTFS keeps a journal of renamings
+    if not hasattr(os, "O_DIRECTORY"):  # Windows opens no folders; NTFS has a journal of its own
         return
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
