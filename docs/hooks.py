@@ -1,4 +1,4 @@
-"""Pages of the site that are made of other files: docstrings, the notebook, texts of the repository."""
+"""Pages of the site that are made of other files: docstrings, the notebook, texts."""
 
 import ast
 import base64

@@ -32,6 +32,12 @@ def test_every_page_is_built(pages):
     assert 'src="tour-4.png"' in pages["tour.html"]
 
 
+def test_the_front_page_has_the_example():
+    page = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert (ROOT / "examples" / "ten_lines.py").read_text(encoding="utf-8").endswith(f"\n\n{code}")
+
+
 def test_pages_load_nothing_from_elsewhere(pages):
     for name, page in pages.items():
         loaded = re.findall(r"<(?:script|img|iframe)[^>]* src=\"?([^\s\">]+)", page)
