@@ -164,7 +164,7 @@ def corrupt(  # noqa: PLR0913 one call says all there is to say about a corrupti
     Raises:
         ValueError: If an argument is unknown or out of range.
 
-    Example:
+    Examples:
         >>> labels = corrupt(np.arange(100) % 10, num_classes=10, rate=0.3)
         >>> int(labels.flipped.sum()), round(labels.realised_rate, 2)
         (30, 0.3)

@@ -20,7 +20,7 @@ def symmetric(num_classes: int, rate: float) -> Doubles:
     Returns:
         (K, K) float64.
 
-    Example:
+    Examples:
         >>> symmetric(3, 0.2).tolist()
         [[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]]
     """

@@ -79,7 +79,7 @@ def selected_share(round_number: int, k: float, dk: float, mk: float) -> float:
     Returns:
         Share in [mk, k].
 
-    Example:
+    Examples:
         >>> [selected_share(round_number, k=1.0, dk=0.5, mk=0.3) for round_number in (1, 2, 3)]
         [1.0, 0.5, 0.3]
     """

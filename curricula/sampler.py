@@ -56,7 +56,7 @@ class CurriculumSampler:
         scores: (N,) float32, high = prefer; None before the first update.
         rounds: Number of updates so far.
 
-    Example:
+    Examples:
         >>> sampler = CurriculumSampler("small-loss", 4, seed=0, selection=Selection(k=0.5))
         >>> len(sampler.order(epoch=0))
         4

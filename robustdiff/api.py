@@ -83,7 +83,7 @@ def train(
         robustdiff.errors.DivergedError: If the loss is not finite.
         robustdiff.errors.InterruptedRunError: If a signal asked to stop; `resume` goes on.
 
-    Example:
+    Examples:
         >>> import robustdiff
         >>> short = {"train.steps": 2, "model.channels": [8], "sample.steps": 2}
         >>> run = robustdiff.train("digits", {"noise.rate": 0.3, **short})
@@ -160,7 +160,7 @@ def sample(
     Raises:
         ValueError: If a class does not exist, or the run cannot be used.
 
-    Example:
+    Examples:
         >>> import robustdiff
         >>> short = {"train.steps": 2, "model.channels": [8], "sample.steps": 2}
         >>> samples = robustdiff.sample(robustdiff.train("digits", short), classes=[3], per_class=2)

@@ -60,7 +60,7 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int])
 
 def stream_seed(seed: int, stream: Stream) -> int:
     """Return a 63-bit seed for a library that wants one integer."""
-    return int(np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0]) >> 1
 
 
 def _words(

@@ -153,7 +153,7 @@ def flat(plain: Layer) -> dict[str, Any]:
 def nested(entries: Layer) -> dict[str, Any]:
     """Return dotted key -> value as nested settings, the inverse of `flat`.
 
-    Example:
+    Examples:
         >>> nested({"noise.rate": 0.3, "seed": 1})
         {'noise': {'rate': 0.3}, 'seed': 1}
     """

@@ -112,7 +112,7 @@ def _array_file(stem: Path, mark: str) -> Path:
 def read_cache(stem: Path, mark: str) -> Contents | None:
     """Map a folder's cache into memory; None if there is none of this fingerprint."""
     try:
-        index = json.loads(stem.with_suffix(".json").read_text())
+        index = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
         if index["fingerprint"] != mark:
             return None
         images = mapped_array(_array_file(stem, mark))

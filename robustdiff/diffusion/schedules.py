@@ -146,7 +146,7 @@ def time_grid(
     Returns:
         Grid of S + 1 levels.
 
-    Example:
+    Examples:
         >>> grid = time_grid(SCHEDULES["cosine"], 4, 0.8)
         >>> [round(t, 2) for t in grid.t.tolist()]
         [0.8, 0.6, 0.4, 0.2, 0.0]

@@ -9,7 +9,7 @@ import errno
 import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from robustdiff.exports.places import Place
@@ -19,6 +19,7 @@ from robustdiff.progress import Progress, silent
 # Where removed images go, within their folder; hidden folders hold no images of a dataset.
 REMOVED = ".robustdiff-removed"
 _FORMAT = "robustdiff-moves-1"
+_RENAMING_NEVER_REPLACES = os.name == "nt"
 
 
 class Journal(NamedTuple):
@@ -77,7 +78,7 @@ def read_journal(path: Path) -> Journal:
         ValueError: If it is missing, damaged or no journal, or names paths outside of its folder.
     """
     try:
-        content: Any = json.loads(path.read_text())
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != _FORMAT:
             raise ValueError("another format")
         journal = Journal(
@@ -90,7 +91,7 @@ def read_journal(path: Path) -> Journal:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged or no journal of moved images") from error
     words = [*journal.made, *(word for move in journal.moves for word in move)]
-    outside = [word for word in words if word.startswith("/") or ".." in word.split("/")]
+    outside = [word for word in words if PurePath(word).anchor or ".." in PurePath(word).parts]
     if outside:
         raise ValueError(f"{path} names a path outside of the folder: {outside[0]!r}")
     return journal
@@ -176,6 +177,9 @@ def _move(old: Path, new: Path) -> None:
 
     It has both names for a moment, and a process killed then leaves it so.
     """
+    if _RENAMING_NEVER_REPLACES:
+        old.rename(new)
+        return
     try:
         os.link(old, new, follow_symlinks=False)
     except FileExistsError:

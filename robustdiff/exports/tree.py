@@ -26,6 +26,11 @@ def _copy(old: Path, new: Path) -> None:
 
 
 LINKS: dict[str, Callable[[Path, Path], None]] = {"hard": _hard, "soft": _soft, "copy": _copy}
+# Errors of file systems, and of Windows' accounts, that do not have such links.
+_NO_LINK = {
+    "hard": (errno.EXDEV, errno.EPERM, errno.EMLINK),
+    "soft": (errno.EPERM, errno.EINVAL, errno.ENOTSUP),
+}
 
 
 def write_tree(
@@ -77,10 +82,11 @@ def write_tree(
                     with store.open(old) as file:
                         (building / new).write_bytes(file.read())
             except OSError as error:
-                if link == "hard" and error.errno in (errno.EXDEV, errno.EPERM, errno.EMLINK):
+                if error.errno in _NO_LINK.get(link, ()):
+                    others = " or ".join(f"--link {name}" for name in LINKS if name != link)
                     raise ValueError(
-                        f"hard links do not reach from {root} to {target.parent} "
-                        f"({error.strerror}); use --link soft or --link copy"
+                        f"{link} links do not reach from {root} to {target.parent} "
+                        f"({error.strerror}); use {others}"
                     ) from error
                 raise
             progress(done, len(kept))

@@ -94,6 +94,8 @@ def _sync_tree(folder: Path) -> None:
 
 def _sync_folder(folder: Path) -> None:
     """Write a folder's entries to disk; before that a power failure may undo a renaming."""
+    if not hasattr(os, "O_DIRECTORY"):  # Windows opens no folders; NTFS has a journal of its own
+        return
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
@@ -113,7 +115,7 @@ def append_line(path: Path, line: str) -> None:
     Raises:
         OSError: If it cannot be written, naming the file.
     """
-    with named(path), path.open("a") as file:
+    with named(path), path.open("a", encoding="utf-8") as file:
         file.write(f"{line}\n")
 
 

@@ -106,7 +106,7 @@ def _digest_file(path: Path) -> Path:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        recorded = json.loads(_digest_file(path).read_text())["sha256"]
+        recorded = json.loads(_digest_file(path).read_text(encoding="utf-8"))["sha256"]
         found = sha256(path)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DamagedError(f"checkpoint {path} cannot be verified: {error}") from error

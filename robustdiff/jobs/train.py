@@ -257,13 +257,15 @@ def _stop_asked(received: list[int]) -> Iterator[None]:
     """Put the first SIGINT, SIGTERM or SIGHUP into a list; the second one kills.
 
     SIGHUP tells that the terminal is gone; a process that ignores it, as under nohup, goes on.
+    Windows has no SIGHUP.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread receives signals
         return
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    asking = ("SIGINT", "SIGTERM", "SIGHUP")
+    numbers = [number for number in signal.Signals if number.name in asking]
     previous = {number: signal.getsignal(number) for number in numbers}
-    if previous[signal.SIGHUP] is signal.SIG_IGN:
+    if hasattr(signal, "SIGHUP") and previous[signal.SIGHUP] is signal.SIG_IGN:
         del previous[signal.SIGHUP]
 
     def note(number: int, frame: object) -> None:

@@ -80,7 +80,7 @@ def add_evaluation(run: Run, metrics: Metrics) -> None:
     path = run.path / "README.md"
     if not path.exists():
         return
-    card, _, _ = path.read_text(errors="surrogateescape").partition(_EVALUATION)
+    card, _, _ = path.read_text(encoding="utf-8", errors="surrogateescape").partition(_EVALUATION)
     figures = [
         f"- {metric.title}: {words}"
         for metric in (*METRICS, *FURTHER)

@@ -4,12 +4,13 @@ Evaluations differ by the settings of sampling and measuring, the seed of the
 images, the evaluator, and the weights. A new one replaces its like, and all of other weights.
 """
 
-import fcntl
 import hashlib
 import json
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from filelock import FileLock
 
 from robustdiff.config.layers import flat, to_plain
 from robustdiff.config.roles import role_of
@@ -72,13 +73,13 @@ def save_evaluation(run: Run, metrics: Metrics) -> None:
         metrics: With `sample`, `eval`, `evaluation_seed`, `evaluator_sha256` and `weights_sha256`.
     """
     newest, folder = run.metrics_file, run.path / _FOLDER
-    with (run.path / ".evaluations.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # of two at once, the later must see the earlier
+    # Of two at once, the later must see the earlier.
+    with FileLock(run.path / ".evaluations.lock"):
         with suppress(ValueError):  # a damaged one has nothing to keep
             old = _read(newest).metrics
             if _is_beside(old, metrics):
                 folder.mkdir(exist_ok=True)
-                write_text(folder / f"{_identity(old)}.json", newest.read_text())
+                write_text(folder / f"{_identity(old)}.json", newest.read_text(encoding="utf-8"))
         write_text(newest, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
         for other in _others(run):
             if not _is_beside(other.metrics, metrics):
@@ -146,7 +147,7 @@ def _others(run: Run) -> list[Evaluation]:
 
 def _read(path: Path) -> Evaluation:
     try:
-        metrics = json.loads(path.read_text())
+        metrics = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"cannot read {path}: {error}") from error
     if not isinstance(metrics, dict):

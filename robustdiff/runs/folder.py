@@ -1,7 +1,6 @@
 """Run folders: where each file lies, the lock, how a folder is made and found."""
 
 import datetime
-import fcntl
 import itertools
 import json
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from corruptions import NoisyLabels
@@ -140,11 +140,11 @@ class Run:
         Raises:
             LockedError: If another process trains it.
         """
-        with (self.path / ".lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise LockedError(f"run {self.path} is being trained by another process") from None
+        try:
+            held = FileLock(self.path / ".lock").acquire(blocking=False)
+        except Timeout:
+            raise LockedError(f"run {self.path} is being trained by another process") from None
+        with held:
             for name in _OF_TRAINING:
                 forget_temporaries(self.path, name)
             forget_temporaries(self.checkpoints, "step-*")
@@ -164,7 +164,7 @@ class Run:
         if not self.images_file.exists():
             if remember:
                 write_text(self.images_file, f"{found}\n")
-        elif self.images_file.read_text(errors="replace").strip() != found:
+        elif self.images_file.read_text(encoding="utf-8", errors="replace").strip() != found:
             raise ValueError(
                 f"the training images are not those that run {self.path} began with; give it "
                 f"those by --data-dir (or, to go on with these, remove {self.images_file})"

@@ -33,7 +33,7 @@ def read_history(run: Run) -> list[dict[str, Any]]:
     if not path.is_file():  # reading a pipe would wait for a writer
         raise DamagedError(f"log of run {run.path}: {path.name} is not a file")
     entries = []
-    for line in path.read_text(errors="replace").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         with suppress(ValueError):
             entries.append(json.loads(line))
     return [entry for entry in entries if isinstance(entry, dict) and "step" in entry]

@@ -21,13 +21,14 @@ def presets() -> dict[str, Layer]:
     folder = resources.files(__name__)
     files = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".toml"))
     return {
-        name.removesuffix(".toml"): tomllib.loads((folder / name).read_text()) for name in files
+        name.removesuffix(".toml"): tomllib.loads((folder / name).read_text(encoding="utf-8"))
+        for name in files
     }
 
 
 def preset_description(name: str) -> str:
     """Return the comment that opens a shipped preset."""
-    text = (resources.files(__name__) / f"{name}.toml").read_text()
+    text = (resources.files(__name__) / f"{name}.toml").read_text(encoding="utf-8")
     return text.splitlines()[0].removeprefix("# ")
 
 
