@@ -221,7 +221,7 @@ def read_arrays(config: DataConfig) -> tuple[Layout, Pixels, tuple[str, ...]]:
             f"robustdiff.save_dataset({str(folder)!r}, dataset)"
         )
     try:
-        index = json.loads((folder / INDEX).read_text())
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         if index["format"] != _FORMAT:
             raise ValueError("another format")
         images = mapped_array(folder / IMAGES)

@@ -46,7 +46,7 @@ def flatten(module: str) -> str:
     for name in _read(module).defined:
         _need(name, module, wanted)
     _refuse_collisions(wanted)
-    title = ast.get_docstring(ast.parse(_path(module).read_text("utf-8")), clean=False)
+    title = ast.get_docstring(ast.parse(_path(module).read_text(encoding="utf-8")), clean=False)
     made = f"Made by robustdiff {__version__} (MIT licence), which is not needed here."
     head = f'"""{title}\n\n{made}\n"""\n\n{_imports(wanted)}'
     parts = [_text(_read(place), wanted[place]) for place in _order(wanted)]
@@ -78,7 +78,7 @@ def _path(module: str) -> Path:
 
 @cache
 def _read(module: str) -> _Module:
-    text = _path(module).read_text("utf-8")
+    text = _path(module).read_text(encoding="utf-8")
     source, body = _Module(text.splitlines()), ast.parse(text).body
     for node, after in pairwise([*body, ast.Pass()]):
         if isinstance(after, ast.Expr) and node.end_lineno is not None:

@@ -149,7 +149,7 @@ def _classes(text: str | None, names: Sequence[str]) -> list[int]:
 def main() -> None:
     """Write samples.npz and samples.png, a grid with one column for each class."""
     here = Path(__file__).parent
-    about = json.loads((here / "step.json").read_text())
+    about = json.loads((here / "step.json").read_text(encoding="utf-8"))
     parser = argparse.ArgumentParser(description="Sample images from the guided step.")
     parser.add_argument("--classes", help="numbers or names, e.g. 3,5; all by default")
     parser.add_argument("--per-class", type=int, default=10)

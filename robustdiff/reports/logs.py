@@ -154,7 +154,7 @@ def write_state(run: Run, name: str, state: Mapping[str, Any]) -> None:
 def _states(run: Run) -> dict[str, dict[str, Any]]:
     path = run.path / STATE_NAME
     try:
-        states = json.loads(path.read_text()) if path.exists() else {}
+        states = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except ValueError as error:
         raise DamagedError(f"log of run {run.path}: {path.name} is damaged") from error
     if not isinstance(states, dict) or not all(isinstance(s, dict) for s in states.values()):

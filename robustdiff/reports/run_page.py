@@ -303,7 +303,12 @@ def _identity(run: Run, config: Config, labels: NoisyLabels, step: int) -> list[
         ("digest of the labels", labels.sha256),
     ]
     if run.images_file.exists():
-        rows.append(("digest of the images", run.images_file.read_text(errors="replace").strip()))
+        rows.append(
+            (
+                "digest of the images",
+                run.images_file.read_text(encoding="utf-8", errors="replace").strip(),
+            )
+        )
     if run.weights_file.exists():
         rows.append(("digest of the weights", sha256(run.weights_file)))
     return rows

@@ -215,7 +215,7 @@ class PublishedRun(Run):
             DamagedError: If it is damaged.
         """
         try:
-            facts = json.loads(self.config_file.read_text())
+            facts = json.loads(self.config_file.read_text(encoding="utf-8"))
             shape, names = facts["image_shape"], facts["class_names"]
             if not (len(shape) == 3 and len(names) > 0 and isinstance(facts["config"], dict)):
                 raise ValueError("no shape, class names or configuration")
