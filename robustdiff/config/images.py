@@ -16,6 +16,21 @@ _USED_BY = {
     "class_names": (*_TABLES, "webdataset", "arrays"),
     "image_root": ("manifest",),
 }
+# What a source of one's own is called in a sentence, where the name of its kind says little.
+_IN_WORDS = {
+    "folder": "a folder of images",
+    "manifest": "images listed in a table",
+    "imagefolder": "a folder of images with metadata",
+    "parquet": "images in parquet files",
+    "arrow": "images in arrow files",
+    "webdataset": "images in tar shards",
+    "arrays": "images handed over in Python",
+}
+
+
+def dataset_in_words(name: str) -> str:
+    """Return what a dataset, or a kind of source of one's own, is called in a sentence."""
+    return _IN_WORDS.get(name, name)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -126,7 +126,7 @@ def _collected(
         labels,
         names,
         None if test_dataset is None else splits,
-        _class_names(dataset),
+        class_names_of(dataset),
     )
 
 
@@ -192,7 +192,7 @@ def _kind(value: object) -> str:
     return f"{said} of length {len(value)}" if isinstance(value, tuple | list) else said
 
 
-def _class_names(dataset: MapDataset) -> tuple[str, ...] | None:
+def class_names_of(dataset: object) -> tuple[str, ...] | None:
     """Return the names that torchvision's datasets and those of the hub give their classes."""
     names = getattr(dataset, "classes", None)
     features = getattr(dataset, "features", None)

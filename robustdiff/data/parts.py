@@ -105,8 +105,10 @@ def split_words(paths: Sequence[str]) -> list[str] | None:
         paths: Of images, or of shards without their numbers, "/" between folders.
 
     Returns:
-        A word for each, such as "train"; None where the folders are no parts.
+        A word for each, such as "train"; None where the folders are no parts, or nothing is.
     """
+    if not paths:
+        return None
     words = [path.split("/") for path in paths]
     # The least and the greatest share what all share.
     ends = min(parts[:-1] for parts in words), max(parts[:-1] for parts in words)

@@ -11,6 +11,7 @@ from corruptions import NoisyLabels
 from curricula import TREATMENTS, Trust
 from curricula.scores import treatment_of
 from robustdiff import __version__
+from robustdiff.config.images import dataset_in_words
 from robustdiff.config.sections import Config, SampleConfig
 from robustdiff.data.arrays import Subject
 from robustdiff.metrics.catalogue import (
@@ -111,7 +112,7 @@ def _about(model: Described) -> list[str]:
     subject, config = model.subject, model.config
     channels, height, width = subject.image_shape
     names = [f"{k} {plain_text(name)}" for k, name in enumerate(subject.class_names)]
-    what = "a folder of images" if subject.name == "folder" else plain_text(subject.name)
+    what = plain_text(dataset_in_words(subject.name))
     shown = ", ".join(names[:_CLASSES_SHOWN]) + (", ..." if len(names) > _CLASSES_SHOWN else "")
     return [
         f"# {plain_text(model.title)}",

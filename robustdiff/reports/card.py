@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 from corruptions import NoisyLabels
 from robustdiff import __version__
+from robustdiff.config.images import dataset_in_words
 from robustdiff.config.sections import Config
 from robustdiff.files.atomic import write_text
 from robustdiff.labels.given import known_noise
@@ -50,8 +51,8 @@ def write_card(
     lines = [
         f"# {plain_text(run.path.name)}",
         "",
-        f"A class-conditional diffusion model of {config.data.dataset}, trained by robustdiff "
-        f"{__version__} (torch {version('torch')}).",
+        f"A class-conditional diffusion model of {dataset_in_words(config.data.dataset)}, "
+        f"trained by robustdiff {__version__} (torch {version('torch')}).",
         "",
         f"- labels: {plain_text(noise_in_words(config, labels, estimated))}",
         f"- curriculum: {config.curriculum.name}",

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from corruptions import NoisyLabels
 from curricula import CURRICULA
 from robustdiff import __version__
+from robustdiff.config.images import dataset_in_words
 from robustdiff.config.layers import flat, to_plain
 from robustdiff.config.sections import Config
 from robustdiff.errors import DamagedError
@@ -104,7 +105,7 @@ def _newest(run: Run) -> Metrics | None:
 
 
 def _summary(config: Config, labels: NoisyLabels, estimated: float | None) -> str:
-    model = f"A class-conditional diffusion model of {config.data.dataset}"
+    model = f"A class-conditional diffusion model of {dataset_in_words(config.data.dataset)}"
     words = noise_in_words(config, labels, estimated)
     return f"{model}: {len(labels.given):,} training images, labels {words}."
 

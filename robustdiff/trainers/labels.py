@@ -15,6 +15,7 @@ from curricula import TREATMENTS, CurriculumSampler, Labels, Trust
 from curricula.draw import selected_share
 from curricula.types import Floats, Ints
 from robustdiff.data.arrays import to_float
+from robustdiff.data.handed import class_names_of
 from robustdiff.data.items import images_of, labels_of, read_items
 
 
@@ -136,8 +137,15 @@ class TrustedLabels(Dataset[Any]):
     @property
     def doubts(self) -> tuple[str, ...]:
         """What cannot be known from the labels, in sentences."""
-        names = [str(label) for label in range(self.num_classes)]
-        return tuple(doubt.format(*names) for doubt in self._known.doubts)
+        return tuple(doubt.format(*self.classes) for doubt in self._known.doubts)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """K names of the classes, those of the dataset where it has them, else their numbers."""
+        names = None if self._data is None else class_names_of(self._data)
+        if names is None or len(names) != self.num_classes:
+            return tuple(map(str, range(self.num_classes)))
+        return names
 
     @property
     def _known(self) -> Trust:

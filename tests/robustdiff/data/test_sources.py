@@ -19,12 +19,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import robustdiff
-from robustdiff.config.images import DataConfig
+from robustdiff.config.images import DataConfig, dataset_in_words
 from robustdiff.data import reading
 from robustdiff.data.decode import short_digest
 from robustdiff.data.handed import save_dataset
 from robustdiff.data.registry import load_images
-from robustdiff.data.sources import kind_of
+from robustdiff.data.sources import SOURCES, kind_of
 from robustdiff.progress import Report
 
 TINY = {
@@ -252,6 +252,7 @@ MISTAKES = {
         lambda rows: ([*rows[:-1], (rows[-1][0], "ant|bee", "test")], None),
         r"every image must have one label, but .* has 'ant\|bee'",
     ),
+    "no rows": (lambda rows: ([], ("file", "label")), "l.csv holds no images"),
     "one class": (
         lambda rows: ([(f, "ant", p) for f, _, p in rows], None),
         "must have labels of at least 2 classes, got 'ant'",
@@ -472,3 +473,18 @@ def test_what_webdataset_writes_is_read(folder, tmp_path):
     assert images.class_names == NAMES
     assert torch.equal(images.train, load(folder).train)
     assert images.paths[:2] == ("000000.png", "000001.png")
+
+
+def test_every_kind_of_source_has_a_name_in_words():
+    for kind in (*SOURCES, "arrays"):
+        assert "images" in dataset_in_words(kind)
+    assert dataset_in_words("cifar10") == "cifar10"
+
+
+def test_the_card_of_a_run_says_what_its_images_are(photos, tmp_path):
+    path = write_csv(tmp_path / "l.csv", rows_of(photos))
+    settings = {"data.dataset": "manifest", "data.data_dir": str(path), **TINY}
+    run = robustdiff.train(
+        "folder-small", {**settings, "data.image_root": str(photos)}, out=tmp_path / "run"
+    )
+    assert "model of images listed in a table, trained" in (run.path / "README.md").read_text()

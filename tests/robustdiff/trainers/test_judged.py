@@ -8,9 +8,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import robustdiff
 from robustdiff.classifiers.image import train_image_classifier
+from robustdiff.config.images import DataConfig
+from robustdiff.data.registry import load_images
 from robustdiff.labels import crossfit as module
 from robustdiff.labels.crossfit import Crossfitted
 from robustdiff.labels.decision import decide
+from robustdiff.progress import Report
 from robustdiff.trainers import judged as judging
 
 IMAGES, CLEAN, GIVEN = bright_rows()
@@ -103,6 +106,23 @@ def test_a_dataset_keeps_its_items_but_for_the_label(quick):
     assert augmented[0][1:] == (GIVEN[0], judged[0]["weight"])
     with pytest.raises(ValueError, match="are for 120 images, the dataset has 1"):
         judged.over(mappings[:1])
+
+
+def test_a_judged_dataset_keeps_the_names_of_its_classes(quick, tmp_path):
+    pairs = TensorDataset(torch.from_numpy(IMAGES), torch.from_numpy(GIVEN))
+    assert robustdiff.RobustLabels(pairs).classes == tuple(map(str, range(K)))
+    pairs.classes = [f"kind {k}" for k in range(K)]
+    judged = robustdiff.RobustLabels(pairs)
+    assert judged.classes == tuple(pairs.classes)
+    robustdiff.save_dataset(tmp_path / "kept", judged)
+    kept = DataConfig(dataset="arrays", data_dir=str(tmp_path / "kept"), image_size=8)
+    images = load_images(kept, Report())
+    assert images.class_names == judged.classes
+    assert len(images.train) + len(images.test) == COUNT
+    # Labels that are left out have no class to be kept under.
+    robustdiff.save_dataset(tmp_path / "kept", robustdiff.RobustLabels(pairs, treatment="null"))
+    with pytest.raises(ValueError, match=f"must number its {K} classes from 0 to {K - 1}"):
+        load_images(kept, Report())
 
 
 def test_the_sampler_draws_all_images_or_the_best_and_every_epoch_anew(quick):
