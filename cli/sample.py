@@ -8,7 +8,7 @@ import typer
 from robustdiff.config.layers import Layer
 
 from .console import make_report
-from .flags import numbers, open_with, with_options
+from .flags import open_with, with_options
 from .options import PLACE, SAMPLING, RunArgument, SeedOption
 
 
@@ -22,7 +22,7 @@ def sample(
     ] = None,
     per_class: Annotated[int, typer.Option(min=1, help="Images of each class.")] = 10,
     classes: Annotated[
-        str | None, typer.Option(help="Class numbers to generate, e.g. 3,5; all by default.")
+        str | None, typer.Option(help="Classes by number or name, e.g. 3,cat; all by default.")
     ] = None,
     trajectory: Annotated[
         bool, typer.Option("--trajectory", help="Also write the states on the way.")
@@ -39,7 +39,7 @@ def sample(
     from robustdiff.jobs.sample import Wanted, write_samples
 
     wanted = Wanted(
-        classes=None if classes is None else numbers(classes, int, "--classes"),
+        classes=None if classes is None else classes.split(","),
         per_class=per_class,
         seed=seed,
         trajectory=trajectory,

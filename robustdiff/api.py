@@ -139,7 +139,7 @@ def sample(
     run: Run | str | Path,
     settings: Settings | None = None,
     *,
-    classes: Sequence[int] | None = None,
+    classes: Sequence[int | str] | None = None,
     per_class: int = 10,
     seed: int = 0,
     report: Report | None = None,
@@ -149,7 +149,7 @@ def sample(
     Args:
         run: The run or its folder.
         settings: Changes to its configuration, such as {"sample.guidance_weight": 2.0}.
-        classes: Numbers of the classes to generate, None for all.
+        classes: Numbers or names of the classes to generate, None for all.
         per_class: Images of each, at least 1.
         seed: Image k is a function of (seed, k, its class).
         report: Receives messages and progress; None for silence.

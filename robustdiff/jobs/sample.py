@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from corruptions.tables import first_few, whole
 from robustdiff.classifiers.noisy_image import TimeClassifier, train_time_classifier
 from robustdiff.config.sections import Config
 from robustdiff.data.arrays import Images, LabelledImages, Subject, to_uint8
@@ -177,30 +178,44 @@ class Wanted:
     """Which images to generate and what to write.
 
     Attributes:
-        classes: Classes to generate, None for all.
+        classes: Numbers or names of the classes to generate, None for all.
         per_class: Images of each, at least 1.
         seed: Seed of the images.
         trajectory: Write the states of all sampling steps, too.
     """
 
-    classes: Sequence[int] | None
+    classes: Sequence[int | str] | None
     per_class: int
     seed: int
     trajectory: bool = False
 
 
-def classes_wanted(classes: Sequence[int] | None, images: Images | Subject) -> list[int]:
-    """Return the classes to generate, all for None.
+def classes_wanted(classes: Sequence[int | str] | None, images: Images | Subject) -> list[int]:
+    """Return the numbers of the classes to generate, all for None.
+
+    Args:
+        classes: Numbers, written ones too, or names.
+        images: The dataset.
 
     Raises:
         ValueError: If the dataset has no such class.
     """
-    for number in classes or ():
+    if classes is None:
+        return list(range(images.num_classes))
+    names = {name: number for number, name in enumerate(images.class_names)}
+    numbers = []
+    for wanted in classes:
+        text = str(wanted).strip()
+        number = whole(text)
+        if number is None:
+            number = names.get(text, -1)
         if not 0 <= number < images.num_classes:
             raise ValueError(
-                f"{images.name} has classes 0 to {images.num_classes - 1}, got {number}"
+                f"{images.name} has classes 0 to {images.num_classes - 1}, "
+                f"{first_few(images.class_names)}; got {text!r}"
             )
-    return list(range(images.num_classes)) if classes is None else list(classes)
+        numbers.append(number)
+    return numbers
 
 
 def subject_of(run: Run, config: Config, report: Report) -> Images | Subject:

@@ -132,8 +132,11 @@ def test_a_dataset_of_python_trains_the_same_and_its_run_goes_on(folder, weights
     assert same(weights_of(second), weights)
     assert second.labels().class_names == NAMES
     assert second.labels().paths[:2] == ("item-0", "item-1")
-    samples = robustdiff.sample(second, classes=[1], per_class=2)
+    samples = robustdiff.sample(second, classes=[1, "ant"], per_class=2)
     assert samples.class_names == NAMES
+    assert samples.labels.tolist() == [1, 0, 1, 0]
+    with pytest.raises(ValueError, match=r"arrays has classes 0 to 2, 'ant', .*; got 'gnu'"):
+        robustdiff.sample(second, classes=["gnu"])
     robustdiff.resume(second, {"train.steps": 3})
     assert second.config().train.steps == 3
 
