@@ -275,6 +275,9 @@ STORED_DATA: Group = {
     "data.data_dir": _option(
         Path, "--data-dir", help="Folder of the dataset; where training found it by default."
     ),
+    "data.image_root": _option(
+        Path, "--image-root", help="Folder of a manifest's files; that of training by default."
+    ),
 }
 PLACE: Group = {
     **STORED_DATA,

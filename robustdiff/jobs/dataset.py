@@ -6,6 +6,7 @@ source may have grown, shrunk or changed since; a dataset without names must be 
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,9 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from corruptions import NoisyLabels
+from robustdiff.config.images import DataConfig, dataset_in_words
 from robustdiff.config.sections import Config, NoiseConfig
 from robustdiff.data.arrays import Images
 from robustdiff.data.registry import load_images
+from robustdiff.data.sources import SOURCES
 from robustdiff.labels.given import add_noise, samples_of
 from robustdiff.progress import Report
 from robustdiff.runs.folder import PublishedRun, Run
@@ -81,7 +84,14 @@ def load_run_data(
 
 def _of_published(run: PublishedRun, config: Config, report: Report) -> RunData:
     """Load a dataset like that of a published model, with its labels as published."""
-    subject, images = run.subject(), load_images(config.data, report)
+    data = config.data
+    unnamed = data.data_dir == DataConfig().data_dir and not Path(data.data_dir).exists()
+    if unnamed and data.dataset in (*SOURCES, "arrays"):
+        raise ValueError(
+            f"{run.path} does not say where its images are, {dataset_in_words(data.dataset)}; "
+            "give it its own dataset by --data-dir"
+        )
+    subject, images = run.subject(), load_images(data, report)
     for what, mine, its in (
         ("classes", subject.class_names, images.class_names),
         ("image shape", subject.image_shape, images.image_shape),

@@ -176,6 +176,9 @@ def _facts(run: Run, config: Config, subject: Subject) -> dict[str, Any]:
     """Return what robustdiff reads of the model; paths of this machine are not in it."""
     labels, plain = run.labels(), to_plain(config)
     plain["data"]["data_dir"] = type(config.data)().data_dir
+    plain["data"]["image_root"] = None
+    if config.data.class_names is not None:  # perhaps a file
+        plain["data"]["class_names"] = ",".join(subject.class_names)
     for section, name in (
         ("noise", "labels"),
         ("noise", "matrix"),

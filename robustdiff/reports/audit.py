@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from corruptions import NoisyLabels
 from curricula import Trust
+from robustdiff.config.images import dataset_in_words
 from robustdiff.data.arrays import Images
 from robustdiff.files.atomic import write_text
 from robustdiff.labels.checked import gain
@@ -267,7 +268,7 @@ def audit_page(run: Run, images: Images, labels: NoisyLabels, findings: Findings
     return render(
         "audit.html.j2",
         run=run.path.name,
-        dataset=images.name,
+        dataset=dataset_in_words(images.name),
         count=len(labels.given),
         source=findings.source,
         in_sample=findings.in_sample,

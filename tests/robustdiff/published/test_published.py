@@ -200,6 +200,10 @@ def test_a_published_model_is_evaluated_on_the_labels_as_published(
     assert not seen[0].labels.flipped.any()
     assert (here / "README.md").read_text() == card
     facts = json.loads(found.config_file.read_text())
+    shards = resolve(facts["config"], {"data": {"dataset": "webdataset"}})
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"does not say where its images are, .* --data-dir"):
+        load_run_data(found, shards, Report(), published=True)
     found.config_file.write_text(json.dumps({**facts, "class_names": ["cat", "dog"]}))
     with pytest.raises(ValueError, match=r"makes images with the classes \['cat', 'dog'\]"):
         load_run_data(found, found.config(), Report(), published=True)
@@ -207,12 +211,19 @@ def test_a_published_model_is_evaluated_on_the_labels_as_published(
 
 def test_no_path_of_the_machine_is_published(run, published, tmp_path):
     changes = {
-        "data": {"data_dir": "/home/me/photos"},
+        "data": {
+            "dataset": "manifest",
+            "data_dir": "/home/me/photos/labels.csv",
+            "image_root": "/home/me/photos",
+            "class_names": "/home/me/names.txt",
+        },
         "judge": {"probabilities": "/home/me/p.npy"},
     }
     config = resolve(to_plain(run.config()), changes)
     subject = PublishedRun(published).subject()
-    assert "/home/me" not in json.dumps(module._facts(run, config, subject))
+    facts = module._facts(run, config, subject)
+    assert "/home/me" not in json.dumps(facts)
+    assert facts["config"]["data"]["class_names"] == ",".join(subject.class_names)
     texts = [path for path in published.rglob("*") if path.suffix in (".json", ".md", ".py")]
     assert not any(str(run.path.parent) in path.read_text() for path in texts)
 
