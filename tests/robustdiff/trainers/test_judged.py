@@ -1,5 +1,7 @@
 """Labels judged before training, as a dataset for any trainer."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -119,6 +121,14 @@ def test_a_judged_dataset_keeps_the_names_of_its_classes(quick, tmp_path):
     images = load_images(kept, Report())
     assert images.class_names == judged.classes
     assert len(images.train) + len(images.test) == COUNT
+    arrays = robustdiff.RobustLabels(IMAGES, GIVEN)
+    with pytest.raises(ValueError, match=r"floats outside of \[0, 1\]"):
+        robustdiff.save_dataset(tmp_path / "arrays", arrays)
+    plain = arrays.over(list(zip(torch.from_numpy(IMAGES), GIVEN, strict=True)))
+    robustdiff.save_dataset(tmp_path / "arrays", plain)
+    again = load_images(replace(kept, data_dir=str(tmp_path / "arrays")), Report())
+    assert torch.equal(again.train, images.train)
+    assert torch.equal(again.train_labels, images.train_labels)
     # Labels that are left out have no class to be kept under.
     robustdiff.save_dataset(tmp_path / "kept", robustdiff.RobustLabels(pairs, treatment="null"))
     with pytest.raises(ValueError, match=f"must number its {K} classes from 0 to {K - 1}"):
