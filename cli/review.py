@@ -85,4 +85,9 @@ def audited(source: Path | None) -> Path | None:
             f"{source} is neither a run nor images that were audited: there is no "
             f"{audit}; make it with: robustdiff audit {source}"
         )
+    stored = Run(audit).config().data.data_dir
+    if Path(stored).expanduser().resolve() != source.resolve():
+        raise ValueError(
+            f"{audit} is the audit of {stored}, not of {source}; name the folder of its own audit"
+        )
     return audit

@@ -19,7 +19,7 @@ from robustdiff.config.sections import Config
 from robustdiff.data.arrays import Images
 from robustdiff.data.registry import load_images
 from robustdiff.device import pick_device, set_precision
-from robustdiff.jobs.dataset import load_run_data
+from robustdiff.jobs.dataset import check_same_labels, load_run_data
 from robustdiff.labels.checked import Checked, taught
 from robustdiff.labels.crossfit import crossfit, crossfit_again, likeliest_decision, make_plan
 from robustdiff.labels.evidence import (
@@ -129,6 +129,7 @@ def audit_images(
         stored = run.config()
         check_same_audit(to_plain(stored), to_plain(config))
         images, labels, rows = load_run_data(run, config, report)
+        check_same_labels(run, config)
     else:
         images = load_images(config.data, report)
         images, labels = without_removed(images, prepare_labels(config, images, report), report)

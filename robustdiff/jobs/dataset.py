@@ -19,7 +19,7 @@ from robustdiff.config.sections import Config, NoiseConfig
 from robustdiff.data.arrays import Images
 from robustdiff.data.registry import load_images
 from robustdiff.data.sources import SOURCES
-from robustdiff.labels.given import add_noise, samples_of
+from robustdiff.labels.given import add_noise, prepare_labels, samples_of
 from robustdiff.progress import Report
 from robustdiff.runs.folder import PublishedRun, Run
 
@@ -80,6 +80,26 @@ def load_run_data(
     if not whole:  # training checks and remembers them under its lock
         run.check_images(images.train, remember=False)
     return RunData(images, labels, np.arange(len(labels.given)))
+
+
+def check_same_labels(run: Run, config: Config) -> None:
+    """Refuse a source whose labels are no longer those of a run: its names may be the same.
+
+    Raises:
+        ValueError: If they are others, or cannot be read.
+    """
+    labels, images = run.labels(), load_images(config.data, Report())
+    if labels.paths is None or not {*labels.paths} <= {*(images.paths or ())}:
+        return
+    now = prepare_labels(config, images, Report())
+    found = dict(zip(now.paths or (), now.given.tolist(), strict=True))
+    known = zip(labels.paths, labels.given.tolist(), strict=True)
+    changed = [path for path, label in known if found.get(path, label) != label]
+    if changed:
+        raise ValueError(
+            f"{len(changed)} labels of {config.data.data_dir} are others than when {run.path} was "
+            f"made: {_listed(changed)}; choose another --out"
+        )
 
 
 def _of_published(run: PublishedRun, config: Config, report: Report) -> RunData:

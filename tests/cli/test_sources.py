@@ -88,6 +88,30 @@ def test_images_of_any_form_are_audited_reviewed_and_corrected(photos, form, cap
     assert call("train", audit.path, "--labels=labels.csv", "--dry-run", *TINY) == 0
 
 
+def test_an_audit_is_not_taken_for_that_of_other_labels(photos, capsys):
+    rows = rows_of(photos)
+    path = write_csv(photos / "labels.csv", rows)
+    words = ["--image-size=8", f"--judge-probs={probabilities(photos, ('train', 'test'))}"]
+    assert call("audit", path, *words) == 0
+    assert call("audit", path, *words) == 0
+    # Another table of the same name.
+    Path("b").mkdir()
+    other = write_csv(Path("b/labels.csv"), rows)
+    for command in (["correct", other, "--to=fixed.csv"], ["review", other]):
+        capsys.readouterr()
+        assert call(*command) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"is the audit of {path}, not of {other}" in line
+    # The same table with another label.
+    file, name, part = rows[0]
+    write_csv(path, [(file, next(n for n in NAMES if n != name), part), *rows[1:]])
+    capsys.readouterr()
+    assert call("audit", path, *words) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"1 labels of {path} are others than when audits/labels was made: {file}" in said
+    assert call("audit", path, *words, "--out=again") == 0
+
+
 def test_a_run_on_shards_goes_on_where_they_have_moved(photos, capsys):
     path = FORMS["webdataset"](photos, Path("out"))
     words = ["--image-size=8", f"--class-names={','.join(NAMES)}", *TINY]
