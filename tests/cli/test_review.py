@@ -50,7 +50,7 @@ def refused(capsys, *words):
 def test_what_cannot_be_reviewed_is_one_line(audited, audit, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     photos = audited[0]
-    assert "that was audited: there is no audits/photos; make it" in refused(capsys, photos)
+    assert "that were audited: there is no audits/photos; make it" in refused(capsys, photos)
     assert "none is not a run" in refused(capsys, "none")
     assert "there is no run under" in refused(capsys)
     (audit / "label_issues.csv").unlink()
