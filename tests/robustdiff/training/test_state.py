@@ -31,7 +31,10 @@ LAYERS = [
 
 
 # "margin" tries all classes in its first round, which takes seconds each time.
-SLOW = [{"curriculum": {"name": "margin", "treatment": how}} for how in ("relabel", "select")]
+SLOW = [
+    *({"curriculum": {"name": "margin", "treatment": how}} for how in ("relabel", "select")),
+    {"curriculum": {"name": "margin", "rotate": 2}},
+]
 
 
 @pytest.mark.parametrize(
