@@ -7,7 +7,7 @@ BIN := .venv/bin
 
 DATA ?= data
 
-.PHONY: demo test bench docs dist dist-check minimum install install-dev install-bench install-docs install-dist clean
+.PHONY: demo test test-integrations bench docs dist dist-check minimum install install-dev install-bench install-docs install-dist clean
 
 demo: install
 	rm -rf runs/demo
@@ -22,6 +22,11 @@ test: install-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/pytest -n auto --dist worksteal --durations 25
+
+# The tests about other libraries, and the tour: their installation takes minutes.
+test-integrations: install-dev
+	$(BIN)/pip install --quiet --editable '.[integrations]'
+	$(BIN)/pytest -n auto -m 'not gpu' tests/robustdiff/trainers tests/robustdiff/published tests/robustdiff/reports/test_logs.py tests/robustdiff/data/test_sources.py tests/examples
 
 bench: install-bench
 	$(BIN)/python -m benchmarks.speed --data-dir $(DATA) --out runs/speed
@@ -53,9 +58,10 @@ install-dist: .venv/installed-dist
 	$(BIN)/pip install --quiet --editable .
 	touch $@
 
-.venv/installed-dev: .venv/installed
+.venv/installed-dev: pyproject.toml
+	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --editable '.[dev]'
-	touch $@
+	touch .venv/installed $@
 
 .venv/installed-bench: .venv/installed
 	$(BIN)/pip install --quiet --editable '.[bench]'

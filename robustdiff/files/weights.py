@@ -1,6 +1,7 @@
 """Weights as safetensors files with a digest: loading executes nothing and detects damage."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,7 +26,8 @@ def save_weights(path: Path, network: nn.Module, *, prefix: str = "") -> None:
     tensors = {
         prefix + name: value.cpu().contiguous() for name, value in network.state_dict().items()
     }
-    content = save(tensors, metadata={"format": "pt", _DIGEST_KEY: _digest(tensors)})
+    metadata = {"format": "pt", _DIGEST_KEY: _digest(tensors)}
+    content = _in_order(save(tensors, metadata=metadata))
     write_atomic(path, lambda file: file.write(content))
 
 
@@ -51,6 +53,14 @@ def load_weights(path: Path, network: nn.Module, *, prefix: str = "") -> None:
     if wanted != {name: (value.dtype, value.shape) for name, value in tensors.items()}:
         raise DamagedError(f"{path} holds the weights of another network")
     network.load_state_dict({name.removeprefix(prefix): part for name, part in tensors.items()})
+
+
+def _in_order(content: bytes) -> bytes:
+    """Return a safetensors file with its header in order: the library writes metadata in any."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + size]), sort_keys=True, separators=(",", ":"))
+    header += " " * (-len(header) % 8)  # tensors begin at a multiple of 8 bytes
+    return len(header).to_bytes(8, "little") + header.encode() + content[8 + size :]
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

@@ -21,7 +21,9 @@ def run(path, *words, cwd):
     ("name", "words", "says"),
     [
         ("classifier", ["2"], "small-loss: 0."),
-        ("diffusers_unet", ["judged", "--epochs=1"], "after relabelling"),
+        pytest.param(
+            "diffusers_unet", ["judged", "--epochs=1"], "after relabelling", marks=pytest.mark.slow
+        ),
         pytest.param(
             "lightning_unet", ["scored", "--epochs=1"], "labels look wrong", marks=pytest.mark.slow
         ),

@@ -157,6 +157,7 @@ def torchrun(*words):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_dead_process_ends_the_job_and_a_restart_goes_on(processes, tmp_path):
     script = tmp_path / "dying.py"
     script.write_text(DYING)

@@ -32,6 +32,18 @@ def test_no_step_waits_for_the_gpu():
         torch.cuda.set_sync_debug_mode("default")
 
 
+def test_captured_steps_equal_those_step_by_step():
+    task = small_task(train=SMALL["train"] | {"device": "cuda", "steps": 12})
+    captured, single = new_state(task), new_state(task)
+    assert captured.graph is not None
+    single.graph = None
+    for state in (captured, single):
+        list(train(state, task))
+    for one, other in ((captured.model, single.model), (captured.ema, single.ema)):
+        for p, q in zip(one.parameters(), other.parameters(), strict=True):
+            torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("curriculum", ["uniform", "pmi", "dynamics-label", "crossfit"])
 def test_a_run_is_trained_scored_and_evaluated(tmp_path, curriculum):
     run = tmp_path / "run"

@@ -190,7 +190,10 @@ def until_it_trains(lines=1):
 
 
 def test_a_terminal_that_is_gone_saves_the_run(in_folder):
-    process = start()
+    def heed():  # tests started by nohup would hand on that they ignore it
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+    process = start(preexec_fn=heed)
     until_it_trains()
     process.send_signal(signal.SIGHUP)
     assert process.wait(60) == 128 + signal.SIGHUP

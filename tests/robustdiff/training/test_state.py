@@ -30,7 +30,18 @@ LAYERS = [
 ]
 
 
-@pytest.mark.parametrize("layer", LAYERS, ids=str)
+# "margin" tries all classes in its first round, which takes seconds each time.
+SLOW = [
+    *({"curriculum": {"name": "margin", "treatment": how}} for how in ("relabel", "select")),
+    {"curriculum": {"name": "margin", "rotate": 2}},
+]
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [pytest.param(x, marks=pytest.mark.slow if x in SLOW else ()) for x in LAYERS],
+    ids=str,
+)
 def test_stopped_and_resumed_equals_uninterrupted(layer):
     task = small_task(**layer)
     straight, events = run(task)
