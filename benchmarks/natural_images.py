@@ -98,9 +98,8 @@ def cells(out: Path, cifar: Path, methods: list[str], seeds: list[int]) -> list[
             noise = {"noise": {"labels": str(out / f"{name}.labels.npy")}}
             judge = {"judge": {"probabilities": str(out / f"{name}.probs.npz")}}
             for method in methods:
-                config = resolve(*base, noise, METHODS[method])
-                if config.curriculum.name == "crossfit":
-                    config = resolve(*base, noise, METHODS[method], judge)
+                evidence = judge if method.startswith("crossfit") else {}
+                config = resolve(*base, noise, METHODS[method], evidence)
                 found.append(Cell(Path(name) / method / f"s{seed}", config))
     return found
 

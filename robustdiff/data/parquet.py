@@ -14,7 +14,7 @@ from robustdiff.config.images import DataConfig
 from robustdiff.data.layout import Layout
 from robustdiff.data.parts import split_words
 from robustdiff.data.rows import Rows, lay_out
-from robustdiff.data.store import Store
+from robustdiff.data.store import Store, files_at
 from robustdiff.data.tables import Columns, pick_columns, pyarrow
 
 _BLOCKS_KEPT = 4
@@ -54,9 +54,7 @@ def read_parquet(config: DataConfig) -> tuple[Layout, Store]:
         ValueError: If there is none, or it does not hold one image and one label a row.
     """
     home = Path(config.data_dir)
-    root = home.parent if home.is_file() else home
-    found = [home] if home.is_file() else sorted(home.rglob("*.parquet"))
-    files = [path.relative_to(root).as_posix() for path in found]
+    root, files = files_at(home, ".parquet")
     if not files:
         raise ValueError(f"there is no parquet file {home}, nor a folder of them")
     splits = split_words([shard_split(file) for file in files])

@@ -17,7 +17,7 @@ from robustdiff.data.layout import Layout
 from robustdiff.data.parquet import named, shard_split
 from robustdiff.data.parts import split_words
 from robustdiff.data.rows import Rows, lay_out
-from robustdiff.data.store import Store
+from robustdiff.data.store import Store, files_at
 
 # A sample's key ends at the first dot of its name; what follows says what the member is.
 _MEMBER = re.compile(r"((?:.*/)?[^./][^/.]*)\.([^/]+)", re.DOTALL)
@@ -48,9 +48,7 @@ def read_shards(config: DataConfig) -> tuple[Layout, Store]:
             or no label.
     """
     home = Path(config.data_dir)
-    root = home.parent if home.is_file() else home
-    found = [home] if home.is_file() else sorted(home.rglob("*.tar"))
-    shards = [path.relative_to(root).as_posix() for path in found]
+    root, shards = files_at(home, ".tar")
     if not shards:
         raise ValueError(f"there is no .tar file {home}, nor a folder of them")
     words = split_words([shard_split(shard) for shard in shards])

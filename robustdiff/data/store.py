@@ -28,3 +28,18 @@ class Store(NamedTuple):
 def files_under(root: Path, home: Path | None = None) -> Store:
     """Return the store of images that are files, named by their paths relative to a folder."""
     return Store(home or root, root, lambda name: (root / name).open("rb"))
+
+
+def files_at(home: Path, suffix: str) -> tuple[Path, list[str]]:
+    """Find files that hold many images.
+
+    Args:
+        home: One such file, or a folder of them.
+        suffix: Of those in a folder, such as ".tar".
+
+    Returns:
+        The folder that they are relative to, and their paths in order; none where there are none.
+    """
+    root = home.parent if home.is_file() else home
+    found = [home] if home.is_file() else sorted(home.rglob(f"*{suffix}"))
+    return root, [path.relative_to(root).as_posix() for path in found]
