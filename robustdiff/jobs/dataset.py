@@ -170,9 +170,16 @@ def _joined(
         raise ValueError(
             f"{config.data.data_dir} holds no image that run {run.path} was trained on"
         )
-    return RunData(
-        _taken(images, [place[labels.paths[i]] for i in rows], known), labels.at(rows), rows
-    )
+    places = [place[labels.paths[i]] for i in rows]
+    if config.noise.labels is None and labels.decided_by is None and not config.data.whole:
+        now = torch.cat([images.train_labels, images.test_labels])[places].numpy()
+        other = [labels.paths[i] for i in rows[now != labels.clean[rows]]]
+        if other:
+            report.message(
+                f"{len(other)} labels of {config.data.data_dir} are others than when run "
+                f"{run.path} was made: {_listed(other)}; its own are used"
+            )
+    return RunData(_taken(images, places, known), labels.at(rows), rows)
 
 
 def _taken(images: Images, places: Sequence[int], known: dict[str, str | None]) -> Images:

@@ -133,17 +133,17 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from training this run inside the block; a killed process unlocks.
+        """Keep other processes from changing this run inside the block; a killed process unlocks.
 
         Temporary files that a killed process has left are removed.
 
         Raises:
-            LockedError: If another process trains it.
+            LockedError: If another process trains, audits or corrects it.
         """
         try:
             held = FileLock(self.path / ".lock").acquire(blocking=False)
         except Timeout:
-            raise LockedError(f"run {self.path} is being trained by another process") from None
+            raise LockedError(f"run {self.path} is in use by another process") from None
         with held:
             for name in _OF_TRAINING:
                 forget_temporaries(self.path, name)

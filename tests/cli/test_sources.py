@@ -153,3 +153,20 @@ def test_mistakes_are_one_line_and_exit_code_2(photos, capsys, words, message):
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
     assert not Path("runs").exists()
+
+
+def test_a_resumed_run_says_that_its_table_has_other_labels_now(photos, capsys):
+    rows = rows_of(photos)
+    path = write_csv(photos / "labels.csv", rows)
+    words = ["--image-size=8", *TINY]
+    assert call("train", "--data", path, "--steps=2", "--out=run", *words) == 0
+    capsys.readouterr()
+    assert call("train", "--resume=run", "--steps=3") == 0
+    assert "others than when" not in capsys.readouterr().err
+    given = Run(Path("run")).labels().given
+    file, name, part = rows[0]
+    write_csv(path, [(file, next(n for n in NAMES if n != name), part), *rows[1:]])
+    assert call("train", "--resume=run", "--steps=4") == 0
+    said = capsys.readouterr().err
+    assert f"1 labels of {path} are others than when run run was made: {file}; its own are" in said
+    assert np.array_equal(Run(Path("run")).labels().given, given)

@@ -14,7 +14,7 @@ from robustdiff.runs.folder import Run, create_run
 
 def test_two_processes_do_not_train_one_run(tmp_path):
     run = Run(tmp_path)
-    said = pytest.raises(OSError, match="being trained by another process")
+    said = pytest.raises(OSError, match="in use by another process")
     with run.locked(), said, run.locked():
         pass
     with run.locked():
