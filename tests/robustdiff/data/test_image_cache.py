@@ -172,7 +172,7 @@ def test_jobs_that_decode_at_once_are_all_right(root, cache):
 
 
 def test_a_slow_job_does_not_spoil_the_cache_of_a_later_one(root, monkeypatch):
-    write_cache, later = reading.write_cache, []
+    write_text, later = image_cache.write_text, []
 
     def slowly(*given):
         if not later:
@@ -180,9 +180,9 @@ def test_a_slow_job_does_not_spoil_the_cache_of_a_later_one(root, monkeypatch):
             for path in root.rglob("*.bmp"):
                 write(path, 150)
             later[0] = values(root)
-        return write_cache(*given)
+        return write_text(*given)
 
-    monkeypatch.setattr(reading, "write_cache", slowly)
+    monkeypatch.setattr(image_cache, "write_text", slowly)
     before = expected(root)
     assert values(root) == before
     assert set(later[0].values()) == {150}
@@ -269,7 +269,7 @@ def test_failures_that_may_pass_are_not_kept(root, cache, monkeypatch, number, i
     with monkeypatch.context() as patch:
         patch.setattr(reading, "read_image", fail)
         assert len(read_folder(root, 8, Report()).bad) == 2
-    assert cache.exists() == is_kept
+    assert any(cache.iterdir()) == is_kept
     assert bool(read_folder(root, 8, Report()).bad) == is_kept
     os.utime(root / "ant" / "0.bmp")  # as a change of permissions does, it changes st_ctime
     assert len(read_folder(root, 8, Report()).bad) == 0
