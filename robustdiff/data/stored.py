@@ -111,7 +111,7 @@ class Stored(Tensor):
     def __torch_dispatch__(  # type: ignore[override]
         cls,
         function: Callable[..., Any],
-        types: object,  # noqa: ARG003 torch passes it
+        types: object,
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401 torch's
