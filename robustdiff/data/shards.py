@@ -82,9 +82,10 @@ def _scan(root: Path, asked: str | None, shard: str) -> Listing:
     found = Listing([], [], [], [])
     for key, sample in _samples(root, shard):
         image = _image_of(sample, f"sample {key} of {root / shard}")
-        label = _label_of(sample, root, asked, f"{root / shard}: {key}")
-        for values, value in zip(found, (*image[1:], label), strict=True):
-            values.append(value)
+        found.names.append(image.name)
+        found.starts.append(image.start)
+        found.sizes.append(image.size)
+        found.labels.append(_label_of(sample, root, asked, f"{root / shard}: {key}"))
     return found
 
 
