@@ -1,0 +1,210 @@
+"""Training from files against training from memory: images per second, and memory of the process.
+
+`rates` writes an array of random images through the writer of the cache, as a first start does, and
+trains on it in memory and in its file, in turn, in one process. The third contender has its file
+dropped from the system's cache before every step. `memory` trains from the file alone, in a process
+of its own. `shards` goes the whole way from .tar files of PNG: a first start, a second one, and
+training from the copy and without one.
+
+    python benchmarks/disk.py rates [--images 1e6] [--presets mnist-small cifar10-small]
+    python benchmarks/disk.py memory [--images 1e6] [--presets mnist-small]
+    python benchmarks/disk.py shards [--images 50000]
+"""
+
+import argparse
+import io
+import json
+import os
+import tarfile
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from benchmarks.scale import memory_bytes
+from benchmarks.speed.rates import rates, ratio
+from robustdiff.config.images import DataConfig
+from robustdiff.config.layers import resolve
+from robustdiff.config.presets import preset
+from robustdiff.data import stored
+from robustdiff.data.arrays import LabelledImages
+from robustdiff.data.image_cache import Contents, mapped_array, write_cache
+from robustdiff.data.registry import load_images
+from robustdiff.device import set_precision
+from robustdiff.progress import Report
+from robustdiff.training.loop import StepDone, train
+from robustdiff.training.state import new_state
+from robustdiff.training.task import Task
+
+SIDE, CLASSES, BLOCK, SHARDS = 32, 10, 10_000, 5
+Numbers = dict[str, object]
+
+
+def write_images(folder: Path, count: int, channels: int) -> Path:
+    """Write random images through the writer of the cache; return their file."""
+    draw = np.random.default_rng(0)
+
+    def decode(out: BinaryIO) -> tuple[Contents, bool]:
+        for start in range(0, count, BLOCK):
+            size = (min(BLOCK, count - start), channels, SIDE, SIDE)
+            out.write(draw.integers(0, 256, size, dtype=np.uint8).data)
+        return Contents(None, channels, [""] * count, [], []), True
+
+    write_cache(folder / "images", "0" * 16, SIDE, decode)
+    return next(folder.glob("*.npy"))
+
+
+def steps_of(name: str, images: Tensor) -> tuple[Callable[[], int], int]:
+    """Return what trains a step on images and returns how many it saw; and the batch."""
+    config = resolve(preset(name), {"curriculum.name": "uniform", "train.steps": 10**9})
+    given = torch.arange(len(images)) % CLASSES
+    task = Task(
+        config=config,
+        data=LabelledImages(images, given),
+        num_classes=CLASSES,
+        dtype=set_precision(config.train.precision, torch.device("cpu")),
+    )
+    events = train(new_state(task), task)
+
+    def step() -> int:
+        next(event for event in events if isinstance(event, StepDone))
+        return config.train.batch_size
+
+    return step, config.train.batch_size
+
+
+def in_turn(folder: Path, name: str, args: argparse.Namespace) -> Numbers:
+    """Train on images of memory and on the same of a file, in turn."""
+    file = write_images(folder, args.images, 3 if name.startswith("cifar") else 1)
+    memory, _ = steps_of(name, torch.from_numpy(np.load(file)))
+    mapped, _ = steps_of(name, stored.tensor_of(mapped_array(file)))
+    cold_step, batch = steps_of(name, stored.tensor_of(mapped_array(file)))
+    handle = os.open(file, os.O_RDONLY)
+
+    def cold() -> int:
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+        return cold_step()
+
+    works = {"memory": memory, "file": mapped, "file, not cached": cold}
+    found = rates(works, args.rounds, args.seconds, warm_up=3)
+    os.close(handle)
+    file.unlink()
+    return {
+        "preset": name,
+        "images": args.images,
+        "batch": batch,
+        **{who: float(np.median(values)) for who, values in found.items()},
+        "ratio": ratio(found["file"], found["memory"]),
+        "ratio, not cached": ratio(found["file, not cached"], found["memory"]),
+    }
+
+
+@contextmanager
+def peak(name: str) -> Iterator[list[int]]:
+    """Measure the peak of an entry of this process's memory in the block, in bytes above before."""
+    found, done = [0], threading.Event()
+    before = memory_bytes(name)
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            found[0] = max(found[0], memory_bytes(name) - before)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield found
+    finally:
+        done.set()
+        thread.join()
+
+
+def memory_of(folder: Path, name: str, args: argparse.Namespace) -> Numbers:
+    """Train from a file alone; return what the process holds, GiB."""
+    file = write_images(folder, args.images, 3 if name.startswith("cifar") else 1)
+    parts = ("VmRSS", "RssAnon", "RssFile")
+    idle = {part: memory_bytes(part) / 2**30 for part in parts}
+    step, batch = steps_of(name, stored.tensor_of(mapped_array(file)))
+    most = dict.fromkeys(parts, 0.0)
+    started, seen = time.perf_counter(), 0
+    while time.perf_counter() - started < args.seconds:
+        seen += step()
+        most = {part: max(most[part], memory_bytes(part) / 2**30) for part in parts}
+    size = file.stat().st_size / 2**30
+    file.unlink()
+    return {"preset": name, "batch": batch, "file": size, "seen": seen, "idle": idle, "most": most}
+
+
+def write_shards(folder: Path, count: int) -> None:
+    """Write .tar files of PNG, smooth random images, and their classes."""
+    draw = np.random.default_rng(0)
+    for number in range(SHARDS):
+        with tarfile.open(folder / f"{number}.tar", "w") as tar:
+            for row in range(number, count, SHARDS):
+                pixels = draw.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+                content = io.BytesIO()
+                Image.fromarray(pixels).resize((SIDE, SIDE)).save(content, "png")
+                label = str(row % CLASSES).encode()
+                for kind, part in (("png", content.getvalue()), ("cls", label)):
+                    entry = tarfile.TarInfo(f"{row:08}.{kind}")
+                    entry.size = len(part)
+                    tar.addfile(entry, io.BytesIO(part))
+
+
+def from_shards(folder: Path, args: argparse.Namespace) -> Numbers:
+    """Start on shards twice, and train on their copy and without one, in turn."""
+    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+    (folder / "shards").mkdir()
+    write_shards(folder / "shards", args.images)
+    config = DataConfig(dataset="webdataset", data_dir=str(folder / "shards"))
+    found: Numbers = {"images": args.images, "pixels, MB": args.images * 3 * SIDE**2 / 1e6}
+    for start in ("first", "second"):
+        began, clock = time.perf_counter(), time.process_time()
+        with peak("RssAnon") as most:
+            images = load_images(config, Report())
+        found |= {
+            f"{start} start, s": time.perf_counter() - began,
+            f"{start} start, CPU s": time.process_time() - clock,
+            f"{start} start, peak RssAnon, MB": most[0] / 1e6,
+        }
+    each_time = load_images(replace(config, copy=False), Report())
+    memory = images.train.whole().clone()  # type: ignore[attr-defined] # they are stored
+    works = {"memory": memory, "file": images.train, "no copy": each_time.train}
+    for name in args.presets:
+        steps = {who: steps_of(name, train_images)[0] for who, train_images in works.items()}
+        speeds = rates(steps, args.rounds, args.seconds, warm_up=3)
+        found[name] = {who: ratio(speeds[who], speeds["memory"]) for who in works}
+        found[f"{name}, images/s"] = {who: float(np.median(v)) for who, v in speeds.items()}
+    return found
+
+
+def main() -> None:
+    """Measure, and print what was found as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("rates", "memory", "shards"))
+    parser.add_argument("--images", type=lambda text: int(float(text)), default=1_000_000)
+    parser.add_argument("--presets", nargs="+", default=["mnist-small"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4)
+    args = parser.parse_args()
+    stored.IN_MEMORY = 0  # so that fewer images are read as many are
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if args.what == "shards":
+            print(json.dumps(from_shards(folder, args), indent=1))
+            return
+        measure = in_turn if args.what == "rates" else memory_of
+        for each in args.presets:
+            print(json.dumps(measure(folder, each, args), indent=1), flush=True)
+
+
+if __name__ == "__main__":
+    main()
