@@ -39,7 +39,7 @@ from robustdiff.data import stored
 from robustdiff.data.arrays import LabelledImages
 from robustdiff.data.image_cache import Contents, mapped_array, write_cache
 from robustdiff.data.registry import load_images
-from robustdiff.device import set_precision
+from robustdiff.device import keep_freed_memory, set_precision
 from robustdiff.progress import Report
 from robustdiff.training.loop import StepDone, train
 from robustdiff.training.state import new_state
@@ -50,7 +50,10 @@ Numbers = dict[str, object]
 
 
 def write_images(folder: Path, count: int, channels: int) -> Path:
-    """Write random images through the writer of the cache; return their file."""
+    """Write random images through the writer of the cache, if not yet there; return their file."""
+    place = folder / f"{count}-{channels}"
+    if (place / "images.json").exists():
+        return next(place.glob("*.npy"))
     draw = np.random.default_rng(0)
 
     def decode(out: BinaryIO) -> tuple[Contents, bool]:
@@ -59,8 +62,8 @@ def write_images(folder: Path, count: int, channels: int) -> Path:
             out.write(draw.integers(0, 256, size, dtype=np.uint8).data)
         return Contents(None, channels, [""] * count, [], []), True
 
-    write_cache(folder / "images", "0" * 16, SIDE, decode)
-    return next(folder.glob("*.npy"))
+    write_cache(place / "images", "0" * 16, SIDE, decode)
+    return next(place.glob("*.npy"))
 
 
 def steps_of(name: str, images: Tensor) -> tuple[Callable[[], int], int]:
@@ -97,7 +100,6 @@ def in_turn(folder: Path, name: str, args: argparse.Namespace) -> Numbers:
     works = {"memory": memory, "file": mapped, "file, not cached": cold}
     found = rates(works, args.rounds, args.seconds, warm_up=3)
     os.close(handle)
-    file.unlink()
     return {
         "preset": name,
         "images": args.images,
@@ -139,7 +141,6 @@ def memory_of(folder: Path, name: str, args: argparse.Namespace) -> Numbers:
         seen += step()
         most = {part: max(most[part], memory_bytes(part) / 2**30) for part in parts}
     size = file.stat().st_size / 2**30
-    file.unlink()
     return {"preset": name, "batch": batch, "file": size, "seen": seen, "idle": idle, "most": most}
 
 
@@ -194,10 +195,12 @@ def main() -> None:
     parser.add_argument("--presets", nargs="+", default=["mnist-small"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--folder", type=Path, help="keeps the arrays for another time")
     args = parser.parse_args()
+    keep_freed_memory()
     stored.IN_MEMORY = 0  # so that fewer images are read as many are
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder = args.folder or Path(name)
         if args.what == "shards":
             print(json.dumps(from_shards(folder, args), indent=1))
             return

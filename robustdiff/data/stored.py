@@ -118,13 +118,18 @@ class Stored(Tensor):
         """Take parts and rows without reading more; for all else read all images."""
         images, *rest = args
         kwargs = kwargs or {}
-        if isinstance(images, Stored) and function in _PARTS:
-            with torch.inference_mode(mode=False):  # or torch refuses them as parts
+        with torch.inference_mode(mode=False):  # or torch refuses what it takes for views
+            found = NotImplemented
+            if isinstance(images, Stored) and function in _PARTS:
                 found = _PARTS[function](images, *rest, **kwargs)
-            if found is not NotImplemented:
-                return found
-        args, kwargs = tree_map(lambda v: v.whole() if isinstance(v, Stored) else v, (args, kwargs))
-        return function(*args, **kwargs)
+            if found is NotImplemented:
+                args, kwargs = tree_map(_in_memory, (args, kwargs))
+                found = function(*args, **kwargs)
+        return found
+
+
+def _in_memory(value: object) -> object:
+    return value.whole() if isinstance(value, Stored) else value
 
 
 def _slice(
@@ -210,19 +215,18 @@ def near(images: Tensor, device: torch.device) -> Tensor:
     """Return images on a device: a copy where that fits, else they are read to it when used."""
     if device.type != "cuda" or images.device == device:
         return images.to(device)
-    fits = images.nbytes <= _SHARE * torch.cuda.mem_get_info(device)[0]
-    if not fits:
-        stored = images
-        if not isinstance(images, Stored):
-            pixels = images.numpy()
-            stored = Stored(Reader(pixels.shape, lambda rows: pixels[rows], pixels))
-        return stored.to(device)
+    if images.nbytes <= _SHARE * torch.cuda.mem_get_info(device)[0]:
+        return _moved_whole(images, device)
     if not isinstance(images, Stored):
-        return images.to(device)
+        pixels = images.numpy()
+        images = Stored(Reader(pixels.shape, lambda rows: pixels[rows], pixels))
+    return Stored(images.reader, images.places, device)
+
+
+def _moved_whole(images: Tensor, device: torch.device) -> Tensor:
     found = torch.empty(images.shape, dtype=torch.uint8, device=device)
     for start in range(0, len(images), _MOVED):
-        rows = np.arange(start, min(start + _MOVED, len(images)))
-        found[start : start + _MOVED] = images.fetch(rows).to(device)
+        found[start : start + _MOVED] = images[torch.arange(start, len(images))[:_MOVED]]
     return found
 
 
