@@ -45,22 +45,23 @@ from robustdiff.training.loop import StepDone, train
 from robustdiff.training.state import new_state
 from robustdiff.training.task import Task
 
-SIDE, CLASSES, BLOCK, SHARDS = 32, 10, 10_000, 5
+CHANNELS, SIDE, CLASSES = 3, 32, 10
+BLOCK, SHARDS = 10_000, 5
 Numbers = dict[str, object]
 
 
-def write_images(folder: Path, count: int, channels: int) -> Path:
+def write_images(folder: Path, count: int) -> Path:
     """Write random images through the writer of the cache, if not yet there; return their file."""
-    place = folder / f"{count}-{channels}"
+    place = folder / f"{count}-{CHANNELS}"
     if (place / "images.json").exists():
         return next(place.glob("*.npy"))
     draw = np.random.default_rng(0)
 
     def decode(out: BinaryIO) -> tuple[Contents, bool]:
         for start in range(0, count, BLOCK):
-            size = (min(BLOCK, count - start), channels, SIDE, SIDE)
+            size = (min(BLOCK, count - start), CHANNELS, SIDE, SIDE)
             out.write(draw.integers(0, 256, size, dtype=np.uint8).data)
-        return Contents(None, channels, [""] * count, [], []), True
+        return Contents(None, CHANNELS, [""] * count, [], []), True
 
     write_cache(place / "images", "0" * 16, SIDE, decode)
     return next(place.glob("*.npy"))
@@ -87,7 +88,7 @@ def steps_of(name: str, images: Tensor) -> tuple[Callable[[], int], int]:
 
 def in_turn(folder: Path, name: str, args: argparse.Namespace) -> Numbers:
     """Train on images of memory and on the same of a file, in turn."""
-    file = write_images(folder, args.images, 3 if name.startswith("cifar") else 1)
+    file = write_images(folder, args.images)
     memory, _ = steps_of(name, torch.from_numpy(np.load(file)))
     mapped, _ = steps_of(name, stored.tensor_of(mapped_array(file)))
     cold_step, batch = steps_of(name, stored.tensor_of(mapped_array(file)))
@@ -131,7 +132,7 @@ def peak(name: str) -> Iterator[list[int]]:
 
 def memory_of(folder: Path, name: str, args: argparse.Namespace) -> Numbers:
     """Train from a file alone; return what the process holds, GiB."""
-    file = write_images(folder, args.images, 3 if name.startswith("cifar") else 1)
+    file = write_images(folder, args.images)
     parts = ("VmRSS", "RssAnon", "RssFile")
     idle = {part: memory_bytes(part) / 2**30 for part in parts}
     step, batch = steps_of(name, stored.tensor_of(mapped_array(file)))
@@ -166,7 +167,7 @@ def from_shards(folder: Path, args: argparse.Namespace) -> Numbers:
     (folder / "shards").mkdir()
     write_shards(folder / "shards", args.images)
     config = DataConfig(dataset="webdataset", data_dir=str(folder / "shards"))
-    found: Numbers = {"images": args.images, "pixels, MB": args.images * 3 * SIDE**2 / 1e6}
+    found: Numbers = {"images": args.images, "pixels, MB": args.images * CHANNELS * SIDE**2 / 1e6}
     for start in ("first", "second"):
         began, clock = time.perf_counter(), time.process_time()
         with peak("RssAnon") as most:

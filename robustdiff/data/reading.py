@@ -142,10 +142,12 @@ def _decoder(store: Store, size: int, contents: Contents, names: list[str]) -> R
             raise ValueError(f"the image {name} of {store.home} has changed since the start")
         return found.pixels
 
-    def read(rows: Ints) -> Pixels:
-        return np.stack([*pool.map(one, rows.tolist())])
+    shape = (contents.channels, size, size)
 
-    return Reader((len(names), contents.channels, size, size), read)
+    def read(rows: Ints) -> Pixels:
+        return np.array([*pool.map(one, rows.tolist())], dtype=np.uint8).reshape(-1, *shape)
+
+    return Reader((len(names), *shape), read)
 
 
 def _decode(
