@@ -164,11 +164,9 @@ STORED = {
 }
 
 
-def test_a_run_on_stored_images_that_was_stopped_goes_on_as_if_it_had_not_been(
+def test_a_run_on_stored_images_grows_within_a_pass_into_one_that_was_long_in_memory(
     folder, tmp_path, monkeypatch
 ):
-    """It stops within a pass, when the next batches have been read."""
-
     def trained(out, **more):
         place = {"data.dataset": "folder", "data.data_dir": str(folder)}
         own = {key: value for key, value in TINY.items() if key != "data.class_names"}
@@ -177,7 +175,8 @@ def test_a_run_on_stored_images_that_was_stopped_goes_on_as_if_it_had_not_been(
     expected = weights_of(trained(tmp_path / "memory", **{"train.steps": 9}))
     for copy in (True, False):
         with monkeypatch.context() as patch:
-            patch.setattr(stored, "IN_MEMORY", 0)
+            if copy:
+                patch.setattr(stored, "IN_MEMORY", 0)
             run = trained(tmp_path / f"copy-{copy}", **{"train.steps": 4, "data.copy": copy})
             robustdiff.resume(run, {"train.steps": 9})
         assert same(weights_of(run), expected)
