@@ -2,7 +2,9 @@
 
 `rates` writes an array of random images through the writer of the cache, as a first start does, and
 trains on it in memory and in its file, in turn, in one process. The third contender has its file
-dropped from the system's cache before every step. `memory` trains from the file alone, in a process
+dropped from the system's cache before every step. Ratios are of images per second, and of images
+per second of CPU, which counts the threads that read and depends less on what else a machine does.
+`memory` trains from the file alone, in a process
 of its own. `shards` goes the whole way from .tar files of PNG: a first start, a second one, and
 training from the copy and without one.
 
@@ -31,7 +33,7 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.scale import memory_bytes
-from benchmarks.speed.rates import rates, ratio
+from benchmarks.speed.rates import ratio
 from robustdiff.config.images import DataConfig
 from robustdiff.config.layers import resolve
 from robustdiff.config.presets import preset
@@ -46,7 +48,7 @@ from robustdiff.training.state import new_state
 from robustdiff.training.task import Task
 
 CHANNELS, SIDE, CLASSES = 3, 32, 10
-BLOCK, SHARDS = 10_000, 5
+BLOCK, SHARDS, WARM_UP = 10_000, 5, 4
 Numbers = dict[str, object]
 
 
@@ -99,16 +101,29 @@ def in_turn(folder: Path, name: str, args: argparse.Namespace) -> Numbers:
         return cold_step()
 
     works = {"memory": memory, "file": mapped, "file, not cached": cold}
-    found = rates(works, args.rounds, args.seconds, warm_up=3)
+    found = compare(works, args.rounds)
     os.close(handle)
-    return {
-        "preset": name,
-        "images": args.images,
-        "batch": batch,
-        **{who: float(np.median(values)) for who, values in found.items()},
-        "ratio": ratio(found["file"], found["memory"]),
-        "ratio, not cached": ratio(found["file, not cached"], found["memory"]),
-    }
+    return {"preset": name, "images": args.images, "batch": batch, **found}
+
+
+def compare(works: dict[str, Callable[[], int]], rounds: int) -> Numbers:
+    """Make a step of each work in turn; compare all with the first, by time and by CPU time."""
+    clocks = {"wall": time.perf_counter, "CPU": time.process_time}
+    taken: dict[str, dict[str, list[float]]] = {c: {w: [] for w in works} for c in clocks}
+    for number in range(rounds + WARM_UP):
+        for name, work in works.items():
+            before = {clock: now() for clock, now in clocks.items()}
+            seen = work()
+            if number >= WARM_UP:
+                for clock, now in clocks.items():
+                    taken[clock][name].append(seen / (now() - before[clock]))
+    first = next(iter(works))
+    found: Numbers = {"images/s": {n: float(np.median(v)) for n, v in taken["wall"].items()}}
+    for clock, speeds in taken.items():
+        found[f"ratio, {clock}"] = {
+            name: ratio(speeds[name], speeds[first])["median"] for name in works
+        }
+    return found
 
 
 @contextmanager
@@ -182,9 +197,7 @@ def from_shards(folder: Path, args: argparse.Namespace) -> Numbers:
     works = {"memory": memory, "file": images.train, "no copy": each_time.train}
     for name in args.presets:
         steps = {who: steps_of(name, train_images)[0] for who, train_images in works.items()}
-        speeds = rates(steps, args.rounds, args.seconds, warm_up=3)
-        found[name] = {who: ratio(speeds[who], speeds["memory"]) for who in works}
-        found[f"{name}, images/s"] = {who: float(np.median(v)) for who, v in speeds.items()}
+        found[name] = compare(steps, args.rounds)
     return found
 
 
@@ -194,8 +207,8 @@ def main() -> None:
     parser.add_argument("what", choices=("rates", "memory", "shards"))
     parser.add_argument("--images", type=lambda text: int(float(text)), default=1_000_000)
     parser.add_argument("--presets", nargs="+", default=["mnist-small"])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--folder", type=Path, help="keeps the arrays for another time")
     args = parser.parse_args()
     keep_freed_memory()
