@@ -36,7 +36,7 @@ DEFAULT_SIZE = 32
 # Numbers of errors that stay until the file changes: Pillow's errors about content have none.
 _LASTING = (None, errno.EACCES, errno.EPERM, errno.EINVAL)
 # Images that a thread takes at a time, and how many such parts are under way or wait their turn.
-_TAKEN, _UNDER_WAY = 32, 64
+_TAKEN, _UNDER_WAY = 16, 16
 
 
 class Own(NamedTuple):
