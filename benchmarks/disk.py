@@ -1,12 +1,11 @@
 """Training from files against training from memory: images per second, and memory of the process.
 
 `rates` writes an array of random images through the writer of the cache, as a first start does, and
-trains on it in memory and in its file, in turn, in one process. The third contender has its file
-dropped from the system's cache before every step. Ratios are of images per second, and of images
-per second of CPU, which counts the threads that read and depends less on what else a machine does.
-`memory` trains from the file alone, in a process
-of its own. `shards` goes the whole way from .tar files of PNG: a first start, a second one, and
-training from the copy and without one.
+trains on it in memory and in its file, in turn, in one process; then again with the file dropped
+from the system's cache before every step. Ratios are of images per second, and of images per second
+of CPU, which counts the threads that read and depends less on what else a machine does. `memory`
+trains from the file alone, in a process of its own. `shards` goes the whole way from .tar files of
+PNG: a first start, a second one, and training from the copy and without one.
 
     python benchmarks/disk.py rates [--images 1e6] [--presets mnist-small cifar10-small]
     python benchmarks/disk.py memory [--images 1e6] [--presets mnist-small]
@@ -24,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -93,25 +93,25 @@ def in_turn(folder: Path, name: str, args: argparse.Namespace) -> Numbers:
     file = write_images(folder, args.images)
     memory, _ = steps_of(name, torch.from_numpy(np.load(file)))
     mapped, _ = steps_of(name, stored.tensor_of(mapped_array(file)))
-    cold_step, batch = steps_of(name, stored.tensor_of(mapped_array(file)))
-    handle = os.open(file, os.O_RDONLY)
-
-    def cold() -> int:
-        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
-        return cold_step()
-
-    works = {"memory": memory, "file": mapped, "file, not cached": cold}
+    works = {"memory": memory, "file": mapped}
     found = compare(works, args.rounds)
-    os.close(handle)
-    return {"preset": name, "images": args.images, "batch": batch, **found}
+    with file.open("rb") as opened:
+        drop = partial(os.posix_fadvise, opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        cold = compare(works, args.rounds, drop)
+    return {"preset": name, "images": args.images, "cached": found, "not cached": cold}
 
 
-def compare(works: dict[str, Callable[[], int]], rounds: int) -> Numbers:
+def compare(
+    works: dict[str, Callable[[], int]],
+    rounds: int,
+    before_each: Callable[[], object] = lambda: None,
+) -> Numbers:
     """Make a step of each work in turn; compare all with the first, by time and by CPU time."""
     clocks = {"wall": time.perf_counter, "CPU": time.process_time}
     taken: dict[str, dict[str, list[float]]] = {c: {w: [] for w in works} for c in clocks}
     for number in range(rounds + WARM_UP):
         for name, work in works.items():
+            before_each()
             before = {clock: now() for clock, now in clocks.items()}
             seen = work()
             if number >= WARM_UP:
