@@ -66,6 +66,11 @@ FOLDER: Group = {
     "data.on_bad_image": _data(
         BadImage, "--on-bad-image", help="What to do about images that cannot be read."
     ),
+    "data.copy": _data(
+        bool,
+        "--copy/--no-copy",
+        help="Keep decoded images on disk, or decode them whenever they are used.",
+    ),
 }
 COLUMNS: Group = {
     "data.image_column": _data(

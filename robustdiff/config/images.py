@@ -16,6 +16,8 @@ _USED_BY = {
     "class_names": (*_TABLES, "webdataset", "arrays"),
     "image_root": ("manifest",),
 }
+# Sources of which one image can be read alone and soon: of parquet it is a whole row group.
+_DECODABLE = ("folder", "manifest", "imagefolder", "arrow", "webdataset")
 # What a source of one's own is called in a sentence, where the name of its kind says little.
 _IN_WORDS = {
     "folder": "a folder of images",
@@ -43,6 +45,8 @@ class DataConfig:
             not used by digits.
         download: Fetch a missing dataset into data_dir.
         image_size: Side in pixels that images get; None is their own, 32 for those of one's own.
+        copy: Whether decoded images of one's own are kept on disk and mapped into memory; if not,
+            they are decoded whenever they are used.
         on_bad_image: What to do about files of one's own that cannot be read.
         split: How the parts of a source are read: "auto" takes train and test, under any usual
             names, as parts where that is certain; "none" takes every sub-folder as a class, and
@@ -61,6 +65,7 @@ class DataConfig:
     data_dir: str = "data"
     download: bool = False
     image_size: Count | None = None
+    copy: bool = True
     on_bad_image: names.BadImage = "refuse"
     split: names.SplitName = "auto"
     train_size: Count | None = None
@@ -80,3 +85,8 @@ class DataConfig:
                     f"data.{key} goes with dataset {', '.join(users)}, got {value!r} beside "
                     f"dataset {self.dataset!r}"
                 )
+        if not self.copy and self.dataset not in _DECODABLE:
+            raise ValueError(
+                f"data.copy false (--no-copy) goes with dataset {', '.join(_DECODABLE)}, whose "
+                f"images can be read one by one, got dataset {self.dataset!r}"
+            )

@@ -23,6 +23,7 @@ _ROLES: dict[str, Role] = {
     "seed": "seed",
     "data.data_dir": "place",
     "data.download": "place",
+    "data.copy": "place",
     "data.image_root": "place",
     "train.steps": "length",
     "train.epochs": "length",

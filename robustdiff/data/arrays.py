@@ -1,7 +1,8 @@
-"""Datasets in memory as uint8 tensors: images, labels, scaling, digest."""
+"""Datasets as uint8 tensors, in memory or read when used: images, labels, scaling, digest."""
 
 import hashlib
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from robustdiff.data.store import Store
+from robustdiff.data.stored import Reader, Stored, chosen, near, rows_ahead
 
 # Bytes of which all images are read for their digest.
 _DIGESTED = 64 * 2**20
@@ -41,7 +43,7 @@ class Images:
 
     Attributes:
         name: Name of the dataset.
-        train: (N, C, H, W) uint8 images.
+        train: (N, C, H, W) uint8 images; those that do not fit into memory are `Stored`.
         train_labels: (N,) int64 labels as published.
         test: (M, C, H, W) uint8 held-out images; M is 0 where all are in the training part.
         test_labels: (M,) int64.
@@ -81,15 +83,15 @@ class Images:
     def part(self, rows: Tensor) -> "Images":
         """Return the dataset with some of its training images, (M,) int64, in that order."""
 
-        def chosen(values: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        def named(values: tuple[str, ...] | None) -> tuple[str, ...] | None:
             return None if values is None else tuple(values[i] for i in rows.tolist())
 
         return replace(
             self,
-            train=self.train[rows],
+            train=chosen(self.train, rows),
             train_labels=self.train_labels[rows],
-            paths=chosen(self.paths),
-            digests=chosen(self.digests),
+            paths=named(self.paths),
+            digests=named(self.digests),
         )
 
     def __post_init__(self) -> None:
@@ -107,7 +109,7 @@ class Images:
 
 def on_device(images: Images, device: torch.device) -> Images:
     """Return a dataset whose images lie on a device, and its labels where they were."""
-    return replace(images, train=images.train.to(device), test=images.test.to(device))
+    return replace(images, train=near(images.train, device), test=near(images.test, device))
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -144,15 +146,28 @@ class LabelledImages(Dataset[tuple[Tensor, Tensor, Tensor]]):
         where = torch.as_tensor(index, dtype=torch.int64, device=self.images.device)
         return to_float(self.images[where]), self.given[where], where
 
+    def batches(self, rows: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield the items of each (B,) int64 batch of rows; stored images are read ahead."""
+        for some, pixels in rows_ahead(self.images, rows):
+            where = some.to(self.given.device)
+            yield to_float(pixels), self.given[where], where
+
+    def order(self, rows: Tensor) -> Tensor:
+        """Return (M,) int64 rows where `batches` wants them: no batch must wait for a device."""
+        return rows if isinstance(self.images, Stored) else rows.to(self.images.device)
+
     def to(self, device: torch.device) -> "LabelledImages":
-        """Return the same data on a device."""
-        return LabelledImages(self.images.to(device), self.given.to(device))
+        """Return the same data on a device, see `near`."""
+        return LabelledImages(near(self.images, device), self.given.to(device))
 
 
 def resize(images: Tensor, size: int) -> Tensor:
     """Resize uint8 images (N, C, H, W) to (N, C, size, size); whole factors are average-pooled."""
     if tuple(images.shape[2:]) == (size, size):
         return images
+    if isinstance(images, Stored):
+        shape = (*images.shape[:2], size, size)
+        return Stored(Reader(shape, lambda rows: resize(images.fetch(rows), size).numpy()))
     parts = [
         F.interpolate(part.float(), size=(size, size), mode="area").round().to(torch.uint8)
         for part in torch.split(images, 4096)

@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from robustdiff.config.images import DataConfig
 from robustdiff.data.decode import Pixels, eight_bit, has_no_colours, short_digest, to_pixels
 from robustdiff.data.image_cache import cache_folder, mapped_array, save_array
 from robustdiff.data.layout import Layout
 from robustdiff.data.rows import Rows, lay_out
+from robustdiff.data.stored import chosen, tensor_of
 from robustdiff.data.tables import pick_columns
 from robustdiff.files.atomic import write_atomic, write_text
 
@@ -202,7 +204,7 @@ def class_names_of(dataset: object) -> tuple[str, ...] | None:
     return None if names is None else tuple(map(str, names))
 
 
-def read_arrays(config: DataConfig) -> tuple[Layout, Pixels, tuple[str, ...]]:
+def read_arrays(config: DataConfig) -> tuple[Layout, Tensor, tuple[str, ...]]:
     """Read what `save_dataset` has written.
 
     Args:
@@ -240,6 +242,7 @@ def read_arrays(config: DataConfig) -> tuple[Layout, Pixels, tuple[str, ...]]:
     layout = lay_out(rows, config)
     place = {name: number for number, name in enumerate(names)}
     order = [place[entry.path] for entry in layout.listed]
+    pixels = tensor_of(images)
     if order != list(range(len(images))):
-        images = images[order]
-    return layout, images, tuple(digests[number] for number in order)
+        pixels = chosen(pixels, torch.tensor(order))
+    return layout, pixels, tuple(digests[number] for number in order)

@@ -1,16 +1,17 @@
 """Decoded images kept on disk, so that the next start maps them into memory.
 
 The cache of a folder is an array, named by the fingerprint of the files that it was made of, and an
-index that is written after it and makes it valid. Processes that write at once each replace whole
-files, so a reader finds a pair of one fingerprint or makes it anew; a process that has an older
-array mapped keeps it after the file is removed.
+index that is written after it and makes it valid. The array is written while images are decoded, so
+that they are never all in memory. Where images are not to be copied there is the index alone.
+Processes that write at once each replace whole files, so a reader finds a pair of one fingerprint
+or makes it anew; a process that has an older array mapped keeps it after the file is removed.
 """
 
 import hashlib
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -30,16 +31,28 @@ class Contents(NamedTuple):
     """What some image files hold.
 
     Attributes:
-        images: (N, C, size, size) uint8 of those that can be read, in their order.
+        images: (N, C, size, size) uint8 of those that can be read, in their order; None where they
+            are not kept.
+        channels: C, 1 if all are grey, else 3.
         digests: N beginnings of SHA-256 of the files, 16 hexadecimal digits each.
         bad: Path and reason of each file that cannot be read.
         dim: Paths of images whose 16-bit values would all fit in 12.
     """
 
-    images: Pixels
+    images: Pixels | None
+    channels: int
     digests: list[str]
     bad: list[tuple[str, str]]
     dim: list[str]
+
+
+class _NotKeptError(Exception):
+    """The images are to be used once, because some of them may be there the next time."""
+
+
+Decode = Callable[[BinaryIO], tuple[Contents, bool]]
+"""Writes the pixels of images one after another; returns what else they hold, and whether it lasts:
+False where an image failed for a reason that may pass, such as a network's."""
 
 
 def fingerprint(
@@ -109,46 +122,94 @@ def _array_file(stem: Path, mark: str) -> Path:
     return stem.with_name(f"{stem.name}-{mark[:16]}.npy")
 
 
-def read_cache(stem: Path, mark: str) -> Contents | None:
-    """Map a folder's cache into memory; None if there is none of this fingerprint."""
+def read_cache(stem: Path, mark: str, *, pixels: bool = True) -> Contents | None:
+    """Map a folder's cache into memory; None if there is none of this fingerprint.
+
+    Args:
+        stem: See `cache_stem`.
+        mark: See `fingerprint`.
+        pixels: Whether the images themselves are wanted.
+    """
     try:
         index = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
         if index["fingerprint"] != mark:
             return None
-        images = mapped_array(_array_file(stem, mark))
+        images = mapped_array(_array_file(stem, mark)) if pixels else None
+        channels = int(index["channels"]) if images is None else images.shape[1]
         digests, dim = [str(text) for text in index["digests"]], [str(p) for p in index["dim"]]
         bad = [(str(path), str(reason)) for path, reason in index["bad"]]
     except Exception:  # noqa: BLE001 of damaged files, which fail in many ways; they are made anew
         return None
-    return Contents(images, digests, bad, dim) if len(images) == len(digests) else None
+    if len(digests) != (len(digests) if images is None else len(images)):
+        return None
+    return Contents(images, channels, digests, bad, dim)
 
 
-def write_cache(stem: Path, mark: str, contents: Contents) -> Contents:
-    """Write a folder's cache, and remove older ones of the same folder.
+def write_cache(stem: Path, mark: str, size: int, decode: Decode) -> Contents:
+    """Decode images into a folder's cache, and remove older ones of the same folder.
+
+    Args:
+        stem: See `cache_stem`.
+        mark: See `fingerprint`.
+        size: Side in pixels.
+        decode: See `Decode`.
 
     Returns:
-        The same contents, the images mapped from the cache.
+        What the images hold, mapped from the cache; from a file without a name if it does not last.
 
     Raises:
         OSError: If it cannot be written; then nothing of it is left.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
-    file, mapped = _array_file(stem, mark), [contents.images]
-    # Mapped before it has its name: from then on another process may replace or remove it.
-    write_atomic(
-        file,
-        lambda out: save_array(out, contents.images),
-        written=lambda temporary: mapped.append(mapped_array(temporary)),
-    )
-    index = contents._asdict() | {"images": file.name, "fingerprint": mark}
+    file = _array_file(stem, mark)
+    contents: Contents | None = None
+    lasts = True
+
+    def write(out: BinaryIO) -> None:
+        nonlocal contents, lasts
+        _write_header(out, (0, 3, size, size))
+        contents, lasts = decode(out)
+        out.seek(0)  # the header of fewer images has the same length
+        _write_header(out, (len(contents.digests), contents.channels, size, size))
+
+    def map_it(temporary: Path) -> None:
+        # Mapped before it has its name: from then on another process may replace or remove it.
+        nonlocal contents
+        assert contents is not None
+        contents = contents._replace(images=mapped_array(temporary))
+        if not lasts:
+            raise _NotKeptError
+
     try:
-        # JSON in ASCII: names of any bytes are escaped.
-        write_text(stem.with_suffix(".json"), json.dumps(index))
+        write_atomic(file, write, written=map_it)
+        assert contents is not None
+        write_index(stem, mark, contents, file)
+    except _NotKeptError:
+        pass
     except OSError:
         file.unlink(missing_ok=True)
         raise
+    assert contents is not None
+    return contents
+
+
+def write_index(stem: Path, mark: str, contents: Contents, file: Path | None = None) -> None:
+    """Write what images hold beside their pixels, and remove older arrays of the same folder.
+
+    Args:
+        stem: See `cache_stem`.
+        mark: See `fingerprint`.
+        contents: What they hold.
+        file: Their array; None where there is none.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    index = contents._asdict() | {"images": None if file is None else file.name}
+    # JSON in ASCII: names of any bytes are escaped.
+    write_text(stem.with_suffix(".json"), json.dumps(index | {"fingerprint": mark}))
     _remove_older(stem, file)
-    return contents._replace(images=mapped[-1])
 
 
 def mapped_array(path: Path) -> Pixels:
@@ -162,11 +223,16 @@ def mapped_array(path: Path) -> Pixels:
 
 def save_array(out: BinaryIO, images: Pixels) -> None:
     """Write what `numpy.save` writes, whose errors do not say that a disk is full."""
-    np.lib.format.write_array_header_1_0(out, np.lib.format.header_data_from_array_1_0(images))
+    _write_header(out, images.shape)
     out.write(images.data)
 
 
-def _remove_older(stem: Path, file: Path) -> None:
+def _write_header(out: BinaryIO, shape: tuple[int, ...]) -> None:
+    about = {"shape": shape, "fortran_order": False, "descr": "|u1"}
+    np.lib.format.write_array_header_1_0(out, about)
+
+
+def _remove_older(stem: Path, file: Path | None) -> None:
     """Remove arrays of other fingerprints, and what killed writers have left long ago."""
     older = [path for path in stem.parent.glob(f"{stem.name}*.npy") if path != file]
     long_ago = time.time() - _ABANDONED_SECONDS

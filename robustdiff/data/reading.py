@@ -1,18 +1,33 @@
-"""Images of one's own, wherever they lie: decoded once, then memory-mapped."""
+"""Images of one's own, wherever they lie: decoded once and memory-mapped, or when they are used."""
 
 import errno
+import io
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 
+from curricula.types import Ints
+from robustdiff.data.ahead import in_order
 from robustdiff.data.decode import Pixels, file_state, is_grey, read_image, reason
-from robustdiff.data.image_cache import Contents, cache_stem, fingerprint, read_cache, write_cache
+from robustdiff.data.image_cache import (
+    Contents,
+    Decode,
+    cache_stem,
+    fingerprint,
+    read_cache,
+    write_cache,
+    write_index,
+)
 from robustdiff.data.layout import Layout, Listed
 from robustdiff.data.store import Store
+from robustdiff.data.stored import Reader
 from robustdiff.progress import Report
 
 T = TypeVar("T")
@@ -20,27 +35,32 @@ T = TypeVar("T")
 DEFAULT_SIZE = 32
 # Numbers of errors that stay until the file changes: Pillow's errors about content have none.
 _LASTING = (None, errno.EACCES, errno.EPERM, errno.EINVAL)
+# Images that a thread takes at a time, and how many such parts are under way or wait their turn.
+_TAKEN, _UNDER_WAY = 16, 16
 
 
 class Own(NamedTuple):
     """Images of one's own, the training part first.
 
     Attributes:
-        images: (N, C, size, size) uint8, C 1 if all are grey, else 3; memory-mapped.
+        images: (N, C, size, size) uint8, C 1 if all are grey, else 3; memory-mapped, or what
+            decodes them.
         listed: The N images.
         digests: N beginnings of the SHA-256 of their bytes, 16 hexadecimal digits each.
         class_names: K names.
         bad: Images that could not be read, with the reason.
     """
 
-    images: Pixels
+    images: Pixels | Reader
     listed: list[Listed]
     digests: tuple[str, ...]
     class_names: tuple[str, ...]
     bad: list[tuple[str, str]]
 
 
-def read_source(layout: Layout, store: Store, size: int, report: Report) -> Own:
+def read_source(
+    layout: Layout, store: Store, size: int, report: Report, *, copy: bool = True
+) -> Own:
     """Read the images of a source, from its cache if nothing has changed.
 
     Args:
@@ -49,13 +69,15 @@ def read_source(layout: Layout, store: Store, size: int, report: Report) -> Own:
         size: Side in pixels; images are cropped to a square about their centre and resized.
         report: Receives progress, one line on what is used, and one on each kind of doubt: what is
             left out, images of sub-folders, images that come out dark, no room for the cache.
+        copy: Whether the decoded images are kept on disk; if not, they are decoded when used.
 
     Returns:
         The images that can be read.
     """
     for line in layout.describe(Path(os.path.abspath(store.home)).name or str(store.home)):
         report.message(line)
-    contents = _contents(store, size, [entry.path for entry in layout.listed], report)
+    names = [entry.path for entry in layout.listed]
+    contents = _contents(store, size, names, report, copy=copy)
     if contents.dim:
         report.message(
             f"images that come out dark: {len(contents.dim)} (first: {min(contents.dim)}); their "
@@ -63,48 +85,94 @@ def read_source(layout: Layout, store: Store, size: int, report: Report) -> Own:
         )
     bad = {path for path, _ in contents.bad}
     listed = [entry for entry in layout.listed if entry.path not in bad]
-    return Own(contents.images, listed, tuple(contents.digests), layout.class_names, contents.bad)
+    images: Pixels | Reader | None = contents.images
+    if images is None:
+        images = _decoder(store, size, contents, [entry.path for entry in listed])
+    return Own(images, listed, tuple(contents.digests), layout.class_names, contents.bad)
 
 
-def _contents(store: Store, size: int, names: list[str], report: Report) -> Contents:
-    """Return what images hold, from the cache or from the source; they are then cached."""
+def _contents(store: Store, size: int, names: list[str], report: Report, *, copy: bool) -> Contents:
+    """Return what images hold, from the cache or from the source; it is then cached."""
     files = names if store.shards is None else store.shards
     states = {file: file_state(store.root / file) for file in files}
     mark = fingerprint(store.root, size, states, () if store.shards is None else names)
     stem = cache_stem(store.home, size)
-    if stem is not None and (cached := read_cache(stem, mark)) is not None:
+    if stem is not None and (cached := read_cache(stem, mark, pixels=copy)) is not None:
         return cached
     bad = {name: state for name, state in states.items() if isinstance(state, str)}
-    contents, may_pass = _decode(store, size, names, bad, report)
-    if may_pass:
+    decode = partial(_decode, store=store, size=size, paths=names, known=bad, report=report)
+    if not copy:
+        contents, lasts = decode(None)
+        if lasts and stem is not None:
+            with suppress(OSError):  # the next start looks at all images again
+                write_index(stem, mark, contents)
         return contents
     try:
         if stem is None:
             raise OSError(errno.ENOENT, "this user has no home folder")
-        return write_cache(stem, mark, contents)
+        return write_cache(stem, mark, size, decode)
     except OSError as error:
         report.message(
             f"the decoded images are not kept, and will be decoded again: cannot write "
             f"{stem or 'a cache'} ({reason(error)}); XDG_CACHE_HOME names another folder for it"
         )
-    return contents
+    return _in_memory(decode, size)
+
+
+def _in_memory(decode: Decode, size: int) -> Contents:
+    memory = io.BytesIO()
+    contents, _ = decode(memory)
+    pixels = np.frombuffer(memory.getbuffer(), dtype=np.uint8)
+    return contents._replace(images=pixels.reshape(-1, contents.channels, size, size))
+
+
+def _decoder(store: Store, size: int, contents: Contents, names: list[str]) -> Reader:
+    """Return what decodes images, all of which could be read before."""
+    pool = ThreadPoolExecutor()
+
+    def one(row: int) -> Pixels:
+        name = names[row]
+        try:
+            found = read_image(store, name, size, contents.channels)
+        except Exception as error:
+            raise ValueError(
+                f"cannot read the image {name} of {store.home} any more: {reason(error)}"
+            ) from error
+        if found.digest != contents.digests[row]:
+            raise ValueError(f"the image {name} of {store.home} has changed since the start")
+        return found.pixels
+
+    shape = (contents.channels, size, size)
+
+    def read(rows: Ints) -> Pixels:
+        return np.array([*pool.map(one, rows.tolist())], dtype=np.uint8).reshape(-1, *shape)
+
+    return Reader((len(names), *shape), read)
 
 
 def _decode(
-    store: Store, size: int, paths: list[str], bad: dict[str, str], report: Report
+    out: BinaryIO | None,
+    *,
+    store: Store,
+    size: int,
+    paths: list[str],
+    known: dict[str, str],
+    report: Report,
 ) -> tuple[Contents, bool]:
-    """Decode images into memory.
+    """Decode images one after another.
 
     Args:
+        out: Receives their pixels; None where they are not kept.
         store: Where they lie.
         size: Side in pixels.
         paths: Their names there.
-        bad: Those that need not be tried, with the reason; receives those that fail.
+        known: Those that need not be tried, with the reason.
         report: Receives progress.
 
     Returns:
-        What they hold; and whether an image failed for a reason that may pass, such as a network's.
+        See `Decode`.
     """
+    bad = dict(known)
     may_pass = False
 
     def note(path: str, error: Exception) -> None:
@@ -122,7 +190,6 @@ def _decode(
             elif not grey:
                 channels = 3
         readable = [path for path in paths if path not in bad]
-        images = np.empty((len(readable), channels, size, size), dtype=np.uint8)
         digests: list[str] = []
         dim: list[str] = []
         reads = _each(
@@ -136,11 +203,12 @@ def _decode(
             if isinstance(image, Exception):
                 note(path, image)
                 continue
-            images[len(digests)] = image.pixels
+            if out is not None:
+                out.write(image.pixels.data)
             digests.append(image.digest)
             dim += [path] * image.is_dim
     failed = [(path, bad[path]) for path in paths if path in bad]
-    return Contents(images[: len(digests)], digests, failed, dim), may_pass
+    return Contents(None, channels, digests, failed, dim), not may_pass
 
 
 def _each(
@@ -152,12 +220,16 @@ def _each(
 ) -> Iterator[tuple[str, T | Exception]]:
     """Yield each path with the result of the work on it, or its error, in their order."""
 
-    def guarded(path: str) -> T | Exception:
+    def guarded(path: str) -> tuple[str, T | Exception]:
         try:
-            return work(path)
+            return path, work(path)
         except Exception as error:  # noqa: BLE001 decoders of damaged files fail in many ways
-            return error
+            return path, error
 
-    for done, result in enumerate(pool.map(guarded, paths), start=1):
+    def some(start: int) -> list[tuple[str, T | Exception]]:
+        return [guarded(path) for path in paths[start : start + _TAKEN]]
+
+    results = chain.from_iterable(in_order(pool, some, range(0, len(paths), _TAKEN), _UNDER_WAY))
+    for done, result in enumerate(results, start=1):
         report.progress(task, done, len(paths))
-        yield paths[done - 1], result
+        yield result

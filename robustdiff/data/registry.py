@@ -12,12 +12,12 @@ from torch import Tensor
 from robustdiff.config.images import DataConfig
 from robustdiff.config.layers import choose
 from robustdiff.data.arrays import Images, resize
-from robustdiff.data.decode import Pixels
 from robustdiff.data.handed import read_arrays
 from robustdiff.data.layout import Layout
 from robustdiff.data.reading import DEFAULT_SIZE, read_source
 from robustdiff.data.sources import SOURCES
 from robustdiff.data.store import Store
+from robustdiff.data.stored import tensor_of
 from robustdiff.progress import Report
 
 # The split is part of the dataset's definition here: scikit-learn ships none.
@@ -88,7 +88,8 @@ def _tensors(part: object) -> tuple[Tensor, Tensor]:
 def _own(config: DataConfig, report: Report) -> Images:
     """Load images of one's own, whatever their source."""
     layout, store = SOURCES[config.dataset](config)
-    own = read_source(layout, store, config.image_size or DEFAULT_SIZE, report)
+    size = config.image_size or DEFAULT_SIZE
+    own = read_source(layout, store, size, report, copy=config.copy)
     if own.bad:
         path, reason = own.bad[0]
         found = f"{len(own.bad)} of the images in {store.home} cannot be read, the first is {path}"
@@ -98,7 +99,7 @@ def _own(config: DataConfig, report: Report) -> Images:
         more = ", ..." if len(own.bad) > _SHOWN_BAD else ""
         report.message(f"left out {len(own.bad)} images that cannot be read: {shown}{more}")
     layout = layout._replace(listed=own.listed)
-    return _images(config.dataset, layout, own.images, own.digests, store)
+    return _images(config.dataset, layout, tensor_of(own.images), own.digests, store)
 
 
 def _arrays(config: DataConfig, report: Report) -> Images:
@@ -111,11 +112,11 @@ def _arrays(config: DataConfig, report: Report) -> Images:
 def _images(
     name: str,
     layout: Layout,
-    pixels: Pixels,
+    images: Tensor,
     digests: tuple[str, ...],
     store: Store | None = None,
 ) -> Images:
-    listed, images = layout.listed, torch.from_numpy(pixels)
+    listed = layout.listed
     labels = torch.tensor([entry.label for entry in listed], dtype=torch.int64)
     count = sum(not entry.is_test for entry in listed)
     return Images(
@@ -145,7 +146,7 @@ DATASETS: dict[str, Loader] = {
 
 
 def load_images(config: DataConfig, report: Report) -> Images:
-    """Load a dataset into memory.
+    """Load a dataset: into memory, or where it is larger, to be read when it is used.
 
     Args:
         config: Which one, where ("~" is the home folder), and whether to download what is missing.

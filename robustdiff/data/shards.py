@@ -5,6 +5,7 @@ import json
 import re
 import tarfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -17,6 +18,7 @@ from robustdiff.data.layout import Layout
 from robustdiff.data.parquet import named, shard_split
 from robustdiff.data.parts import split_words
 from robustdiff.data.rows import Rows, lay_out
+from robustdiff.data.shard_index import Listing, list_shards
 from robustdiff.data.store import Store, files_at
 
 # A sample's key ends at the first dot of its name; what follows says what the member is.
@@ -53,11 +55,11 @@ def read_shards(config: DataConfig) -> tuple[Layout, Store]:
         raise ValueError(f"there is no .tar file {home}, nor a folder of them")
     words = split_words([shard_split(shard) for shard in shards])
     images, labels, splits = [], [], []
-    for number, shard in enumerate(shards):
-        for key, sample in _samples(root, shard):
-            images.append(_image_of(sample, f"sample {key} of {root / shard}"))
-            labels.append(_label_of(sample, root, config.label_column, f"{root / shard}: {key}"))
-            splits.append(None if words is None else words[number])
+    scan = partial(_scan, root, config.label_column)
+    for number, some in enumerate(list_shards(home, root, shards, config.label_column, scan)):
+        images += [_Member(shards[number], *where) for where in zip(*some[:3], strict=True)]
+        labels += some.labels
+        splits += [None if words is None else words[number]] * len(some.names)
     stems = [image.shard.removesuffix(".tar") for image in images]
     names, notes = named(
         [image.name for image in images],
@@ -73,6 +75,18 @@ def read_shards(config: DataConfig) -> tuple[Layout, Store]:
     )
     place = dict(zip(names, images, strict=True))
     return lay_out(rows, config), Store(home, root, _opener(root, place), tuple(shards))
+
+
+def _scan(root: Path, asked: str | None, shard: str) -> Listing:
+    """List a shard by the headers of its members."""
+    found = Listing([], [], [], [])
+    for key, sample in _samples(root, shard):
+        image = _image_of(sample, f"sample {key} of {root / shard}")
+        found.names.append(image.name)
+        found.starts.append(image.start)
+        found.sizes.append(image.size)
+        found.labels.append(_label_of(sample, root, asked, f"{root / shard}: {key}"))
+    return found
 
 
 def _opener(root: Path, place: dict[str, _Member]) -> Callable[[str], BinaryIO]:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from robustdiff.data.arrays import to_float
+from robustdiff.data.likeness import pieces
 from robustdiff.diffusion.model import Model
 from robustdiff.diffusion.noise_levels import log_snr_bounds
 from robustdiff.diffusion.process import diffuse, per_image
@@ -50,7 +51,9 @@ class Bound:
 
 def level_shares(images: Tensor) -> Tensor:
     """Return the shares of the 256 levels among all pixels of uint8 images, one of each added."""
-    counts = torch.bincount(images.flatten().long(), minlength=_LEVELS).double() + 1
+    counts = torch.ones(_LEVELS, dtype=torch.float64, device=images.device)
+    for part in pieces(images):
+        counts += torch.bincount(part.flatten().long(), minlength=_LEVELS)
     return counts / counts.sum()
 
 

@@ -19,6 +19,7 @@ from robustdiff.config.sections import Config, NoiseConfig
 from robustdiff.data.arrays import Images
 from robustdiff.data.registry import load_images
 from robustdiff.data.sources import SOURCES
+from robustdiff.data.stored import chosen, joined
 from robustdiff.labels.given import add_noise, prepare_labels, samples_of
 from robustdiff.progress import Report
 from robustdiff.runs.folder import PublishedRun, Run
@@ -192,14 +193,14 @@ def _taken(images: Images, places: Sequence[int], known: dict[str, str | None]) 
     kept = torch.tensor([i for i, path in enumerate(held) if path not in known], dtype=torch.int64)
     pooled = replace(
         images,
-        train=torch.cat([images.train, images.test]),
+        train=joined(images.train, images.test),
         train_labels=torch.cat([images.train_labels, images.test_labels]),
         paths=(*images.paths, *held),
         digests=(*(images.digests or ()), *(images.test_digests or ())),
     )
     return replace(
         pooled.part(where),
-        test=images.test[kept],
+        test=chosen(images.test, kept),
         test_labels=images.test_labels[kept],
         test_paths=tuple(held[i] for i in kept.tolist()),
         test_digests=tuple((images.test_digests or ())[i] for i in kept.tolist()),

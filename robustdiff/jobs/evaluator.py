@@ -17,6 +17,7 @@ from robustdiff.classifiers.networks import ImageClassifier
 from robustdiff.config.judging import JudgeConfig
 from robustdiff.config.sections import Config
 from robustdiff.data.arrays import Images, on_device
+from robustdiff.data.likeness import pieces
 from robustdiff.device import pick_device
 from robustdiff.files.atomic import write_atomic
 from robustdiff.jobs.audit import crossfit_findings
@@ -69,8 +70,10 @@ def _corrected(
     published = images.train_labels.numpy()
     labels = replace(labels, clean=published, given=published)
     digest = hashlib.sha256(f"{_JUDGE} {_SEED} {images.num_classes}".encode())
-    for part in (images.train.cpu().numpy(), labels.given):
-        digest.update(f"{part.shape}".encode() + part.tobytes())
+    for part in (images.train, torch.from_numpy(labels.given)):
+        digest.update(f"{tuple(part.shape)}".encode())
+        for piece in pieces(part):
+            digest.update(piece.cpu().numpy().tobytes())
     path = folder / f"{images.name}-{digest.hexdigest()[:12]}.labels.npy"
     kept = _read(path, images)
     if kept is not None:

@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from curricula.types import Doubles, Ints
-from robustdiff.data.likeness import NEIGHBOURS, amplitudes, chance, nearest
+from robustdiff.data.likeness import NEIGHBOURS, amplitudes, chance, nearest, pieces
 from robustdiff.progress import Progress, silent
 
 SURE = 0.99
@@ -32,8 +32,11 @@ class NearCopies(NamedTuple):
 
 def digests(images: Tensor) -> list[bytes]:
     """Return a digest of the pixels of each image, (N, C, H, W) uint8."""
-    pixels = images.cpu().contiguous().numpy()
-    return [hashlib.blake2b(image.data, digest_size=16).digest() for image in pixels]
+    return [
+        hashlib.blake2b(image.data, digest_size=16).digest()
+        for part in pieces(images)
+        for image in part.cpu().contiguous().numpy()
+    ]
 
 
 def first_of_kind(contents: list[bytes]) -> Ints:

@@ -101,7 +101,7 @@ def prepare_labels(config: Config, images: Images, report: Report) -> NoisyLabel
     return add_noise(
         noise,
         samples,
-        features=images.train.numpy(),
+        features=images.train.numpy() if noise.type.startswith("instance") else None,
         seed=config.seed,
         dataset=images.name,
     )

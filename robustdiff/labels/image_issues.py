@@ -11,6 +11,7 @@ from torch import Tensor
 
 from curricula.types import Doubles, Floats, Ints
 from robustdiff.data.arrays import Images
+from robustdiff.data.stored import chosen
 from robustdiff.labels.duplicates import SURE, digests, first_of_kind, near_copies
 from robustdiff.labels.outliers import off_topic, strangeness
 from robustdiff.progress import Report
@@ -88,8 +89,10 @@ def find_image_issues(
     if len(different) > MOST:
         notes = (f"near-duplicates are not looked for among more than {MOST:,} images",)
         different = different[:0]
-    chosen = images.train if len(different) == count else images.train[torch.from_numpy(different)]
-    found = near_copies(chosen, report.stage("looking for near-duplicates"))
+    some = images.train
+    if len(different) < count:
+        some = chosen(some, torch.from_numpy(different))
+    found = near_copies(some, report.stage("looking for near-duplicates"))
     score = np.zeros(count)
     score[different] = found.score
     repeated = np.flatnonzero(first != np.arange(len(first))).tolist()

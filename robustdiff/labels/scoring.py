@@ -122,8 +122,8 @@ def prediction_scores(
     new = [name for name in curriculum.forwards if name not in old]
     redrawn = curriculum.needs_previous and probing.redrawn
     scores = torch.full((len(data),), float("nan"))
-    for where in torch.split(rows, max(1, probing.batch_size // len(curriculum.forwards))):
-        batch = data[where]
+    parts = torch.split(rows, max(1, probing.batch_size // len(curriculum.forwards)))
+    for where, batch in zip(parts, data.batches(parts), strict=True):
         total = torch.zeros(len(where), dtype=torch.float64)
         for k in range(probing.probes):
             probe = make_probe(model, probing, batch, round_number, k)
@@ -180,8 +180,8 @@ def class_evidence(
     count = num_classes
     if previous is not None and probing.rivals is not None:
         count = min(probing.rivals + 1, num_classes)
-    for where in torch.split(rows, max(1, probing.batch_size // count)):
-        batch = data[where]
+    parts = torch.split(rows, max(1, probing.batch_size // count))
+    for where, batch in zip(parts, data.batches(parts), strict=True):
         so_far = (
             np.zeros((len(where), num_classes)) if previous is None else previous[where.numpy()]
         )

@@ -15,6 +15,7 @@ from robustdiff.classifiers.image import Lessons, embed, passes_for, train_image
 from robustdiff.classifiers.networks import ImageClassifier, is_natural, make_classifier
 from robustdiff.data.arrays import Images
 from robustdiff.data.checks import check_images, check_labels
+from robustdiff.data.likeness import pieces
 from robustdiff.device import native_precision
 from robustdiff.errors import DamagedError
 from robustdiff.files.atomic import sha256
@@ -125,5 +126,6 @@ def _training_hash(images: Images, labels: Tensor, seed: int) -> str:
         described += f" {_MAX_PASSES} passes"
     digest = hashlib.sha256(described.encode())
     for part in (images.train, labels, *([images.test, images.test_labels] if natural else [])):
-        digest.update(part.cpu().numpy().tobytes())
+        for piece in pieces(part):
+            digest.update(piece.cpu().numpy().tobytes())
     return digest.hexdigest()

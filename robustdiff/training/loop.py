@@ -111,16 +111,17 @@ def train(state: TrainState, task: Task) -> Iterator[StepDone | RoundDone | Prep
         if state.rounds < rounds_due(task, state.step):
             state.losses.read()
             yield from scoring_round(state, task)
-        # On the device, so that no step waits for its batch.
-        order = torch.from_numpy(state.sampler.order(state.epoch, task.given)).to(device)
+        order = task.data.order(torch.from_numpy(state.sampler.order(state.epoch, task.given)))
         used = TrainingLabels.of(state.sampler.labels(task.given, task.num_classes), device)
         batches = max(1, len(order) // batch_size)
-        while state.cursor < batches and state.step < steps:
-            batch = order[state.cursor * batch_size : (state.cursor + 1) * batch_size]
-            x_0, _, index = task.data[task.workers.share(batch)]
+        end = min(batches, state.cursor + steps - state.step)
+        starts = range(state.cursor * batch_size, end * batch_size, batch_size)
+        rows = (task.workers.share(order[i : i + batch_size]) for i in starts)
+        for x_0, _, index in task.data.batches(rows):
             labels = used.draw(index, config.seed, state.step)
             weights = None if used.weights is None else used.weights[index]
-            train_step(state, task, (x_0, labels, index), weights, batch_size=len(batch))
+            size = min(batch_size, len(order))
+            train_step(state, task, (x_0, labels, index), weights, batch_size=size)
             state.cursor += 1
             logged = state.step % config.train.log_every == 0 or state.step == steps
             yield StepDone(state.step, state.losses.take_mean() if logged else None)

@@ -1,5 +1,7 @@
 """The same images in every form, and every mistake in one line before the work."""
 
+import tarfile
+
 import numpy as np
 import pytest
 import torch
@@ -20,11 +22,12 @@ from safetensors.torch import load_file
 
 import robustdiff
 from robustdiff.config.images import DataConfig, dataset_in_words
-from robustdiff.data import reading
+from robustdiff.data import reading, shards, stored
 from robustdiff.data.decode import short_digest
 from robustdiff.data.handed import save_dataset
 from robustdiff.data.registry import load_images
 from robustdiff.data.sources import SOURCES, kind_of
+from robustdiff.labels import crossfit
 from robustdiff.progress import Report
 
 TINY = {
@@ -120,6 +123,90 @@ def test_training_is_bit_equal_whichever_way_the_images_come(form, weights, tmp_
     assert same(weights_of(run), weights)
 
 
+@pytest.mark.parametrize("form", ["webdataset", "parquet"], indirect=True)
+def test_training_is_bit_equal_with_images_that_stay_in_their_file(
+    form, weights, tmp_path, monkeypatch
+):
+    _, _, path = form
+    monkeypatch.setattr(stored, "IN_MEMORY", 0)
+    settings = {"data.dataset": kind_of(path), "data.data_dir": str(path), **TINY}
+    images = load(path, class_names=settings["data.class_names"])
+    assert isinstance(images.train, stored.Stored)
+    run = robustdiff.train("folder-small", settings, out=tmp_path / "run")
+    assert same(weights_of(run), weights)
+
+
+@pytest.mark.parametrize("form", ["webdataset", "arrow", "csv"], indirect=True)
+def test_training_is_bit_equal_with_images_that_are_decoded_when_used(
+    form, weights, tmp_path, monkeypatch
+):
+    _, _, path = form
+    settings = {
+        "data.dataset": kind_of(path),
+        "data.data_dir": str(path),
+        "data.copy": False,
+        **TINY,
+    }
+    run = robustdiff.train("folder-small", settings, out=tmp_path / "run")
+    assert same(weights_of(run), weights)
+    assert not list((tmp_path / "cache" / "robustdiff").glob("*.npy"))
+    # The second start decodes nothing before the steps.
+    monkeypatch.setattr(reading, "read_image", None)
+    load(path, class_names=settings["data.class_names"], copy=False)
+
+
+STORED = {
+    "curriculum.name": "pmi",
+    "curriculum.warmup": 0,
+    "curriculum.probes": 1,
+    "train.checkpoint_every": 2,
+    "train.batch_size": 4,
+}
+
+
+def test_a_run_on_stored_images_grows_within_a_pass_into_one_that_was_long_in_memory(
+    folder, tmp_path, monkeypatch
+):
+    def trained(out, **more):
+        place = {"data.dataset": "folder", "data.data_dir": str(folder)}
+        own = {key: value for key, value in TINY.items() if key != "data.class_names"}
+        return robustdiff.train("folder-small", {**own, **place, **STORED, **more}, out=out)
+
+    expected = weights_of(trained(tmp_path / "memory", **{"train.steps": 9}))
+    for copy in (True, False):
+        with monkeypatch.context() as patch:
+            if copy:
+                patch.setattr(stored, "IN_MEMORY", 0)
+            run = trained(tmp_path / f"copy-{copy}", **{"train.steps": 4, "data.copy": copy})
+            robustdiff.resume(run, {"train.steps": 9})
+        assert same(weights_of(run), expected)
+
+
+def test_an_audit_of_images_that_are_decoded_when_used_finds_the_same(
+    folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(crossfit, "_SMALL_LEAST", 200)
+    settings = {"data.dataset": "folder", "data.data_dir": str(folder), "data.image_size": 8}
+    found = [
+        robustdiff.audit_images({**settings, "data.copy": copy}, out=tmp_path / f"{copy}")
+        for copy in (True, False)
+    ]
+    first, second = ((tmp_path / f"{copy}" / "label_issues.csv") for copy in (True, False))
+    assert len(found) == 2
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_an_image_that_changes_while_it_is_decoded_again_and_again_is_named(folder):
+    images = load(folder, copy=False)
+    (folder / images.paths[0]).write_bytes((folder / images.paths[1]).read_bytes())
+    with pytest.raises(ValueError, match=f"image {images.paths[0]} of .* has changed"):
+        images.train[0]
+    (folder / images.paths[0]).unlink()
+    with pytest.raises(ValueError, match=f"cannot read the image {images.paths[0]} of"):
+        images.train[0]
+    assert images.train[1].shape == (3, 8, 8)
+
+
 def test_a_dataset_of_python_trains_the_same_and_its_run_goes_on(folder, weights, tmp_path):
     settings = {key: value for key, value in TINY.items() if key != "data.class_names"}
     second = robustdiff.train(
@@ -153,6 +240,42 @@ def test_the_second_start_decodes_nothing(form, monkeypatch):
     changed.touch()
     with pytest.raises(ValueError, match="cannot be read"):
         load(path)
+
+
+@pytest.mark.parametrize("form", ["webdataset"], indirect=True)
+def test_headers_of_shards_are_read_once_and_again_where_a_shard_has_changed(
+    form, tmp_path, monkeypatch
+):
+    _, _, path = form
+    scan, scanned = shards._scan, []
+    monkeypatch.setattr(shards, "_scan", lambda *a: (scanned.append(a[2]), scan(*a))[1])
+    first, every = load(path), sorted(p.relative_to(path).as_posix() for p in path.rglob("*.tar"))
+    assert sorted(scanned) == every
+    scanned.clear()
+    second = load(path)
+    assert scanned == []
+    assert (first.paths, first.digests) == (second.paths, second.digests)
+    assert torch.equal(first.train_labels, second.train_labels)
+    changed = path / every[0]
+    with tarfile.open(changed, "a") as tar:
+        tar.addfile(tarfile.TarInfo("note"))
+    load(path)
+    assert scanned == every[:1]
+    scanned.clear()
+    (index,) = (tmp_path / "cache" / "robustdiff").glob("shards-*.json")
+    content = index.read_text()
+    for damaged in (content[:50], content.replace("512", "513"), "", "\udcff"):
+        index.write_text(damaged, errors="surrogateescape")
+        assert load(path).digests == first.digests
+        assert sorted(scanned) == every
+        scanned.clear()
+    load(path)
+    assert scanned == []
+
+
+def test_what_is_read_in_groups_is_not_decoded_image_by_image():
+    with pytest.raises(ValueError, match=r"data.copy false \(--no-copy\) .* got dataset 'parquet'"):
+        DataConfig(dataset="parquet", copy=False)
 
 
 def test_a_split_is_drawn_by_name_and_rows_keep_their_order(folder):

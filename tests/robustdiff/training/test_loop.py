@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 
 import numpy as np
@@ -11,6 +12,7 @@ from robustdiff.config.images import DataConfig
 from robustdiff.config.layers import resolve
 from robustdiff.data.arrays import LabelledImages
 from robustdiff.data.registry import load_images
+from robustdiff.data.stored import Reader, Stored
 from robustdiff.progress import Report
 from robustdiff.training.graph import Numbers
 from robustdiff.training.loop import StepDone, TrainingLabels, train
@@ -24,6 +26,25 @@ pytestmark = pytest.mark.usefixtures("quick_classifiers")
 def test_two_runs_are_equal_and_seeds_matter():
     assert same(run(small_task())[0].ema, run(small_task())[0].ema)
     assert not same(run(small_task())[0].ema, run(small_task(seed=1))[0].ema)
+
+
+def test_stored_images_train_the_same_and_a_run_killed_within_a_pass_goes_on():
+    """It is killed when batches have been read ahead that it has not used."""
+    task = small_task(curriculum={"name": "pmi", "warmup": 0, "probes": 1}, train={"steps": 6})
+    pixels = task.data.images.numpy()
+    kept = Stored(Reader(pixels.shape, lambda rows: pixels[rows]))
+    on_disk = dataclasses.replace(task, data=LabelledImages(kept, task.data.given))
+    expected = run(task)[0]
+    assert same(run(on_disk)[0].ema, expected.ema)
+    state = new_state(on_disk)
+    events = train(state, on_disk)
+    while state.step < 3:
+        next(events)
+    saved = copy.deepcopy(state.state_dict())
+    events.close()
+    state = new_state(on_disk)
+    state.load_state_dict(saved)
+    assert same(run(on_disk, state)[0].ema, expected.ema)
 
 
 def test_a_label_that_is_not_used_does_not_matter():
