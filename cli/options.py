@@ -256,6 +256,11 @@ SAMPLING: Group = {
         "--guidance-rescale",
         help="0 to 1: give guided outputs the spread of unguided ones.",
     ),
+    "sample.guidance_every": _sampling(
+        int,
+        "--guidance-every",
+        help="Guide every so many steps in full; those between reuse its difference.",
+    ),
     "sample.compile": _sampling(
         bool,
         "--compile/--no-compile",

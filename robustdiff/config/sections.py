@@ -292,6 +292,8 @@ class SampleConfig:
         guidance_interval: (low, high) times between which guidance acts.
         guidance_outside: What the other steps see: "null" (unconditional) or the "given" label.
         guidance_rescale: Share in [0, 1] to which guided outputs get the spread of unguided ones.
+        guidance_every: Of so many calls within the interval the first is guided in full; the others
+            reuse its difference from the conditional estimate.
         batch_size: Images generated at once.
         compile: Compile the network that generates with torch.compile: most of a minute before
             the first images of a network that is not cached yet, then faster ones. Grids drawn
@@ -312,6 +314,7 @@ class SampleConfig:
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     guidance_outside: Literal["null", "given"] = "null"
     guidance_rescale: Share = 0.0
+    guidance_every: Count = 1
     batch_size: Count = 256
     compile: bool = False
 

@@ -5,7 +5,12 @@ import math
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, EDMEulerScheduler, HeunDiscreteScheduler
+from diffusers import (
+    DDIMScheduler,
+    EDMEulerScheduler,
+    HeunDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
 from gaussians import gaussian_denoiser
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +19,17 @@ from robustdiff.config.sections import SampleConfig
 from robustdiff.diffusion.generate import generate, sampling_grid
 from robustdiff.diffusion.model import Model
 from robustdiff.diffusion.process import PREDICTIONS
-from robustdiff.diffusion.samplers import SAMPLERS, ancestral, ddim, denoiser_calls, edm, heun, last
+from robustdiff.diffusion.samplers import (
+    SAMPLERS,
+    ancestral,
+    ddim,
+    denoiser_calls,
+    dpm_solver_2m,
+    edm,
+    heun,
+    last,
+    unipc,
+)
 from robustdiff.diffusion.schedules import SCHEDULES, Grid, cosine, log_snr_at, time_at, time_grid
 
 M, S = 0.7, 0.3
@@ -226,6 +241,57 @@ def test_heun_equals_diffusers_step_by_step(karras):
         torch.testing.assert_close(a.float(), b, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize(("solver", "order"), [(dpm_solver_2m, 2), (unipc, 3)])
+def test_multistep_solvers_converge_at_their_order_to_the_exact_map(solver, order):
+    """Before the last step, which is first order."""
+    x = start()
+
+    def error(steps):
+        t = torch.cat([torch.linspace(0.9, 0.3, steps + 1, dtype=torch.float64), 0.28 * one()])
+        alpha, sigma = cosine(t)
+        grid = Grid(t, alpha, sigma, cosine)
+        states = list(solver(gaussian_denoiser(cosine, M, S), x, grid, noise=no_noise))
+        spread = torch.sqrt(alpha**2 * S**2 + sigma**2)
+        exact = alpha[-2] * M + spread[-2] / spread[0] * (x - alpha[0] * M)
+        return float((states[-2] - exact).abs().max())
+
+    rates = [math.log2(error(steps) / error(2 * steps)) for steps in (20, 40)]
+    assert rates == pytest.approx([order, order], abs=0.05)
+    assert error(40) < 4e-4
+
+
+def test_the_dpm_solver_is_the_published_formula_to_the_bit():
+    grid, x = time_grid(cosine, 7, 0.98), start()
+    level = torch.log(grid.alpha) - torch.log(grid.sigma)
+    x_t, before = x, x
+    for i, state in enumerate(dpm_solver_2m(network_x_0, x, grid, noise=no_noise)):
+        x_0, h = network_x_0(x_t, grid.t[i]), level[i + 1] - level[i]
+        d = x_0
+        if 0 < i < 6:
+            r = (level[i] - level[i - 1]) / h
+            d = x_0 + (x_0 - before) / (2 * r)
+        x_t = grid.sigma[i + 1] / grid.sigma[i] * x_t - grid.alpha[i + 1] * torch.expm1(-h) * d
+        before = x_0
+        assert torch.equal(state, x_t)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers
+@pytest.mark.parametrize("steps", [2, 10])
+def test_unipc_equals_diffusers_step_by_step(steps):
+    reference = UniPCMultistepScheduler(
+        1000, solver_type="bh2", timestep_spacing="trailing", final_sigmas_type="zero"
+    )
+    reference.set_timesteps(steps)
+    ratio, t = reference.sigmas.double(), reference.timesteps.double()
+    alpha = torch.rsqrt(1 + ratio**2)
+    grid = Grid(torch.cat([t, 0 * one()]), alpha, ratio * alpha, cosine)
+    state = x = torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    for i, mine in enumerate(unipc(network_x_0, x, grid, noise=no_noise)):
+        eps = (state - grid.alpha[i] * network_x_0(state, t[i])) / grid.sigma[i]
+        state = reference.step(eps.float(), reference.timesteps[i], state).prev_sample
+        torch.testing.assert_close(mine.float(), state.float(), rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_denoiser_calls_are_counted_right(name):
     calls = []
@@ -261,7 +327,8 @@ def test_image_k_does_not_depend_on_the_batch_size(name):
         generate(
             small_model(), labels[:count], (1, 4, 4), seed=3,
             sample=SampleConfig(
-                sampler=name, steps=5, eta=0.7, churn=10, batch_size=size, compile=compiled
+                sampler=name, steps=5, eta=0.7, churn=10, guidance_every=2, batch_size=size,
+                compile=compiled,
             ),
         )
         for count, size, compiled in ((7, 7, False), (7, 2, False), (7, 3, True), (3, 1, False))
