@@ -5,7 +5,7 @@ A command takes a group as one parameter; see `robustdiff.cli.flags.with_options
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -20,6 +20,7 @@ from robustdiff.config.names import (
     NoiseMode,
     ObjectiveName,
     SamplerName,
+    SpacingName,
     SplitName,
     TreatmentName,
 )
@@ -228,7 +229,7 @@ SAMPLING: Group = {
     "sample.eta": _sampling(float, "--eta", help="Randomness of ddim, 0 to 1."),
     "sample.churn": _sampling(float, "--churn", help="Noise that edm adds back over its steps."),
     "sample.spacing": _sampling(
-        Literal["even", "karras"],
+        SpacingName,
         "--spacing",
         help="Spacing of the steps; each sampler's own by default.",
     ),

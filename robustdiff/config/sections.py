@@ -278,7 +278,7 @@ class SampleConfig:
         sampler: Key of `robustdiff.diffusion.samplers.SAMPLERS`.
         steps: Sampling steps, at most 10,000: more gain nothing and keep a machine busy for weeks.
         spacing: Key of `robustdiff.diffusion.schedules.SPACINGS`; None is "karras" for sampler
-            "edm", "even" for the others.
+            "edm", "power" for "unipc", "even" for the others.
         rho: Exponent of the Karras spacing.
         t_start: Time of the first step, in (0, 1]; see `robustdiff.diffusion.schedules.time_grid`.
         v: Variance interpolation of the ancestral sampler, in [0, 1].

@@ -235,7 +235,7 @@ SAMPLERS: dict[str, Sampler] = {
     "ancestral": Sampler(ancestral, ("v",)),
     "ddim": Sampler(ddim, ("eta",)),
     "dpm-solver++": Sampler(dpm_solver_2m),
-    "unipc": Sampler(unipc),
+    "unipc": Sampler(unipc, spacing="power"),
     "heun": Sampler(heun, calls_per_step=2),
     "edm": Sampler(edm, ("churn",), calls_per_step=2, spacing="karras"),
 }

@@ -30,7 +30,15 @@ from robustdiff.diffusion.samplers import (
     last,
     unipc,
 )
-from robustdiff.diffusion.schedules import SCHEDULES, Grid, cosine, log_snr_at, time_at, time_grid
+from robustdiff.diffusion.schedules import (
+    SCHEDULES,
+    SPACINGS,
+    Grid,
+    cosine,
+    log_snr_at,
+    time_at,
+    time_grid,
+)
 
 M, S = 0.7, 0.3
 SPREAD = [-2.0, 0.4, 3.0]
@@ -61,7 +69,7 @@ def test_a_time_is_found_from_its_log_snr(name, t):
     torch.testing.assert_close(time_at(SCHEDULES[name], log_snr_at(SCHEDULES[name], times)), times)
 
 
-@pytest.mark.parametrize("spacing", ["even", "karras"])
+@pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("name", sorted(SAMPLERS))
 def test_sampling_from_time_1_ends_in_the_data(name, spacing):
     x, options = start([-1.0, 0.4, 1.0]), {"churn": 1.0} if name == "edm" else {}
@@ -78,6 +86,12 @@ def test_sampling_from_time_1_ends_in_the_data(name, spacing):
 def test_log_snrs_out_of_reach_give_the_nearer_end():
     found = time_at(cosine, torch.tensor([99.0, -99.0]))
     torch.testing.assert_close(found, torch.tensor([0.0, 1.0], dtype=torch.float64))
+
+
+def test_power_times_are_even_in_their_root():
+    t = time_grid(cosine, 6, 0.98, spacing="power").t
+    torch.testing.assert_close(t ** (2 / 3), 0.98 ** (2 / 3) * torch.linspace(1, 0, 7).double())
+    assert t[0] == 0.98
 
 
 @pytest.mark.parametrize("rho", [3.0, 7.0])
@@ -340,8 +354,9 @@ def test_image_k_does_not_depend_on_the_batch_size(name):
 
 def test_each_sampler_has_its_own_spacing_unless_another_is_chosen():
     model = small_model()
-    own = {name: sampling_grid(model, SampleConfig(sampler=name)).t for name in ("edm", "heun")}
+    own = {name: sampling_grid(model, SampleConfig(sampler=name)).t for name in SAMPLERS}
     assert float(torch.diff(torch.diff(own["heun"])).abs().max()) < 1e-12
     assert float(torch.diff(torch.diff(own["edm"])).abs().max()) > 0.01
+    torch.testing.assert_close(own["unipc"], time_grid(cosine, 20, 0.99, spacing="power").t)
     chosen = sampling_grid(model, SampleConfig(sampler="heun", spacing="karras")).t
     torch.testing.assert_close(chosen, own["edm"])
