@@ -93,37 +93,22 @@ def dpm_solver_2m(denoise: Denoise, x_t: Tensor, grid: Grid, *, noise: Noise) ->
     One denoiser call per step; the first step and the last one, to sigma = 0, are first order.
     Args and yields as in `ancestral`; `noise` is not called.
     """
-    return multistep(denoise, x_t, grid, order=2, corrected=False)
+    return _multistep(denoise, x_t, grid, corrected=False)
 
 
 def unipc(denoise: Denoise, x_t: Tensor, grid: Grid, *, noise: Noise) -> Iterator[Tensor]:
-    """Sample by the second-order UniPC (Zhao et al. 2023); see `multistep`.
+    """Sample by the second-order UniPC of data prediction (Zhao et al. 2023, B_2(h) = e^h - 1).
 
-    One denoiser call per step, third order by the corrector. Args and yields as in `ancestral`;
+    DPM-Solver++ with a corrector: once the estimate of x_0 at the end of a step is there, which the
+    next step needs anyway, the step is made again with it. So one denoiser call per step is third
+    order, but for the last step. Args and yields as in `ancestral`, states before their correction;
     `noise` is not called.
     """
-    return multistep(denoise, x_t, grid, order=2, corrected=True)
+    return _multistep(denoise, x_t, grid, corrected=True)
 
 
-def multistep(
-    denoise: Denoise, x_t: Tensor, grid: Grid, *, order: int, corrected: bool
-) -> Iterator[Tensor]:
-    """Sample by UniPC in data prediction, with B(h) = e^h - 1 (Zhao et al. 2023, algorithms 7, 8).
-
-    A step solves the probability-flow ODE in half the log-SNR exactly, but for x_0: the polynomial
-    through its latest estimates stands for it. The corrector repeats a step with the estimate at
-    its end, which the next step needs anyway. Order 2 uncorrected is the DPM-Solver++.
-
-    Args:
-        denoise: See `Denoise`; called once a step.
-        x_t: (B, C, H, W) start at the grid's first level.
-        grid: S + 1 levels.
-        order: Estimates that a prediction uses, at least 1; fewer in the first and last steps.
-        corrected: Whether states are corrected, by one estimate more.
-
-    Yields:
-        (B, C, H, W) float64 states as predicted, the last one is the sample.
-    """
+def _multistep(denoise: Denoise, x_t: Tensor, grid: Grid, *, corrected: bool) -> Iterator[Tensor]:
+    """Predict each state by the last two estimates of x_0, and correct it by the one made there."""
     x_t = before = x_t.double()
     half_log_snr = torch.log(grid.alpha) - torch.log(grid.sigma)  # +inf at the clean end
     steps, used = len(grid.t) - 1, 1
@@ -132,8 +117,8 @@ def multistep(
         here = half_log_snr[i], denoise(x_t, grid.t[i])
         if corrected and i > 0:
             x_t = _exponential_step(before, grid, i - 1, half_log_snr[i], [*latest[:used], here])
-        latest = [here, *latest[: order - 1]]
-        before, used = x_t, min(order, i + 1, steps - i)
+        latest = [here, *latest[:1]]
+        before, used = x_t, 2 if 0 < i < steps - 1 else 1
         x_t = _exponential_step(before, grid, i, half_log_snr[i + 1], latest[:used])
         yield x_t
 
@@ -157,7 +142,7 @@ def _exponential_step(
 
 
 def _shares(ratios: list[Tensor], h: Tensor) -> list[Tensor]:
-    """Return the shares of differences in a step's mean (Zhao et al. 2023, theorem 3.1).
+    """Return the shares of differences in a step's mean (the a_m of Zhao et al. 2023).
 
     Over the polynomial through (0, 0) and (ratio_k, d_k), the mean of `_exponential_step` is
     `sum_k share_k d_k / ratio_k`: so `sum_k share_k ratio_k^(j - 1)` is the mean of tau^j. A single
