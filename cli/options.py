@@ -5,7 +5,7 @@ A command takes a group as one parameter; see `robustdiff.cli.flags.with_options
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -20,6 +20,7 @@ from robustdiff.config.names import (
     NoiseMode,
     ObjectiveName,
     SamplerName,
+    SpacingName,
     SplitName,
     TreatmentName,
 )
@@ -233,7 +234,7 @@ SAMPLING: Group = {
     "sample.eta": _sampling(float, "--eta", help="Randomness of ddim, 0 to 1."),
     "sample.churn": _sampling(float, "--churn", help="Noise that edm adds back over its steps."),
     "sample.spacing": _sampling(
-        Literal["even", "karras"],
+        SpacingName,
         "--spacing",
         help="Spacing of the steps; each sampler's own by default.",
     ),
@@ -260,6 +261,11 @@ SAMPLING: Group = {
         float,
         "--guidance-rescale",
         help="0 to 1: give guided outputs the spread of unguided ones.",
+    ),
+    "sample.guidance_every": _sampling(
+        int,
+        "--guidance-every",
+        help="Guide every so many steps in full; those between reuse its difference.",
     ),
     "sample.compile": _sampling(
         bool,

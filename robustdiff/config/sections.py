@@ -278,7 +278,7 @@ class SampleConfig:
         sampler: Key of `robustdiff.diffusion.samplers.SAMPLERS`.
         steps: Sampling steps, at most 10,000: more gain nothing and keep a machine busy for weeks.
         spacing: Key of `robustdiff.diffusion.schedules.SPACINGS`; None is "karras" for sampler
-            "edm", "even" for the others.
+            "edm", "power" for "unipc", "even" for the others.
         rho: Exponent of the Karras spacing.
         t_start: Time of the first step, in (0, 1]; see `robustdiff.diffusion.schedules.time_grid`.
         v: Variance interpolation of the ancestral sampler, in [0, 1].
@@ -292,6 +292,8 @@ class SampleConfig:
         guidance_interval: (low, high) times between which guidance acts.
         guidance_outside: What the other steps see: "null" (unconditional) or the "given" label.
         guidance_rescale: Share in [0, 1] to which guided outputs get the spread of unguided ones.
+        guidance_every: Of so many calls within the interval the first is guided in full; the others
+            reuse its difference from the conditional estimate.
         batch_size: Images generated at once.
         compile: Compile the network that generates with torch.compile: most of a minute before
             the first images of a network that is not cached yet, then faster ones. Grids drawn
@@ -312,6 +314,7 @@ class SampleConfig:
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     guidance_outside: Literal["null", "given"] = "null"
     guidance_rescale: Share = 0.0
+    guidance_every: Count = 1
     batch_size: Count = 256
     compile: bool = False
 

@@ -37,6 +37,7 @@ def _steps(
         interval=sample.guidance_interval,
         outside=sample.guidance_outside,
         rescale=sample.guidance_rescale,
+        every=sample.guidance_every,
         guide=guide,
     )
     denoise = guided_denoiser(model, labels[number], guidance)

@@ -5,6 +5,7 @@ A guided estimate combines the conditional one with another, or with a classifie
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 
 import torch
 from torch import Tensor, nn
@@ -130,6 +131,8 @@ class Guidance:
         outside: "null" samples unconditionally outside the interval (section 4.3 of the paper),
             "given" keeps the label there, without guidance.
         rescale: phi of `rescale`, in [0, 1].
+        every: Of so many calls within the interval the first makes the guided estimate; the others
+            take its difference from the conditional one, as one of v, for their own.
         guide: Makes the guided estimate.
     """
 
@@ -137,11 +140,12 @@ class Guidance:
     interval: tuple[float, float] = (0.0, 1.0)
     outside: str = "null"
     rescale: float = 0.0
+    every: int = 1
     guide: Guide = classifier_free
 
 
 def guided_denoiser(model: Model, labels: Tensor, guidance: Guidance) -> Denoise:
-    """Bind labels and guidance to a model.
+    """Bind labels and guidance to a model, for one sampling: it counts its calls.
 
     The estimate of x_0 is clipped to the image range [-1, 1].
 
@@ -156,6 +160,7 @@ def guided_denoiser(model: Model, labels: Tensor, guidance: Guidance) -> Denoise
     low, high = guidance.interval
     null = torch.full_like(labels, model.null_class)
     outside = null if guidance.outside == "null" else labels
+    estimates = _guided(model, labels, guidance)
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
         times = t.to(x_t.device).expand(len(x_t))
@@ -163,12 +168,35 @@ def guided_denoiser(model: Model, labels: Tensor, guidance: Guidance) -> Denoise
             return model.x_0(x_t, times, outside).clamp(-1, 1)
         if guidance.weight == 0:
             return model.x_0(x_t, times, labels).clamp(-1, 1)
-        conditional, guided = guidance.guide(model, x_t, times, labels, guidance.weight)
+        conditional, guided = estimates(x_t, times)
         if guidance.rescale > 0:
             guided = _rescaled(model, x_t, times, (guided, conditional), guidance.rescale)
         return guided.clamp(-1, 1)
 
     return denoise
+
+
+def _guided(
+    model: Model, labels: Tensor, guidance: Guidance
+) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Return (x_t, t (B,)) -> conditional and guided estimate of x_0, guided in every n-th call.
+
+    In the others, guided minus conditional v, which is that of x_0 over -sigma_t, stays as it was.
+    """
+    numbers, kept = count(), torch.zeros(())
+
+    def estimates(x_t: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
+        nonlocal kept
+        sigma = per_image(model.schedule(times)[1], x_t)
+        if next(numbers) % guidance.every > 0:
+            conditional = model.x_0(x_t, times, labels)
+            return conditional, conditional + sigma * kept
+        conditional, guided = guidance.guide(model, x_t, times, labels, guidance.weight)
+        if guidance.every > 1:
+            kept = (guided - conditional) / sigma
+        return conditional, guided
+
+    return estimates
 
 
 def _rescaled(

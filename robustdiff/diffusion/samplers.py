@@ -93,22 +93,70 @@ def dpm_solver_2m(denoise: Denoise, x_t: Tensor, grid: Grid, *, noise: Noise) ->
     One denoiser call per step; the first step and the last one, to sigma = 0, are first order.
     Args and yields as in `ancestral`; `noise` is not called.
     """
-    x_t = x_t.double()
+    return _multistep(denoise, x_t, grid, corrected=False)
+
+
+def unipc(denoise: Denoise, x_t: Tensor, grid: Grid, *, noise: Noise) -> Iterator[Tensor]:
+    """Sample by the second-order UniPC of data prediction (Zhao et al. 2023, B_2(h) = e^h - 1).
+
+    DPM-Solver++ with a corrector: once the estimate of x_0 at the end of a step is there, which the
+    next step needs anyway, the step is made again with it. So one denoiser call per step is third
+    order, but for the last step. Args and yields as in `ancestral`, states before their correction;
+    `noise` is not called.
+    """
+    return _multistep(denoise, x_t, grid, corrected=True)
+
+
+def _multistep(denoise: Denoise, x_t: Tensor, grid: Grid, *, corrected: bool) -> Iterator[Tensor]:
+    """Predict each state by the last two estimates of x_0, and correct it by the one made there."""
+    x_t = before = x_t.double()
     half_log_snr = torch.log(grid.alpha) - torch.log(grid.sigma)  # +inf at the clean end
-    previous = x_t
-    steps = len(grid.t) - 1
+    steps, used = len(grid.t) - 1, 1
+    latest: list[tuple[Tensor, Tensor]] = []
     for i in range(steps):
-        x_0 = denoise(x_t, grid.t[i])
-        h = half_log_snr[i + 1] - half_log_snr[i]
-        slope_free = x_0
-        if 0 < i < steps - 1:
-            r = (half_log_snr[i] - half_log_snr[i - 1]) / h
-            slope_free = x_0 + (x_0 - previous) / (2 * r)
-        x_t = (grid.sigma[i + 1] / grid.sigma[i]) * x_t - grid.alpha[i + 1] * torch.expm1(
-            -h
-        ) * slope_free
-        previous = x_0
+        here = half_log_snr[i], denoise(x_t, grid.t[i])
+        if corrected and i > 0:
+            x_t = _exponential_step(before, grid, i - 1, half_log_snr[i], [*latest[:used], here])
+        latest = [here, *latest[:1]]
+        before, used = x_t, 2 if 0 < i < steps - 1 else 1
+        x_t = _exponential_step(before, grid, i, half_log_snr[i + 1], latest[:used])
         yield x_t
+
+
+def _exponential_step(
+    x_t: Tensor, grid: Grid, i: int, end: Tensor, estimates: list[tuple[Tensor, Tensor]]
+) -> Tensor:
+    """Go from level i to the next, whose half log-SNR is `end`.
+
+    `x_s = sigma_s / sigma_t x_t + alpha_s (1 - e^-h) mean`, where the mean of x_0 over the step is
+    weighted by `e^(h tau)`, tau from 0 to 1. Estimates are (half log-SNR, x_0), that at i first.
+    """
+    (start, x_0), *others = estimates
+    h = end - start
+    ratios = [(level - start) / h for level, _ in others]
+    mean = x_0
+    for (_, other), ratio, share in zip(others, ratios, _shares(ratios, h), strict=True):
+        mean = mean + share * (other - x_0) / ratio
+    decay = grid.sigma[i + 1] / grid.sigma[i]
+    return decay * x_t - grid.alpha[i + 1] * torch.expm1(-h) * mean
+
+
+def _shares(ratios: list[Tensor], h: Tensor) -> list[Tensor]:
+    """Return the shares of differences in a step's mean (the a_m of Zhao et al. 2023).
+
+    Over the polynomial through (0, 0) and (ratio_k, d_k), the mean of `_exponential_step` is
+    `sum_k share_k d_k / ratio_k`: so `sum_k share_k ratio_k^(j - 1)` is the mean of tau^j. A single
+    difference has 1 / 2, the limit of short steps.
+    """
+    count = len(ratios)
+    if count < 2:
+        return [torch.full_like(h, 0.5)] * count
+    moments = [-torch.expm1(-h)]
+    for j in range(1, count + 1):
+        moments.append(1 - j / h * moments[-1])
+    powers = torch.stack(ratios) ** torch.arange(count)[:, None]
+    means = torch.stack(moments[1:]) / moments[0]
+    return list(torch.linalg.solve(powers, means).unbind())
 
 
 def heun(denoise: Denoise, x_t: Tensor, grid: Grid, *, noise: Noise) -> Iterator[Tensor]:
@@ -172,6 +220,7 @@ SAMPLERS: dict[str, Sampler] = {
     "ancestral": Sampler(ancestral, ("v",)),
     "ddim": Sampler(ddim, ("eta",)),
     "dpm-solver++": Sampler(dpm_solver_2m),
+    "unipc": Sampler(unipc, spacing="power"),
     "heun": Sampler(heun, calls_per_step=2),
     "edm": Sampler(edm, ("churn",), calls_per_step=2, spacing="karras"),
 }

@@ -14,6 +14,8 @@ from torch import Tensor
 Schedule = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 _HALVINGS = 60
+# Of 1 (even), 1.3, 1.5, 1.6 and 2 the best for 6 steps of UniPC on MNIST.
+_POWER = 1.5
 # sigma_min of Karras et al. 2022, table 1.
 _KARRAS_LEAST = 0.002
 # Sampling starts where sigma / alpha is 3,000 at most, where an image cannot be told from noise.
@@ -108,6 +110,11 @@ def even_times(schedule: Schedule, num_steps: int, t_start: float, rho: float) -
     return torch.linspace(t_start, 0, num_steps + 1, dtype=torch.float64)[:-1]
 
 
+def power_times(schedule: Schedule, num_steps: int, t_start: float, rho: float) -> Tensor:
+    """Place times so that t^(2 / 3) is even: more of few steps where little noise is left."""
+    return t_start * even_times(schedule, num_steps, 1.0, rho) ** _POWER
+
+
 def karras_times(schedule: Schedule, num_steps: int, t_start: float, rho: float) -> Tensor:
     """Place times so that (sigma / alpha)^(1 / rho) is even (Karras et al. 2022, eq. 5).
 
@@ -123,7 +130,7 @@ def karras_times(schedule: Schedule, num_steps: int, t_start: float, rho: float)
     return times
 
 
-SPACINGS = {"even": even_times, "karras": karras_times}
+SPACINGS = {"even": even_times, "power": power_times, "karras": karras_times}
 
 
 def time_grid(

@@ -36,6 +36,8 @@ _MEASURED_WITH = ("weights", "evaluator", "features", "num_samples", "seed")
 _SETTINGS = tuple(
     key.removeprefix("sample.") for key in keys_of("evaluation") if key.startswith("sample.")
 )
+# Settings that came later, and what a table without them was made with.
+_LATER = {"guidance_every": "1"}
 _KEY = (*_MEASURED_WITH, *_SETTINGS)
 _FIGURES = (*(m.key for m in METRICS), *(m.real for m in METRICS))
 _COLUMNS = (*_KEY, "denoiser_calls", *_FIGURES)
@@ -183,8 +185,9 @@ def read_table(path: Path) -> list[Record]:
         return []
     try:
         reader = csv.DictReader(io.StringIO(path.read_bytes().decode()), strict=True)
-        rows = list(reader)
-        whole = sorted(reader.fieldnames or ()) == sorted(_COLUMNS) and all(
+        rows = [_LATER | row for row in reader]
+        columns = reader.fieldnames or ()
+        whole = sorted([*columns, *_LATER.keys() - set(columns)]) == sorted(_COLUMNS) and all(
             None not in row and None not in row.values() for row in rows
         )
         for row in rows:
@@ -218,7 +221,7 @@ def _groups(rows: Sequence[Record], swept: str) -> Iterator[tuple[str, list[Reco
 
 def _named(setting: str, value: str) -> str:
     """Say a setting in a legend; what is switched off is not mentioned."""
-    if value in ("None", "0.0"):
+    if value in ("None", "0.0", _LATER.get(setting)):
         return ""
     if setting in ("sampler", "guidance"):
         return value

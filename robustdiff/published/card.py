@@ -171,10 +171,11 @@ def _sampling(model: Described) -> list[str]:
 
 
 def _settings(sample: SampleConfig) -> str:
+    every = sample.guidance_every
     return (
         f"sampler {sample.sampler}, {sample.steps} steps, guidance weight w "
         f"{sample.guidance_weight:g} ((1 + w) times the estimate under the class minus w times the "
-        "one without)"
+        "one without)" + (f", in full every {every} steps" if every > 1 else "")
     )
 
 

@@ -50,6 +50,7 @@ def write_pipeline(folder: Path, network: nn.Module, subject: Subject, config: C
         "guidance_high": high,
         "guidance_outside": sample.guidance_outside,
         "guidance_rescale": sample.guidance_rescale,
+        "guidance_every": sample.guidance_every,
         **parts,
     }
     for name, (module, _) in _CODE.items():

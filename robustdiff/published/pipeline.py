@@ -33,6 +33,8 @@ class RobustdiffPipeline(DiffusionPipeline):
         guidance_high: Latest one.
         guidance_outside: What the other steps see: "null" (no class) or the "given" class.
         guidance_rescale: Share in [0, 1] to which guided outputs get the spread of unguided ones.
+        guidance_every: Of so many steps with guidance the first runs the network without a class,
+            too; the others reuse the difference. Schedulers of diffusers do so in every step.
     """
 
     model_cpu_offload_seq = "unet"
@@ -47,6 +49,7 @@ class RobustdiffPipeline(DiffusionPipeline):
         guidance_high: float = 1.0,
         guidance_outside: str = "null",
         guidance_rescale: float = 0.0,
+        guidance_every: int = 1,
     ) -> None:
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler)
@@ -57,6 +60,7 @@ class RobustdiffPipeline(DiffusionPipeline):
             guidance_high=guidance_high,
             guidance_outside=guidance_outside,
             guidance_rescale=guidance_rescale,
+            guidance_every=guidance_every,
         )
 
     @torch.no_grad()
@@ -140,6 +144,7 @@ class RobustdiffPipeline(DiffusionPipeline):
             interval=(self.config.guidance_low, self.config.guidance_high),
             outside=self.config.guidance_outside,
             rescale=self.config.guidance_rescale,
+            every=self.config.guidance_every,
         )
 
     def _noise(self, labels: Tensor, seed: int, generator: torch.Generator | None) -> Noise:

@@ -27,7 +27,7 @@ class RobustdiffScheduler(SchedulerMixin, ConfigMixin):
         schedule: Key of `SCHEDULES`.
         sampler: Key of `SAMPLERS`.
         num_inference_steps: Sampling steps where none are asked for.
-        spacing: "even" or "karras"; None is the sampler's own.
+        spacing: Key of `SPACINGS`; None is the sampler's own.
         rho: Exponent of the Karras spacing.
         t_start: Time of the first step, in (0, 1].
         v: Variance interpolation of sampler "ancestral", in [0, 1].

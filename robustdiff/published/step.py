@@ -64,7 +64,8 @@ def check_step(name: str, sample: SampleConfig) -> None:
         sample: Settings of sampling.
 
     Raises:
-        ValueError: If a package is missing, or the sampler draws noise or is another.
+        ValueError: If a package is missing, the sampler draws noise or is another, or guidance is
+            reused.
     """
     needed = ("onnx", "onnxscript") if name == "onnx" else ()
     missing = [package for package in needed if importlib.util.find_spec(package) is None]
@@ -76,6 +77,11 @@ def check_step(name: str, sample: SampleConfig) -> None:
         raise ValueError(
             f"format {name} samples by {' or '.join(sampling.SAMPLERS)} with eta 0, got "
             f"{sample.sampler} with eta {sample.eta:g}; give another --sampler"
+        )
+    if sample.guidance_every > 1:
+        raise ValueError(
+            f"format {name} guides every step in full, got sample.guidance_every = "
+            f"{sample.guidance_every}; give --guidance-every 1"
         )
 
 

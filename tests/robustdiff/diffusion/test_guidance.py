@@ -86,6 +86,68 @@ def test_autoguidance_is_the_score_of_strong_over_weak(weight):
         torch.testing.assert_close(eps[labels == label], expected[labels == label])
 
 
+def counted(model):
+    """The model, and a list that receives the rows of each call of its network."""
+    rows = []
+
+    def network(x_t, t, labels):
+        rows.append(len(labels))
+        return model.network(x_t, t, labels)
+
+    return Model(network, model.schedule, model.prediction, model.null_class), rows
+
+
+@pytest.mark.parametrize("outside", ["null", "given"])
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, [8, 8, 8, 8, 8]),
+        ({"guidance_interval": (0.3, 0.7)}, [4, 4, 8, 8, 4]),  # at 0.9, 0.72, 0.54, 0.36, 0.18
+        ({"guidance_every": 2}, [8, 4, 8, 4, 8]),
+        ({"guidance_every": 5}, [8, 4, 4, 4, 4]),
+        ({"guidance_interval": (0.3, 0.8), "guidance_every": 2}, [4, 8, 4, 8, 4]),
+        ({"guidance_weight": 0.0}, [4, 4, 4, 4, 4]),
+    ],
+)
+def test_a_step_without_a_new_direction_costs_one_branch(settings, expected, outside):
+    model, rows = counted(gaussian_model(CLASSES))
+    generate(
+        model, torch.arange(4) % 2, (1, 2, 2), seed=0,
+        sample=SampleConfig(steps=5, t_start=0.9, guidance_outside=outside, **settings),
+    )  # fmt: skip
+    assert rows == expected
+
+
+@pytest.mark.parametrize("guide", [classifier_free, autoguidance(gaussian_model(CLASSES[::-1]))])
+def test_reused_guidance_is_the_difference_of_v_of_the_call_that_made_it(guide):
+    model, labels = gaussian_model(CLASSES), points()[1]
+    denoise = guided_denoiser(model, labels, Guidance(weight=1.5, every=3, guide=guide))
+    kept = None
+    for i, t in enumerate((0.9, 0.8, 0.7, 0.6, 0.5)):
+        x_t, time = points()[0] + i / 50, torch.tensor(t, dtype=torch.float64)
+        conditional, guided = guide(model, x_t, time.expand(4), labels, 1.5)
+        alpha, sigma = cosine(time)
+        v, v_guided = (
+            alpha * eps_from_x_0(x_0, x_t, alpha, sigma) - sigma * x_0
+            for x_0 in (conditional, guided)
+        )
+        kept = v_guided - v if i % 3 == 0 else kept
+        expected = (alpha * x_t - sigma * (v + kept)).clamp(-1, 1)
+        torch.testing.assert_close(denoise(x_t, time), expected)
+    assert not torch.allclose(expected, guided.clamp(-1, 1))
+
+
+def test_guidance_of_every_call_is_the_formula_to_the_bit():
+    x_t, labels = points()
+    model = gaussian_model(CLASSES)
+    denoise = guided_denoiser(model, labels, Guidance(weight=0.7, every=1))
+    for t in (0.9, 0.5):
+        time = torch.tensor(t, dtype=torch.float64)
+        both = [model.x_0(x_t, time.expand(4), c) for c in (labels, torch.full_like(labels, 2))]
+        expected = ((1 + 0.7) * both[0] - 0.7 * both[1]).clamp(-1, 1)
+        assert torch.equal(denoise(x_t, time), expected)
+
+
 def log_densities(x_t, t):
     """Log p(x_t | c) of both classes, (B, 2)."""
     alpha, sigma = cosine(t.double())

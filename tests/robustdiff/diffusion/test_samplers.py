@@ -5,7 +5,12 @@ import math
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, EDMEulerScheduler, HeunDiscreteScheduler
+from diffusers import (
+    DDIMScheduler,
+    EDMEulerScheduler,
+    HeunDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
 from gaussians import gaussian_denoiser
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,8 +19,26 @@ from robustdiff.config.sections import SampleConfig
 from robustdiff.diffusion.generate import generate, sampling_grid
 from robustdiff.diffusion.model import Model
 from robustdiff.diffusion.process import PREDICTIONS
-from robustdiff.diffusion.samplers import SAMPLERS, ancestral, ddim, denoiser_calls, edm, heun, last
-from robustdiff.diffusion.schedules import SCHEDULES, Grid, cosine, log_snr_at, time_at, time_grid
+from robustdiff.diffusion.samplers import (
+    SAMPLERS,
+    ancestral,
+    ddim,
+    denoiser_calls,
+    dpm_solver_2m,
+    edm,
+    heun,
+    last,
+    unipc,
+)
+from robustdiff.diffusion.schedules import (
+    SCHEDULES,
+    SPACINGS,
+    Grid,
+    cosine,
+    log_snr_at,
+    time_at,
+    time_grid,
+)
 
 M, S = 0.7, 0.3
 SPREAD = [-2.0, 0.4, 3.0]
@@ -46,7 +69,7 @@ def test_a_time_is_found_from_its_log_snr(name, t):
     torch.testing.assert_close(time_at(SCHEDULES[name], log_snr_at(SCHEDULES[name], times)), times)
 
 
-@pytest.mark.parametrize("spacing", ["even", "karras"])
+@pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("name", sorted(SAMPLERS))
 def test_sampling_from_time_1_ends_in_the_data(name, spacing):
     x, options = start([-1.0, 0.4, 1.0]), {"churn": 1.0} if name == "edm" else {}
@@ -63,6 +86,12 @@ def test_sampling_from_time_1_ends_in_the_data(name, spacing):
 def test_log_snrs_out_of_reach_give_the_nearer_end():
     found = time_at(cosine, torch.tensor([99.0, -99.0]))
     torch.testing.assert_close(found, torch.tensor([0.0, 1.0], dtype=torch.float64))
+
+
+def test_power_times_are_even_in_their_root():
+    t = time_grid(cosine, 6, 0.98, spacing="power").t
+    torch.testing.assert_close(t ** (2 / 3), 0.98 ** (2 / 3) * torch.linspace(1, 0, 7).double())
+    assert t[0] == 0.98
 
 
 @pytest.mark.parametrize("rho", [3.0, 7.0])
@@ -226,6 +255,57 @@ def test_heun_equals_diffusers_step_by_step(karras):
         torch.testing.assert_close(a.float(), b, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize(("solver", "order"), [(dpm_solver_2m, 2), (unipc, 3)])
+def test_multistep_solvers_converge_at_their_order_to_the_exact_map(solver, order):
+    """Before the last step, which is first order."""
+    x = start()
+
+    def error(steps):
+        t = torch.cat([torch.linspace(0.9, 0.3, steps + 1, dtype=torch.float64), 0.28 * one()])
+        alpha, sigma = cosine(t)
+        grid = Grid(t, alpha, sigma, cosine)
+        states = list(solver(gaussian_denoiser(cosine, M, S), x, grid, noise=no_noise))
+        spread = torch.sqrt(alpha**2 * S**2 + sigma**2)
+        exact = alpha[-2] * M + spread[-2] / spread[0] * (x - alpha[0] * M)
+        return float((states[-2] - exact).abs().max())
+
+    rates = [math.log2(error(steps) / error(2 * steps)) for steps in (20, 40)]
+    assert rates == pytest.approx([order, order], abs=0.05)
+    assert error(40) < 4e-4
+
+
+def test_the_dpm_solver_is_the_published_formula_to_the_bit():
+    grid, x = time_grid(cosine, 7, 0.98), start()
+    level = torch.log(grid.alpha) - torch.log(grid.sigma)
+    x_t, before = x, x
+    for i, state in enumerate(dpm_solver_2m(network_x_0, x, grid, noise=no_noise)):
+        x_0, h = network_x_0(x_t, grid.t[i]), level[i + 1] - level[i]
+        d = x_0
+        if 0 < i < 6:
+            r = (level[i] - level[i - 1]) / h
+            d = x_0 + (x_0 - before) / (2 * r)
+        x_t = grid.sigma[i + 1] / grid.sigma[i] * x_t - grid.alpha[i + 1] * torch.expm1(-h) * d
+        before = x_0
+        assert torch.equal(state, x_t)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers
+@pytest.mark.parametrize("steps", [2, 10])
+def test_unipc_equals_diffusers_step_by_step(steps):
+    reference = UniPCMultistepScheduler(
+        1000, solver_type="bh2", timestep_spacing="trailing", final_sigmas_type="zero"
+    )
+    reference.set_timesteps(steps)
+    ratio, t = reference.sigmas.double(), reference.timesteps.double()
+    alpha = torch.rsqrt(1 + ratio**2)
+    grid = Grid(torch.cat([t, 0 * one()]), alpha, ratio * alpha, cosine)
+    state = x = torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    for i, mine in enumerate(unipc(network_x_0, x, grid, noise=no_noise)):
+        eps = (state - grid.alpha[i] * network_x_0(state, t[i])) / grid.sigma[i]
+        state = reference.step(eps.float(), reference.timesteps[i], state).prev_sample
+        torch.testing.assert_close(mine.float(), state.float(), rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_denoiser_calls_are_counted_right(name):
     calls = []
@@ -261,7 +341,8 @@ def test_image_k_does_not_depend_on_the_batch_size(name):
         generate(
             small_model(), labels[:count], (1, 4, 4), seed=3,
             sample=SampleConfig(
-                sampler=name, steps=5, eta=0.7, churn=10, batch_size=size, compile=compiled
+                sampler=name, steps=5, eta=0.7, churn=10, guidance_every=2, batch_size=size,
+                compile=compiled,
             ),
         )
         for count, size, compiled in ((7, 7, False), (7, 2, False), (7, 3, True), (3, 1, False))
@@ -273,8 +354,9 @@ def test_image_k_does_not_depend_on_the_batch_size(name):
 
 def test_each_sampler_has_its_own_spacing_unless_another_is_chosen():
     model = small_model()
-    own = {name: sampling_grid(model, SampleConfig(sampler=name)).t for name in ("edm", "heun")}
+    own = {name: sampling_grid(model, SampleConfig(sampler=name)).t for name in SAMPLERS}
     assert float(torch.diff(torch.diff(own["heun"])).abs().max()) < 1e-12
     assert float(torch.diff(torch.diff(own["edm"])).abs().max()) > 0.01
+    torch.testing.assert_close(own["unipc"], time_grid(cosine, 20, 0.99, spacing="power").t)
     chosen = sampling_grid(model, SampleConfig(sampler="heun", spacing="karras")).t
     torch.testing.assert_close(chosen, own["edm"])

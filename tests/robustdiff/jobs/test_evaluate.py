@@ -65,6 +65,7 @@ def ways(weak):
         "eta=1.0": {"sampler": "ddim", "eta": 1.0},
         "churn=3.0": {"churn": 3.0},
         "guidance_outside=given": {"guidance_outside": "given"},
+        "guidance_every=2": {"guidance_every": 2},
         "weak=": {"guidance": "auto", "weak": str(weak.path)},
     }
 

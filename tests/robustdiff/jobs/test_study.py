@@ -116,6 +116,7 @@ OTHERWISE = [
     {"guidance_interval": (0.2, 0.8)},
     {"guidance_rescale": 0.5},
     {"guidance_outside": "given"},
+    {"guidance_every": 2},
     {"spacing": "karras"},
     {"eta": 1.0},
     {"churn": 9.0},

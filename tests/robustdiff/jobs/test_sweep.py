@@ -1,5 +1,6 @@
 """Sweeps: what is tried, what is skipped, what is drawn."""
 
+import csv
 import math
 from types import SimpleNamespace
 
@@ -97,14 +98,32 @@ def test_steps_are_swept_for_every_sampler_and_shown_as_calls(run, made):
     assert labels == ["real, held out", "ddim", "heun"]
 
 
+def test_a_table_from_before_guidance_was_reused_goes_on(run, made):
+    over_guidance(run, 0, 1)
+    table = run.path / "sweep-guidance.csv"
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    with table.open("w", newline="") as file:
+        names = [name for name in rows[0] if name != "guidance_every"]
+        writer = csv.DictWriter(file, names, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    over_guidance(run, 0, 1, 2)
+    over_guidance(run, 0, setting=SampleConfig(guidance_every=2))
+    assert [setting.guidance_weight for setting in made.settings] == [0, 1, 2, 0]
+    assert [row["guidance_every"] for row in read_table(table)] == ["1", "1", "1", "2"]
+
+
 def test_lines_are_named_by_what_sets_them_apart(run, made):
     rows = over_guidance(run, 0, 1)
     rows += over_guidance(run, 0, 1, setting=SampleConfig(guidance_rescale=0.5))
+    rows += over_guidance(run, 0, 1, setting=SampleConfig(guidance_every=2))
     rows += over_guidance(run, 0, 1, setting=SampleConfig(guidance="classifier"))
     texts = draw_sweep(rows, "guidance").legends[0].get_texts()
     assert [text.get_text() for text in texts[1:]] == [
         "classifier-free",
         "classifier-free, rescale 0.5",
+        "classifier-free, every 2",
         "classifier",
     ]
 

@@ -36,6 +36,7 @@ SHORT = {
     "sample.steps": 3,
     "sample.guidance_weight": 1.5,
     "sample.guidance_interval": [0.2, 0.9],
+    "sample.guidance_every": 2,
     "noise.rate": 0.3,
     "curriculum.name": "random",
 }
@@ -138,9 +139,15 @@ def sampled_by_script(folder, tmp_path, monkeypatch):
     return made["images"].astype(int)
 
 
-def test_the_step_of_torch_makes_the_same_images(run, images, tmp_path, monkeypatch):
+def test_the_step_of_torch_makes_the_same_images(run, tmp_path, monkeypatch):
+    in_full = {"sample.guidance_every": 1}
+    made = robustdiff.sample(run, in_full, classes=CLASSES, per_class=2, seed=7)
+    images = made.images.numpy().astype(int)
     export = Export(to=tmp_path / "step", formats=("torch",))
-    folder = export_run(run, run.config(), Report(), export)
+    with pytest.raises(ValueError, match=r"format torch guides every step in full, got .* = 2; "):
+        export_run(run, run.config(), Report(), export)
+    config = resolve(to_plain(run.config()), {"sample": {"guidance_every": 1}})
+    folder = export_run(run, config, Report(), export)
     assert np.abs(sampled_by_script(folder, tmp_path, monkeypatch) - images).max() <= 1
     assert "python sample.py" in (folder / "README.md").read_text()
     assert not (folder / "model_index.json").exists()
@@ -153,11 +160,11 @@ def test_the_step_of_torch_makes_the_same_images(run, images, tmp_path, monkeypa
 def test_the_step_of_onnx_makes_the_same_images(run, images, tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    changes = {"sample": {"guidance_rescale": 0.5, "sampler": "ddim", "steps": 4}}
-    config = resolve(to_plain(run.config()), changes)
+    changes = {"guidance_rescale": 0.5, "guidance_every": 1, "sampler": "ddim", "steps": 4}
+    config = resolve(to_plain(run.config()), {"sample": changes})
     images = robustdiff.sample(
         run,
-        {"sample.guidance_rescale": 0.5, "sample.sampler": "ddim", "sample.steps": 4},
+        {f"sample.{name}": value for name, value in changes.items()},
         classes=CLASSES,
         per_class=2,
         seed=7,
