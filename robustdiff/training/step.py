@@ -99,26 +99,12 @@ def update(
     loss = (losses if weights is None else losses * weights).sum() * scale
     state.optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
-    _clip(state, task.config.train.grad_clip)
+    nn.utils.clip_grad_norm_(state.model.parameters(), task.config.train.grad_clip)
     for group in state.optimizer.param_groups:
         group["lr"], group["capturable"] = numbers.rate, isinstance(numbers.rate, Tensor)
     state.optimizer.step()
     update_ema(state.ema, state.model, numbers.fade)
     return loss.detach()
-
-
-def _clip(state: TrainState, largest: float) -> None:
-    """Scale the gradient down to a norm; on a CPU, where its norm can be seen, only if it has to.
-
-    The gradient is the same to the bit: otherwise its factor is 1.
-    """
-    weights = [*state.model.parameters()]
-    if weights[0].device.type != "cpu" or state.workers.shard:
-        nn.utils.clip_grad_norm_(weights, largest)
-        return
-    norm = nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
-    if not norm + 1e-6 <= largest:
-        nn.utils.clip_grads_with_norm_(weights, largest, norm)
 
 
 def train_step(
