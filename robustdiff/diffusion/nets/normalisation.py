@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # Numbers from which on a part of them is normalised at a time: no cache holds them; and the part.
-_MANY, _AT_ONCE = 2**21, 2**18
+_MANY, _PIECE = 2**21, 2**18
 
 
 class Norm(nn.GroupNorm):
@@ -123,7 +123,7 @@ class _Normalise(torch.autograd.Function):
 
 def _pieces(x: Tensor) -> list[slice]:
     """Return slices of a batch, of about equal length and few enough numbers each."""
-    pieces = -(-x.numel() // _AT_ONCE)
+    pieces = -(-x.numel() // _PIECE)
     size = max(1, -(-x.shape[0] // max(1, pieces)))
     return [slice(i, i + size) for i in range(0, x.shape[0], size)]
 

@@ -26,7 +26,7 @@ _TOKENS = 4
 # Longest sequence whose whole attention matrix is held; beyond it memory would grow quadratically.
 _WHOLE_ATTENTION = 1024
 # Numbers of attention matrices that are made at once.
-_AT_ONCE = 2**23
+_SCORES_AT_ONCE = 2**23
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     if not (short and query.device.type == "cpu" and query.dtype == torch.bfloat16):
         return F.scaled_dot_product_attention(query, key, value)
     # torch's flash attention on CPUs takes up to ten times as long backwards in bfloat16.
-    images = max(1, _AT_ONCE // (heads * length * key.shape[2]))
+    images = max(1, _SCORES_AT_ONCE // (heads * length * key.shape[2]))
     if images >= batch:
         return _by_products(query, key, value)
     parts = (torch.split(part, images) for part in (query, key, value))

@@ -59,7 +59,7 @@ def test_norm_equals_group_norm_scale_and_silu_whole_or_in_pieces(
     activate, scaled, dtype, monkeypatch
 ):
     monkeypatch.setattr(normalisation, "_MANY", 0)
-    monkeypatch.setattr(normalisation, "_AT_ONCE", 3 * 24 * 5 * 3)  # batches of 3, 3 and 1
+    monkeypatch.setattr(normalisation, "_PIECE", 3 * 24 * 5 * 3)  # batches of 3, 3 and 1
     norm = Norm(24, activate=activate)
     for seed, weight in enumerate(norm.parameters()):
         weight.data = random(24, seed=seed)
@@ -82,7 +82,7 @@ def test_norm_in_pieces_gives_the_bits_that_it_gives_whole(monkeypatch):
     whole = norm(x)
     assert whole.dtype == torch.float32
     monkeypatch.setattr(normalisation, "_MANY", 0)
-    monkeypatch.setattr(normalisation, "_AT_ONCE", 3 * 24 * 5 * 3)
+    monkeypatch.setattr(normalisation, "_PIECE", 3 * 24 * 5 * 3)
     assert torch.equal(norm(x), whole.bfloat16())
     assert torch.equal(norm(x[2:3]), whole[2:3].bfloat16())
 
@@ -91,7 +91,7 @@ def test_attention_in_pieces_gives_the_bits_that_it_gives_whole(monkeypatch):
     parts = [random(7, 2, 9, 4, seed=seed).bfloat16().requires_grad_() for seed in range(3)]
     whole = attend(*parts)
     wanted = gradients(whole, parts)
-    monkeypatch.setattr("robustdiff.diffusion.nets.unet._AT_ONCE", 3 * 2 * 9 * 9)
+    monkeypatch.setattr("robustdiff.diffusion.nets.unet._SCORES_AT_ONCE", 3 * 2 * 9 * 9)
     pieces = attend(*parts)
     assert torch.equal(pieces, whole)
     assert all(map(torch.equal, gradients(pieces, parts), wanted))
