@@ -16,6 +16,7 @@ from robustdiff.parallel import Workers
 from robustdiff.training.graph import StepGraph
 from robustdiff.training.losses import Losses
 from robustdiff.training.objective import ClassMixture
+from robustdiff.training.optimizer import adamw
 from robustdiff.training.task import Task, build_network
 
 
@@ -171,7 +172,7 @@ def new_state(task: Task) -> TrainState:
 
         for whole in (model, ema):
             spread(whole, whole.levels(), workers.size)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.train.lr, fused=True)
+    optimizer = adamw(model, config.train.lr, spread=workers.shard)
     curriculum = config.curriculum
     selection = Selection(
         treatment=curriculum.treatment,

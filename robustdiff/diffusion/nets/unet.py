@@ -10,37 +10,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustdiff.config.sections import ModelConfig
+from robustdiff.diffusion.nets.convolution import Conv
 from robustdiff.diffusion.nets.embeddings import (
     ClassEmbeddingNetwork,
     TimeEmbedding,
     broadcast_concat,
     class_embedding_sizes,
 )
+from robustdiff.diffusion.nets.normalisation import Norm
 from robustdiff.diffusion.process import for_labels
 
 _ACTIVATIONS = {"silu": F.silu, "relu": F.relu}
 # Tokens of a class that a level attends to; attention to a single one would be constant.
 _TOKENS = 4
 # Longest sequence whose whole attention matrix is held; beyond it memory would grow quadratically.
-_WHOLE_ATTENTION = 256
-
-
-class Norm(nn.GroupNorm):
-    """Normalise in groups of about 8 channels (any channel count has a divisor that does).
-
-    Always in float32: statistics need it, and torch's kernel for bfloat16 in channels_last order
-    takes several times as long on CPUs.
-    """
-
-    def __init__(self, channels: int) -> None:
-        groups = max(1, channels // 8)
-        while channels % groups:
-            groups -= 1
-        super().__init__(groups, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to float32 of the same shape."""
-        return super().forward(x.float())
+_WHOLE_ATTENTION = 1024
+# Numbers of attention matrices that are made at once.
+_SCORES_AT_ONCE = 2**23
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -54,13 +40,24 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     Returns:
         (B, heads, L, D).
     """
+    batch, heads, length, _ = query.shape
+    if key.shape[2] == 1:  # which gets all of the attention
+        return value.expand(query.shape)
     short = key.shape[2] <= _WHOLE_ATTENTION
-    if short and query.device.type == "cpu" and query.dtype == torch.bfloat16:
-        # torch's flash attention on CPUs takes up to ten times as long backwards in bfloat16.
-        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-        mixed: Tensor = scores.softmax(-1) @ value
-        return mixed
-    return F.scaled_dot_product_attention(query, key, value)
+    if not (short and query.device.type == "cpu" and query.dtype == torch.bfloat16):
+        return F.scaled_dot_product_attention(query, key, value)
+    # torch's flash attention on CPUs takes up to ten times as long backwards in bfloat16.
+    images = max(1, _SCORES_AT_ONCE // (heads * length * key.shape[2]))
+    if images >= batch:
+        return _by_products(query, key, value)
+    parts = (torch.split(part, images) for part in (query, key, value))
+    return torch.cat([_by_products(*part) for part in zip(*parts, strict=True)])
+
+
+def _by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    mixed: Tensor = scores.softmax(-1) @ value
+    return mixed
 
 
 class ResidualBlock(nn.Module):
@@ -77,24 +74,23 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.adaptive = adaptive
         # The first block sees pixels: normalising them would hide the noise level.
-        self.pre = nn.Identity() if first else nn.Sequential(Norm(inputs), nn.SiLU())
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.pre = nn.Identity() if first else nn.Sequential(Norm(inputs, activate=True))
+        self.conv1 = Conv(inputs, outputs, 3)
         self.time = nn.Linear(time_size, 2 * outputs if adaptive else outputs)
-        self.mid = nn.Sequential(Norm(outputs), nn.SiLU())
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.mid = nn.Sequential(Norm(outputs, activate=True))
+        self.conv2 = Conv(outputs, outputs, 3)
         nn.init.zeros_(self.conv2.weight)
-        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        self.skip = Conv(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """Map (B, inputs, H, W) and the (B, time_size) embedding to (B, outputs, H, W)."""
         h = self.conv1(self.pre(x))
-        shift = self.time(time)[:, :, None, None].to(h.dtype)
+        shift = self.time(time)[:, :, None, None]
         if self.adaptive:
-            norm, activate = self.mid
-            scale, shift = shift.chunk(2, dim=1)
-            h = activate(norm(h) * (1 + scale) + shift)
+            scale, shift = shift.float().chunk(2, dim=1)
+            h = self.mid[0](h, 1 + scale, shift)
         else:
-            h = self.mid(h + shift)
+            h = self.mid(h + shift.to(h.dtype))
         out: Tensor = self.skip(x) + self.conv2(h)
         return out
 
@@ -106,8 +102,8 @@ class SpatialAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm = Norm(channels)
-        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
-        self.out = nn.Conv2d(channels, channels, 1)
+        self.qkv = Conv(channels, 3 * channels, 1)
+        self.out = Conv(channels, channels, 1)
         nn.init.zeros_(self.out.weight)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -129,9 +125,9 @@ class ClassAttention(nn.Module):
         self.heads, self.token_size = heads, token_size
         self.tokens = tokens
         self.norm = Norm(channels)
-        self.query = nn.Conv2d(channels, channels, 1)
+        self.query = Conv(channels, channels, 1)
         self.key_value = nn.Linear(token_size, 2 * channels)
-        self.out = nn.Conv2d(channels, channels, 1)
+        self.out = Conv(channels, channels, 1)
         nn.init.zeros_(self.out.weight)
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
@@ -238,10 +234,11 @@ class UNet(nn.Module):
         for i in reversed(range(len(channels))):
             self.decoder.append(level(below + after[i], mirrored[i], sizes[i]))
             below = mirrored[i] + sizes[i]
-        out = nn.Conv2d(below, pixels, 3, padding=1)
+        out = Conv(below, pixels, 3)
         nn.init.zeros_(out.weight)
         nn.init.zeros_(out.bias)  # type: ignore[arg-type]
-        self.head = nn.Sequential(Norm(below), nn.SiLU(), out)
+        # The empty place keeps the names of the weights what they were.
+        self.head = nn.Sequential(Norm(below, activate=True), nn.Identity(), out)
 
     def levels(self) -> list[nn.Module]:
         """Return the levels in order of use; they hold nearly all weights."""
