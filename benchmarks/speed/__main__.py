@@ -43,6 +43,8 @@ from robustdiff.reports.figures import write_figure
 # The contenders that train against the clock, and the preset whose images they generate.
 QUALITY = (OURS, PLAIN, "diffusers UNet2DModel", "denoising-diffusion-pytorch")
 FID_PRESET = "digits"
+# The curricula whose cost is measured.
+OVERHEAD = ("pmi", "dynamics-uncond", "dynamics-label", "margin", "crossfit")
 
 
 def machine() -> dict[str, Any]:
@@ -134,13 +136,13 @@ def fixed_fid(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def scoring(options: argparse.Namespace) -> dict[str, Any]:
-    """Measure scoring, and what sharing the encoder among classes gains."""
+    """Measure scoring beside the bare network, and what sharing the encoder gains."""
     config, images = load(PRESET, options.data_dir)
     shared = {}
     for cen in ("pyramid", "complete-bottleneck"):
         model = dataclasses.replace(config.model, cen=cen)
         shared[cen] = shared_encoder(dataclasses.replace(config, model=model), images)
-    return {"images_per_second": scoring_rates(config, images), "shared": shared}
+    return {"scores": scoring_rates(config, images, options.seconds), "shared": shared}
 
 
 def overheads(options: argparse.Namespace) -> dict[str, dict[str, float]]:
@@ -150,7 +152,7 @@ def overheads(options: argparse.Namespace) -> dict[str, dict[str, float]]:
         config, images = load(name, options.data_dir)
         found[name] = {
             curriculum: overhead(config, images, curriculum, options.seconds)
-            for curriculum in ("pmi", "dynamics-uncond", "dynamics-label", "margin", "crossfit")
+            for curriculum in options.curricula
         }
     return found
 
@@ -205,7 +207,8 @@ def _spread(values: dict[str, float]) -> str:
     return f"{values['median']:.2f} ({values['min']:.2f} to {values['max']:.2f})"
 
 
-def _compared(found: dict[str, list[float]]) -> list[str]:
+def _compared(part: dict[str, Any]) -> list[str]:
+    found = part["images_per_second"]
     lines = ["| | img/s, median | robustdiff is faster by |", "|---|---|---|"]
     for name, values in found.items():
         middle = sorted(values)[len(values) // 2]
@@ -218,7 +221,7 @@ def _step_tables(found: dict[str, Any]) -> list[str]:
     for name, step in found.items():
         whole = sum(step["seconds"].values())
         lines += [
-            f"## One step of {name}, batch {step['batch']}, {step['gflop']:.1f} GFLOP",
+            f"### One step of {name}, batch {step['batch']}, {step['gflop']:.1f} GFLOP",
             "",
             f"products run at {step['share_of_rate_in_products']:.0%} of the matrix rate, "
             f"the step at {step['share_of_rate_in_all']:.0%}",
@@ -234,22 +237,24 @@ def _step_tables(found: dict[str, Any]) -> list[str]:
     return lines
 
 
+TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
+    "train": ("Training", _compared),
+    "sample": ("Sampling, DDIM 25, guided", _compared),
+    "fid": ("Time to a fixed class-wise FID, digits", fid.table),
+    "audit": ("Time to a finished audit", audit.table),
+    "parts": ("Where a step's time goes", _step_tables),
+}
+
+
 def markdown(found: dict[str, Any]) -> str:
     """Return all tables."""
     lines: list[str] = []
-    for part, title in (("train", "Training"), ("sample", "Sampling, DDIM 25, guided")):
-        if part in found:
-            lines += [f"## {title}", "", *_compared(found[part]["images_per_second"]), ""]
     for part in ("machine", "memory", "overhead", "score", "starts"):
         if part in found:
             lines += [f"## {part}", "", "```", json.dumps(found[part], indent=1), "```", ""]
-    for part, title, lines_of in (
-        ("fid", "Time to a fixed class-wise FID, digits", fid.table),
-        ("audit", "Time to a finished audit", audit.table),
-    ):
+    for part, (title, table) in TABLES.items():
         if part in found:
-            lines += [f"## {title}", "", *lines_of(found[part]), ""]
-    lines += _step_tables(found.get("parts", {}))
+            lines += [f"## {title}", "", *table(found[part]), ""]
     if "growth" in found:
         lines += ["## Growth", "", "| what | sizes | exponent |", "|---|---|---|"]
         for what, cost in found["growth"].items():
@@ -300,6 +305,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8, help="of one turn")
     parser.add_argument("--samples", type=int, default=128, help="images of one sampling turn")
     parser.add_argument("--clock", type=float, default=60, help="seconds of training for quality")
+    parser.add_argument("--curricula", nargs="+", choices=OVERHEAD, default=OVERHEAD)
     parser.add_argument("--only", nargs="+", choices=[*WORKS], default=[*WORKS])
     audit.add_options(parser)
     options = parser.parse_args()

@@ -1,13 +1,17 @@
 """What curricula add to training, and how costs grow with samples, pixels, classes and width."""
 
 import dataclasses
+import functools
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from benchmarks.speed.rates import rates, ratio
 from curricula import CURRICULA, CurriculumSampler, Selection
 from robustdiff.config.names import CurriculumName
 from robustdiff.config.sections import Config, CurriculumConfig
@@ -81,8 +85,15 @@ def _seconds_per_step(config: Config, images: Images, seconds: float) -> float:
     return (time.perf_counter() - started) / calls
 
 
-def scoring_rates(config: Config, images: Images) -> dict[str, float]:
-    """Return images a second that one probe of each kind of score takes."""
+def scoring_rates(config: Config, images: Images, seconds: float) -> dict[str, dict[str, float]]:
+    """Measure one probe of each kind of score, and the bare network beside it.
+
+    The bare network sees as many images and labels in a call, in the same precision and without
+    gradients: what it takes bounds a score from below.
+
+    Returns:
+        Score -> images a second, and their share of the bare network's.
+    """
     state, task = _ready(config, images)
     model, rows = task.bind(state.ema), torch.arange(min(len(task.data), 1024))
     probing = Probing(
@@ -92,15 +103,47 @@ def scoring_rates(config: Config, images: Images) -> dict[str, float]:
         times=config.curriculum.probe_times,
         rivals=config.curriculum.rivals,
     )
-    found = {}
-    for name in ("small-loss", "pmi", "dynamics-cond", "dynamics-uncond"):
-        started = time.perf_counter()
+
+    def predictions(name: str) -> int:
         prediction_scores(CURRICULA[name], probing, task.data, model, model, rows, 0)
-        found[name] = len(rows) / (time.perf_counter() - started)
-    started = time.perf_counter()
-    class_evidence(probing, task.data, model, None, rows, 0)
-    found["margin, all classes"] = len(rows) / (time.perf_counter() - started)
+        return len(rows)
+
+    def classes() -> int:
+        class_evidence(probing, task.data, model, None, rows, 0)
+        return len(rows)
+
+    works: dict[str, tuple[Callable[[], int], list[int]]] = {
+        "margin, all classes": (classes, [images.num_classes])
+    }
+    for name in ("small-loss", "pmi", "dynamics-cond", "dynamics-uncond"):
+        old = sum(forward.startswith("old_") for forward in CURRICULA[name].forwards)
+        new = len(CURRICULA[name].forwards) - old
+        works[name] = functools.partial(predictions, name), [new, old]
+    found = {}
+    for name, (score, labels) in works.items():
+        bare = _bare(model, task.data.images, labels, probing.batch_size)
+        taken = rates({"score": score, "bare": bare}, 3, seconds / 8)
+        found[name] = {
+            "images_per_second": sorted(taken["score"])[1],
+            "share_of_bare_network": ratio(taken["score"], taken["bare"])["median"],
+        }
     return found
+
+
+def _bare(model: Model, images: Tensor, labels: list[int], batch_size: int) -> Callable[[], int]:
+    """Return a forward of the network under so many labels an image, one call for each entry."""
+    count, device = batch_size // sum(labels), images.device
+    x_t = torch.randn(count, *images.shape[1:], device=device)
+    t = torch.rand(count, dtype=torch.float64, device=device)
+
+    @torch.inference_mode()
+    def forward() -> int:
+        for each in filter(None, labels):
+            tried = torch.arange(count * each, device=device) % model.null_class
+            model.network(x_t, t, tried)
+        return count
+
+    return forward
 
 
 def shared_encoder(config: Config, images: Images, count: int = 256) -> dict[str, float]:

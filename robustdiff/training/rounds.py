@@ -7,18 +7,23 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from curricula import CURRICULA, Trust, random_scores, trusted
 from curricula.sampler import Judge
 from curricula.types import Floats, Ints
 from robustdiff.config.sections import Config
+from robustdiff.diffusion.model import Model
 from robustdiff.labels.decision import Decision, decide
 from robustdiff.labels.judge import judge
 from robustdiff.labels.probabilities import by_decision, label_scores
 from robustdiff.labels.scoring import Probing, class_evidence, prediction_scores
-from robustdiff.training.judging import judge_by_classifiers
+from robustdiff.training.judging import judge_by_classifiers, likely_classes
 from robustdiff.training.state import TrainState
 from robustdiff.training.task import Task, steps_per_pass
+
+# Of fewer images all classes are tried: it takes no time, and classifiers would learn too little.
+_LEAST_GLANCED = 1_000
 
 
 @dataclass(frozen=True)
@@ -108,13 +113,34 @@ def _evidence(state: TrainState, task: Task) -> Floats | None:
         rows = rows[rows % rotate == state.rounds % rotate]
     rows = task.workers.share(rows)
     if curriculum.source == "classes":
-        previous = state.sampler.evidence if curriculum.reduce is None else None
-        gains = class_evidence(probing, task.data, model, previous, rows, state.rounds)
-        gains = task.workers.merged(gains)
+        gains = _gains(state, task, model, rows)
         return gains if curriculum.reduce is None else curriculum.reduce(gains, task.given)
     old = None if state.snapshot is None else task.bind(state.snapshot)
     scores = prediction_scores(curriculum, probing, task.data, model, old, rows, state.rounds)
     return None if scores is None else task.workers.merged(scores)
+
+
+def _gains(state: TrainState, task: Task, model: Model, rows: Tensor) -> Floats:
+    """Return how much worse other classes fit than the given one, (N, K); NaN where not tried."""
+    curriculum = state.sampler.curriculum
+    likely = state.sampler.evidence if curriculum.reduce is None else None
+    glanced = likely is None and curriculum.reduce is None and _glance_pays(task)
+    if glanced:
+        likely = likely_classes(task)
+    found = class_evidence(_probing(task.config), task.data, model, likely, rows, state.rounds)
+    gains = task.workers.merged(found)
+    if glanced:
+        # As bad as the worst that was tried; a bit less, so that those are tried again first.
+        worst = np.nextafter(np.nanmin(gains, axis=1, keepdims=True), np.float32(-np.inf))
+        gains = np.where(np.isnan(gains), worst, gains)
+    return gains
+
+
+def _glance_pays(task: Task) -> bool:
+    """Return whether the first round tries the classes that classifiers find likely, not all."""
+    rivals = task.config.curriculum.rivals
+    few = rivals is not None and rivals + 1 < task.num_classes
+    return few and len(task.data) >= _LEAST_GLANCED
 
 
 def _probing(config: Config) -> Probing:
