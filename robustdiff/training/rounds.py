@@ -24,6 +24,10 @@ from robustdiff.training.task import Task, steps_per_pass
 
 # Of fewer images all classes are tried: it takes no time, and classifiers would learn too little.
 _LEAST_GLANCED = 1_000
+# Classes that were not tried lie below those that were by this share of a mean gain, times their
+# place in the order of the glance. Of .03 to 2 without the order and .03 to .3 with it, the largest
+# that found the noise in every round (digits and MNIST 14 x 14, symmetric and asymmetric).
+_BELOW = 0.1
 
 
 @dataclass(frozen=True)
@@ -129,11 +133,18 @@ def _gains(state: TrainState, task: Task, model: Model, rows: Tensor) -> Floats:
         likely = likely_classes(task)
     found = class_evidence(_probing(task.config), task.data, model, likely, rows, state.rounds)
     gains = task.workers.merged(found)
-    if glanced:
-        # As bad as the worst that was tried; a bit less, so that those are tried again first.
-        worst = np.nextafter(np.nanmin(gains, axis=1, keepdims=True), np.float32(-np.inf))
-        gains = np.where(np.isnan(gains), worst, gains)
-    return gains
+    return _filled(gains, likely) if glanced and likely is not None else gains
+
+
+def _filled(gains: Floats, likely: Floats) -> Floats:
+    """Put classes that were not tried below those that were, (N, K), the less likely the lower.
+
+    If they were equal to the worst that was tried, each would weigh as much as it does.
+    """
+    order = (-likely).argsort(axis=1, kind="stable").argsort(axis=1)
+    below = _BELOW * np.nanmean(np.abs(gains)) * (1 + order)
+    worst = np.nanmin(gains, axis=1, keepdims=True)
+    return np.where(np.isnan(gains), worst - below, gains).astype(np.float32)
 
 
 def _glance_pays(task: Task) -> bool:
