@@ -209,6 +209,8 @@ def audits(options: argparse.Namespace) -> dict[str, Any]:
 
         return by_cleanlab(case, out_of_sample(case, make, options.audit_passes, dtype))
 
+    speed = learning_rates(case, plan, options, dtype)
+    print(speed, flush=True)
     right, finished = case.given == case.clean, {}
     for name, work in ((OURS, lambda: ours(case, plan)), (PLAIN, peer)):
         started = time.perf_counter()
@@ -220,7 +222,6 @@ def audits(options: argparse.Namespace) -> dict[str, Any]:
             "f1": float(f1_score(~right, flags)),
         }
         print(name, finished[name], flush=True)
-    speed = learning_rates(case, plan, options, dtype)
     return {
         "case": case.name,
         "images": len(case.images),

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from curricula.types import Floats
-from robustdiff.classifiers.image import Lessons, passes_for, predict, train_image_classifier
+from robustdiff.classifiers.image import Lessons, predict, train_image_classifier
 from robustdiff.classifiers.networks import is_natural
 from robustdiff.labels.rows import spread_folds
 from robustdiff.parallel import ALONE, Workers
@@ -13,7 +13,7 @@ from robustdiff.progress import Progress, part_of
 from robustdiff.rng import Stream, stream_seed
 
 _FOLDS = 2
-# Images that the small and the deeper network see in a fold, one pass at least.
+# Images that the small and the deeper network see in a fold: in passes over few, or some of many.
 _SEEN = {False: 8_000, True: 50_000}
 
 
@@ -29,8 +29,8 @@ def glance(
 ) -> Floats:
     """Predict the classes of images by classifiers that did not learn their labels.
 
-    Each of two classifiers learns one half and predicts the other. This takes a tenth of what
-    `crossfit` takes, makes no decision about labels, and ranks the classes of an image.
+    Each of two classifiers learns of one half and predicts the other. This takes a tenth of what
+    `crossfit` takes or less, makes no decision about labels, and ranks the classes of an image.
 
     Args:
         images: (N, C, H, W) uint8, N >= 4.
@@ -54,7 +54,7 @@ def glance(
         )
         lessons = Lessons(
             seed=first + part,
-            passes=passes_for(len(learnt), _SEEN[natural], least=1),
+            passes=_SEEN[natural] // len(learnt),
             flip=images.shape[1] == 3,
             dtype=dtype if natural else torch.float32,
         )

@@ -128,7 +128,7 @@ def _gains(state: TrainState, task: Task, model: Model, rows: Tensor) -> Floats:
     """Return how much worse other classes fit than the given one, (N, K); NaN where not tried."""
     curriculum = state.sampler.curriculum
     likely = state.sampler.evidence if curriculum.reduce is None else None
-    glanced = likely is None and curriculum.reduce is None and _glance_pays(task)
+    glanced = likely is None and curriculum.reduce is None and glance_pays(task)
     if glanced:
         likely = likely_classes(task)
     found = class_evidence(_probing(task.config), task.data, model, likely, rows, state.rounds)
@@ -147,7 +147,7 @@ def _filled(gains: Floats, likely: Floats) -> Floats:
     return np.where(np.isnan(gains), worst - below, gains).astype(np.float32)
 
 
-def _glance_pays(task: Task) -> bool:
+def glance_pays(task: Task) -> bool:
     """Return whether the first round tries the classes that classifiers find likely, not all."""
     rivals = task.config.curriculum.rivals
     few = rivals is not None and rivals + 1 < task.num_classes

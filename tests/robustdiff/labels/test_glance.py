@@ -46,6 +46,23 @@ def test_no_classifier_of_a_glance_learns_the_labels_that_it_ranks(digits, monke
     assert not learnt & asked
 
 
+def test_a_glance_learns_some_of_many_images(digits, monkeypatch):
+    seen, train = [], module.train_image_classifier
+
+    def learning(images, targets, k, **more):
+        seen.append(len(more["rows"]) * more["lessons"].passes)
+        return train(images, targets, k, **more)
+
+    monkeypatch.setattr(module, "train_image_classifier", learning)
+    monkeypatch.setattr(module, "_SEEN", {False: 150})
+    for count in (60, 1000):
+        images, given = digits.train[:count], digits.train_labels[:count]
+        found = glance(images, given, 10, seed=0, progress=lambda *_: None)
+        np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
+    # Halves of 30 images five times, and a fourth of halves of 500.
+    assert seen == [150, 150, 125, 125]
+
+
 def test_processes_share_the_halves_of_a_glance(digits, monkeypatch):
     monkeypatch.setattr(module, "_SEEN", {False: 40})
     images, given = digits.train[:40], digits.train_labels[:40]
