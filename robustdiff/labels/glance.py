@@ -49,9 +49,10 @@ def glance(
     folds = spread_folds(given.cpu().numpy(), _FOLDS, first)
     found = torch.zeros(len(images), num_classes)
     for part in range(workers.rank, _FOLDS, workers.size):
-        learnt, asked = (
+        others, asked = (
             torch.from_numpy(np.flatnonzero(w)) for w in (folds != part, folds == part)
         )
+        learnt = others[:: -(-len(others) // _SEEN[natural])]
         lessons = Lessons(
             seed=first + part,
             passes=_SEEN[natural] // len(learnt),
