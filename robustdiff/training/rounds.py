@@ -25,8 +25,8 @@ from robustdiff.training.task import Task, steps_per_pass
 # Of fewer images all classes are tried: it takes no time, and classifiers would learn too little.
 _LEAST_GLANCED = 1_000
 # Classes that were not tried lie below those that were by this share of a mean gain, times their
-# place in the order of the glance. Of .03, .1 and .3 the largest that found the noise in every round
-# with one rival and with two (MNIST 14 x 14, asymmetric 40 %).
+# place in the order of the glance. Of .03, .1 and .3 the largest that found the noise in every
+# round, with one rival and with two (MNIST 14 x 14, asymmetric 40 %).
 _BELOW = 0.1
 
 
