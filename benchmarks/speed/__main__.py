@@ -3,9 +3,9 @@
     python -m benchmarks.speed --data-dir DIR --out FOLDER [--rounds 3] [--only train growth ...]
 
 Works that are compared take turns, round by round; ratios are formed within a round, and given as
-median (least to largest). Writes speed.json (what --only leaves out stays as it was), growth.png
-and quality.png, and prints Markdown. Peers are measured where they are installed: `make bench`
-installs them.
+median (least to largest). Writes speed.json (what --only leaves out stays as it was), growth.png,
+quality.png and fid.png, and prints Markdown. Peers are measured where they are installed:
+`make bench` installs them. All of it takes about an hour on two cores.
 """
 
 import argparse
@@ -14,7 +14,6 @@ import functools
 import json
 import platform
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,16 +21,30 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from benchmarks.speed.contenders import BATCH, OURS, PLAIN, PRESET, contenders, load, three_steps
+from benchmarks.speed import audit, fid
+from benchmarks.speed.contenders import (
+    BATCH,
+    OURS,
+    PLAIN,
+    PRESET,
+    Contender,
+    contenders,
+    load,
+    three_steps,
+)
 from benchmarks.speed.costs import growth, overhead, scoring_rates, shared_encoder, start_seconds
 from benchmarks.speed.parts import PRODUCTS, flops, matrix_rate, parts
-from benchmarks.speed.rates import exponent, peak_memory, rates, ratio
-from robustdiff.data.arrays import to_float
+from benchmarks.speed.rates import against_the_clock, exponent, peak_memory, rates, ratio
+from robustdiff.config.sections import Config
+from robustdiff.data.arrays import Images, to_float
 from robustdiff.device import pick_device, set_precision
 from robustdiff.reports.figures import write_figure
 
-# The contenders that train against the clock, seconds each and between two looks.
+# The contenders that train against the clock, and the preset whose images they generate.
 QUALITY = (OURS, PLAIN, "diffusers UNet2DModel", "denoising-diffusion-pytorch")
+FID_PRESET, FID_PER_CLASS = "digits", 20
+# The curricula whose cost is measured.
+OVERHEAD = ("pmi", "dynamics-uncond", "dynamics-label", "margin", "crossfit")
 
 
 def machine() -> dict[str, Any]:
@@ -96,28 +109,41 @@ def quality(options: argparse.Namespace) -> dict[str, list[tuple[float, float]]]
     alpha_bar = torch.sigmoid(torch.linspace(-6, 4, len(x_0))).to(device)
     eps = torch.randn(x_0.shape, generator=generator).to(device)
     found: dict[str, list[tuple[float, float]]] = {}
-    makers = contenders(config, images, PRESET)
-    for name in (name for name in QUALITY if name in makers):
+    for name, make in _against_the_clock(config, images, PRESET).items():
         torch.manual_seed(0)
-        contender = makers[name]()
-        spent, found[name] = 0.0, []
-        while spent < options.clock:
-            started = time.perf_counter()
-            while time.perf_counter() - started < options.clock / 12:
-                contender.step()
-            spent += time.perf_counter() - started
-            found[name].append((spent, contender.error(x_0, labels, alpha_bar, eps)))
+        contender = make()
+        look = functools.partial(contender.error, x_0, labels, alpha_bar, eps)
+        marks = [options.clock * (k + 1) / 12 for k in range(12)]
+        found[name] = against_the_clock(contender.step, look, marks)
     return found
 
 
+def _against_the_clock(
+    config: Config, images: Images, name: str
+) -> dict[str, Callable[[], Contender]]:
+    makers = contenders(config, images, name)
+    return {name: makers[name] for name in QUALITY if name in makers}
+
+
+def fixed_fid(options: argparse.Namespace) -> dict[str, Any]:
+    """Train each against the clock on the digits, and measure generated images at some looks."""
+    config, images = load(FID_PRESET, options.data_dir, batch_size=BATCH, steps=10**6)
+    measure = fid.classwise_fid(images)
+    makers = _against_the_clock(config, images, FID_PRESET)
+    count = FID_PER_CLASS * images.num_classes
+    found = fid.curves(makers, options.clock, count, measure)
+    peers = {*found} - {OURS, PLAIN}
+    return {"curves": found, "reached": fid.to_the_peers_level(found) if peers else None}
+
+
 def scoring(options: argparse.Namespace) -> dict[str, Any]:
-    """Measure scoring, and what sharing the encoder among classes gains."""
+    """Measure scoring beside the bare network, and what sharing the encoder gains."""
     config, images = load(PRESET, options.data_dir)
     shared = {}
     for cen in ("pyramid", "complete-bottleneck"):
         model = dataclasses.replace(config.model, cen=cen)
         shared[cen] = shared_encoder(dataclasses.replace(config, model=model), images)
-    return {"images_per_second": scoring_rates(config, images), "shared": shared}
+    return {"scores": scoring_rates(config, images, options.seconds), "shared": shared}
 
 
 def overheads(options: argparse.Namespace) -> dict[str, dict[str, float]]:
@@ -127,7 +153,7 @@ def overheads(options: argparse.Namespace) -> dict[str, dict[str, float]]:
         config, images = load(name, options.data_dir)
         found[name] = {
             curriculum: overhead(config, images, curriculum, options.seconds)
-            for curriculum in ("pmi", "dynamics-uncond", "dynamics-label", "margin", "crossfit")
+            for curriculum in options.curricula
         }
     return found
 
@@ -166,6 +192,8 @@ WORKS: dict[str, Callable[[argparse.Namespace], Any]] = {
     "sample": sampling,
     "memory": memory,
     "quality": quality,
+    "fid": fixed_fid,
+    "audit": audit.audits,
     "score": scoring,
     "overhead": overheads,
     "parts": step_parts,
@@ -180,7 +208,8 @@ def _spread(values: dict[str, float]) -> str:
     return f"{values['median']:.2f} ({values['min']:.2f} to {values['max']:.2f})"
 
 
-def _compared(found: dict[str, list[float]]) -> list[str]:
+def _compared(part: dict[str, Any]) -> list[str]:
+    found = part["images_per_second"]
     lines = ["| | img/s, median | robustdiff is faster by |", "|---|---|---|"]
     for name, values in found.items():
         middle = sorted(values)[len(values) // 2]
@@ -188,19 +217,12 @@ def _compared(found: dict[str, list[float]]) -> list[str]:
     return lines
 
 
-def markdown(found: dict[str, Any]) -> str:
-    """Return all tables."""
+def _step_tables(found: dict[str, Any]) -> list[str]:
     lines: list[str] = []
-    for part, title in (("train", "Training"), ("sample", "Sampling, DDIM 25, guided")):
-        if part in found:
-            lines += [f"## {title}", "", *_compared(found[part]["images_per_second"]), ""]
-    for part in ("machine", "memory", "overhead", "score", "starts"):
-        if part in found:
-            lines += [f"## {part}", "", "```", json.dumps(found[part], indent=1), "```", ""]
-    for name, step in found.get("parts", {}).items():
+    for name, step in found.items():
         whole = sum(step["seconds"].values())
         lines += [
-            f"## One step of {name}, batch {step['batch']}, {step['gflop']:.1f} GFLOP",
+            f"### One step of {name}, batch {step['batch']}, {step['gflop']:.1f} GFLOP",
             "",
             f"products run at {step['share_of_rate_in_products']:.0%} of the matrix rate, "
             f"the step at {step['share_of_rate_in_all']:.0%}",
@@ -213,6 +235,27 @@ def markdown(found: dict[str, Any]) -> str:
             for part, seconds in step["seconds"].items()
         ]
         lines.append("")
+    return lines
+
+
+TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
+    "train": ("Training", _compared),
+    "sample": ("Sampling, DDIM 25, guided", _compared),
+    "fid": ("Time to a fixed class-wise FID, digits", fid.table),
+    "audit": ("Time to a finished audit", audit.table),
+    "parts": ("Where a step's time goes", _step_tables),
+}
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """Return all tables."""
+    lines: list[str] = []
+    for part in ("machine", "memory", "overhead", "score", "starts"):
+        if part in found:
+            lines += [f"## {part}", "", "```", json.dumps(found[part], indent=1), "```", ""]
+    for part, (title, table) in TABLES.items():
+        if part in found:
+            lines += [f"## {title}", "", *table(found[part]), ""]
     if "growth" in found:
         lines += ["## Growth", "", "| what | sizes | exponent |", "|---|---|---|"]
         for what, cost in found["growth"].items():
@@ -240,14 +283,14 @@ def growth_figure(found: dict[str, Any]) -> Figure:
     return figure
 
 
-def quality_figure(found: dict[str, Any]) -> Figure:
-    """Draw held-out error against seconds of training."""
+def clock_figure(found: dict[str, Any], figure_name: str) -> Figure:
+    """Draw what was seen against seconds of training."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
     for name, points in found.items():
         axes.plot(*zip(*points, strict=True), "o-", label=name)
     axes.set_xlabel("seconds of training")
-    axes.set_ylabel("held-out squared error of the noise")
+    axes.set_ylabel(figure_name)
     axes.set_yscale("log")
     axes.grid(alpha=0.3, which="both")
     axes.legend()
@@ -263,7 +306,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8, help="of one turn")
     parser.add_argument("--samples", type=int, default=128, help="images of one sampling turn")
     parser.add_argument("--clock", type=float, default=60, help="seconds of training for quality")
+    parser.add_argument("--curricula", nargs="+", choices=OVERHEAD, default=OVERHEAD)
     parser.add_argument("--only", nargs="+", choices=[*WORKS], default=[*WORKS])
+    audit.add_options(parser)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "speed.json"
@@ -276,7 +321,11 @@ def main() -> None:
     if "growth" in found:
         write_figure(growth_figure(found["growth"]), options.out / "growth.png")
     if "quality" in found:
-        write_figure(quality_figure(found["quality"]), options.out / "quality.png")
+        figure = clock_figure(found["quality"], "held-out squared error of the noise")
+        write_figure(figure, options.out / "quality.png")
+    if "fid" in found:
+        figure = clock_figure(found["fid"]["curves"], "class-wise FID")
+        write_figure(figure, options.out / "fid.png")
     print(markdown(found))
 
 

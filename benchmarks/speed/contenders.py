@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from robustdiff.config.layers import resolve
 from robustdiff.config.presets import preset
 from robustdiff.config.sections import Config
-from robustdiff.data.arrays import Images, to_float
+from robustdiff.data.arrays import Images, to_float, to_uint8
 from robustdiff.data.registry import load_images
 from robustdiff.device import pick_device
 from robustdiff.diffusion.generate import class_labels, generate
@@ -37,6 +37,7 @@ OURS, PLAIN = "robustdiff", "our network, plain fp32 loop"
 # Preset -> diffusers' widths, denoising-diffusion-pytorch's (even) width and number of heads, with
 # which their networks have our size; width 0 leaves the latter out.
 WIDTHS: dict[str, tuple[tuple[int, ...], int, int]] = {
+    "digits": ((56, 80), 22, 3),
     "mnist-small": ((32, 56, 112), 28, 3),
     "cifar10-small": ((48, 80, 88, 160), 0, 0),
 }
@@ -52,13 +53,14 @@ class Contender:
     Attributes:
         parameters: Weights of its network.
         step: Makes one training step; returns the number of images it used.
-        sample: Makes so many images with guidance, DDIM with `SAMPLING_STEPS`.
+        sample: Makes so many images with guidance, DDIM with `SAMPLING_STEPS`: (M, C, H, W) uint8
+            on the CPU, of classes 0, 1, ..., K - 1, 0, ...
         error: Mean squared error of predicted noise on (x_0, labels, alpha_bar, eps).
     """
 
     parameters: int
     step: Callable[[], int]
-    sample: Callable[[int], object]
+    sample: Callable[[int], Tensor]
     error: Callable[[Tensor, Tensor, Tensor, Tensor], float]
 
 
@@ -83,7 +85,7 @@ def ours(config: Config, images: Images) -> Contender:
         next(event for event in events if isinstance(event, StepDone))
         return config.train.batch_size
 
-    def sample(count: int) -> object:
+    def sample(count: int) -> Tensor:
         setting = replace(config.sample, sampler="ddim", steps=SAMPLING_STEPS, batch_size=count)
         labels = class_labels(count, images.num_classes).to(device)
         return generate(task.bind(state.ema), labels, shape, sample=setting, seed=0)
@@ -126,7 +128,7 @@ def plain(config: Config, images: Images) -> Contender:
         output = network(alpha * x_0 + sigma * eps, t, labels)
         return F.mse_loss(output, model.prediction.target(x_0, eps, alpha, sigma))
 
-    def sample(count: int) -> object:
+    def sample(count: int) -> Tensor:
         setting = replace(config.sample, sampler="ddim", steps=SAMPLING_STEPS, batch_size=count)
         labels = class_labels(count, images.num_classes).to(device)
         return generate(model, labels, tuple(images.train.shape[1:]), sample=setting, seed=0)
@@ -200,7 +202,7 @@ def diffusers(
         return F.mse_loss(predict(noiser.add_noise(x_0, eps, t), t, labels), eps)
 
     @torch.inference_mode()
-    def sample(count: int) -> object:
+    def sample(count: int) -> Tensor:
         sampler: Any = DDIMScheduler(TIMESTEPS, beta_schedule="squaredcos_cap_v2")
         sampler.set_timesteps(SAMPLING_STEPS)
         labels = torch.cat([torch.arange(count) % null, torch.full((count,), null)]).to(device)
@@ -209,7 +211,7 @@ def diffusers(
         for t in sampler.timesteps:
             given, none = predict(torch.cat([x_t, x_t]), t, labels).chunk(2)
             x_t = sampler.step((1 + w) * given - w * none, t, x_t).prev_sample
-        return x_t
+        return to_uint8(x_t).cpu()
 
     def error(x_0: Tensor, labels: Tensor, alpha_bar: Tensor, eps: Tensor) -> float:
         alphas = noiser.alphas_cumprod.to(alpha_bar.device)
@@ -240,11 +242,12 @@ def denoising_diffusion_pytorch(
     def loss(x_0: Tensor, labels: Tensor) -> Tensor:
         return diffusion((x_0 + 1) / 2, classes=labels)
 
-    def sample(count: int) -> object:
+    def sample(count: int) -> Tensor:
         labels = (torch.arange(count) % images.num_classes).to(pick_device("auto"))
         scale = 1 + config.sample.guidance_weight
         with torch.inference_mode():
-            return diffusion.sample(labels, cond_scale=scale, rescaled_phi=0.0)
+            made = diffusion.sample(labels, cond_scale=scale, rescaled_phi=0.0)
+        return to_uint8(2 * made - 1).cpu()
 
     def error(x_0: Tensor, labels: Tensor, alpha_bar: Tensor, eps: Tensor) -> float:
         nearest = (diffusion.alphas_cumprod[None] - alpha_bar[:, None]).abs().argmin(1)

@@ -1,13 +1,17 @@
 """What curricula add to training, and how costs grow with samples, pixels, classes and width."""
 
 import dataclasses
+import functools
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from benchmarks.speed.rates import rates, ratio
 from curricula import CURRICULA, CurriculumSampler, Selection
 from robustdiff.config.names import CurriculumName
 from robustdiff.config.sections import Config, CurriculumConfig
@@ -18,8 +22,9 @@ from robustdiff.labels.given import prepare_labels
 from robustdiff.labels.judge import judge
 from robustdiff.labels.scoring import Probing, class_evidence, prediction_scores
 from robustdiff.progress import Report
+from robustdiff.training.judging import likely_classes
 from robustdiff.training.loop import StepDone, train
-from robustdiff.training.rounds import gather_evidence, rounds_due
+from robustdiff.training.rounds import gather_evidence, glance_pays, rounds_due
 from robustdiff.training.state import TrainState, new_state
 from robustdiff.training.task import Task, total_steps
 
@@ -58,6 +63,11 @@ def overhead(config: Config, images: Images, name: CurriculumName, seconds: floa
     first = later = time.perf_counter() - started
     assert found is not None
     _, whole = _ready(chosen, images)
+    # A glance at the images takes about the same for any number of them, so it counts apart.
+    glance = 0.0
+    if CURRICULA[name].knows_classes and CURRICULA[name].source == "classes" and glance_pays(whole):
+        glance = _seconds_of_a_glance(whole)
+        first -= _seconds_of_a_glance(task)
     # The last round scores with the final weights; scores that are final before have no such round.
     rounds = rounds_due(whole, steps - 1) + (not CURRICULA[name].once)
     if rounds > 1:
@@ -67,7 +77,13 @@ def overhead(config: Config, images: Images, name: CurriculumName, seconds: floa
         gather_evidence(state, task)
         later = time.perf_counter() - started
     scoring = (first + later * (rounds - 1)) * count / len(timed.train)
-    return 1 + scoring / (per_step * steps)
+    return 1 + (glance + scoring) / (per_step * steps)
+
+
+def _seconds_of_a_glance(task: Task) -> float:
+    started = time.perf_counter()
+    likely_classes(task)
+    return time.perf_counter() - started
 
 
 def _seconds_per_step(config: Config, images: Images, seconds: float) -> float:
@@ -81,8 +97,15 @@ def _seconds_per_step(config: Config, images: Images, seconds: float) -> float:
     return (time.perf_counter() - started) / calls
 
 
-def scoring_rates(config: Config, images: Images) -> dict[str, float]:
-    """Return images a second that one probe of each kind of score takes."""
+def scoring_rates(config: Config, images: Images, seconds: float) -> dict[str, dict[str, float]]:
+    """Measure one probe of each kind of score, and the bare network beside it.
+
+    The bare network sees as many images and labels in a call, in the same precision and without
+    gradients: what it takes bounds a score from below.
+
+    Returns:
+        Score -> images a second, and their share of the bare network's.
+    """
     state, task = _ready(config, images)
     model, rows = task.bind(state.ema), torch.arange(min(len(task.data), 1024))
     probing = Probing(
@@ -92,15 +115,47 @@ def scoring_rates(config: Config, images: Images) -> dict[str, float]:
         times=config.curriculum.probe_times,
         rivals=config.curriculum.rivals,
     )
-    found = {}
-    for name in ("small-loss", "pmi", "dynamics-cond", "dynamics-uncond"):
-        started = time.perf_counter()
+
+    def predictions(name: str) -> int:
         prediction_scores(CURRICULA[name], probing, task.data, model, model, rows, 0)
-        found[name] = len(rows) / (time.perf_counter() - started)
-    started = time.perf_counter()
-    class_evidence(probing, task.data, model, None, rows, 0)
-    found["margin, all classes"] = len(rows) / (time.perf_counter() - started)
+        return len(rows)
+
+    def classes() -> int:
+        class_evidence(probing, task.data, model, None, rows, 0)
+        return len(rows)
+
+    works: dict[str, tuple[Callable[[], int], list[int]]] = {
+        "margin, all classes": (classes, [images.num_classes])
+    }
+    for name in ("small-loss", "pmi", "dynamics-cond", "dynamics-uncond"):
+        old = sum(forward.startswith("old_") for forward in CURRICULA[name].forwards)
+        new = len(CURRICULA[name].forwards) - old
+        works[name] = functools.partial(predictions, name), [new, old]
+    found = {}
+    for name, (score, labels) in works.items():
+        bare = _bare(model, task.data.images, labels, probing.batch_size)
+        taken = rates({"score": score, "bare": bare}, 3, seconds / 8)
+        found[name] = {
+            "images_per_second": sorted(taken["score"])[1],
+            "share_of_bare_network": ratio(taken["score"], taken["bare"])["median"],
+        }
     return found
+
+
+def _bare(model: Model, images: Tensor, labels: list[int], batch_size: int) -> Callable[[], int]:
+    """Return a forward of the network under so many labels an image, one call for each entry."""
+    count, device = batch_size // sum(labels), images.device
+    x_t = torch.randn(count, *images.shape[1:], device=device)
+    t = torch.rand(count, dtype=torch.float64, device=device)
+
+    @torch.inference_mode()
+    def forward() -> int:
+        for each in filter(None, labels):
+            tried = torch.arange(count * each, device=device) % model.null_class
+            model.network(x_t, t, tried)
+        return count
+
+    return forward
 
 
 def shared_encoder(config: Config, images: Images, count: int = 256) -> dict[str, float]:

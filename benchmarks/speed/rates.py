@@ -48,6 +48,47 @@ def _wait() -> None:
         torch.cuda.synchronize()
 
 
+def against_the_clock(
+    step: Callable[[], object], look: Callable[[], float], marks: Sequence[float]
+) -> list[tuple[float, float]]:
+    """Repeat a step until each mark in seconds, and look; the time of looking is not counted.
+
+    Returns:
+        (seconds of steps so far, what was seen) at each mark.
+    """
+    spent = 0.0
+    found = []
+    for mark in marks:
+        started = time.perf_counter()
+        while spent + time.perf_counter() - started < mark:
+            step()
+        _wait()
+        spent += time.perf_counter() - started
+        found.append((spent, look()))
+    return found
+
+
+def seconds_to(points: Sequence[tuple[float, float]], level: float) -> float | None:
+    """Return when a falling curve first reaches a level, linear between its points.
+
+    Args:
+        points: (seconds, figure), lower is better.
+        level: Of the figure.
+
+    Returns:
+        Seconds, those of the first point if it lies below already; None if it is not reached.
+    """
+    before: tuple[float, float] | None = None
+    for seconds, figure in points:
+        if figure <= level:
+            if before is None:
+                return seconds
+            share = (before[1] - level) / (before[1] - figure)
+            return before[0] + share * (seconds - before[0])
+        before = (seconds, figure)
+    return None
+
+
 def ratio(one: Sequence[float], other: Sequence[float]) -> dict[str, float]:
     """Return median, least and largest of the ratio one / other, round by round."""
     pairs = sorted(a / b for a, b in zip(one, other, strict=True))

@@ -230,7 +230,8 @@ class CurriculumConfig:
         probes: Noise draws (t, eps) per sample and round.
         probe_times: (low, high) range of the probes' times, stratified within; equal for one time.
         rivals: Classes that curriculum "margin" tries besides the given one, the likeliest by what
-            earlier rounds found; None for all. The first round tries all.
+            earlier rounds found; in the first by classifiers of images that learn for a moment, of
+            fewer than 1,000 images all. None for all in every round.
         rotate: Rounds over which the samples take turns: each round after the first probes one in
             so many.
         pairing: "paired" evaluates old and new weights on the same probes; "redrawn" the old ones

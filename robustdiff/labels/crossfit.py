@@ -42,6 +42,8 @@ _SMOOTHING, _EARLY = 0.1, 2.0
 # The small network sees so many: enough to learn the classes, not enough to learn the wrong labels
 # by heart. Measured on the digits and on 12,000 MNIST images under 30 to 70 % noise.
 _SMALL_PASSES, _SMALL_LEAST, _SMALL_MOST = 14, 12_000, 80_000
+# Later rounds see this share of it: their targets are cleaner. With a half the digits suffer.
+_SMALL_LATER = 2 / 3
 # Up to so many natural images are split into so many folds, so many times: each is judged by the
 # mean of as many classifiers.
 _FEW, _FEW_FOLDS, _FEW_SPLITS = 5_000, 5, 2
@@ -150,7 +152,9 @@ def make_plan(
         passes=passes_for(learnt, min(max(_SMALL_PASSES * learnt, _SMALL_LEAST), _SMALL_MOST)),
         flip=shape[0] == 3 if settings.flip is None else settings.flip,
     )
-    later = replace(lessons, passes=passes_for(count, learnt * lessons.passes))
+    later = replace(
+        lessons, passes=passes_for(count, round(_SMALL_LATER * learnt * lessons.passes))
+    )
     if natural:
         lessons = replace(lessons, smoothing=_SMOOTHING, early=_EARLY, dtype=dtype)
         first, more = (

@@ -2,7 +2,10 @@
 
 from dataclasses import replace
 
+from curricula.types import Floats
 from robustdiff.labels.crossfit import Crossfitted, crossfit, make_plan
+from robustdiff.labels.glance import glance
+from robustdiff.progress import Progress
 from robustdiff.training.task import Task
 
 
@@ -18,20 +21,38 @@ def judge_by_classifiers(task: Task, stage: str, *, rounds: int | None = None) -
     if rounds is not None:
         settings = replace(settings, rounds=rounds)
     images = task.data.images
-    shape, shown = tuple(images.shape[1:]), task.report.stage(stage)
-
-    def progress(done: int, total: int) -> None:
-        if task.workers.size == 1:  # others would wait for a process that has stopped
-            task.check_stop()
-        shown(done, total)
-
+    shape = tuple(images.shape[1:])
     plan = make_plan(settings, shape, len(images), seed=task.config.seed, dtype=task.dtype)
     return crossfit(
         images,
         task.data.given,
         task.num_classes,
         plan,
-        progress=progress,
+        progress=_progress(task, stage),
         folder=task.folder,
         workers=task.workers,
     )
+
+
+def likely_classes(task: Task) -> Floats:
+    """Return (N, K) probabilities that rank the classes of every image; see `glance`."""
+    return glance(
+        task.data.images,
+        task.data.given,
+        task.num_classes,
+        seed=task.config.seed,
+        progress=_progress(task, "looking for likely classes"),
+        dtype=task.dtype,
+        workers=task.workers,
+    )
+
+
+def _progress(task: Task, stage: str) -> Progress:
+    shown = task.report.stage(stage)
+
+    def progress(done: int, total: int) -> None:
+        if task.workers.size == 1:  # others would wait for a process that has stopped
+            task.check_stop()
+        shown(done, total)
+
+    return progress

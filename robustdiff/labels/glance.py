@@ -1,0 +1,73 @@
+"""Likely classes of images, by the cheapest classifiers that tell them from unlikely ones."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from curricula.types import Floats
+from robustdiff.classifiers.image import Lessons, predict, train_image_classifier
+from robustdiff.classifiers.networks import is_natural
+from robustdiff.labels.rows import spread_folds
+from robustdiff.parallel import ALONE, Workers
+from robustdiff.progress import Progress, part_of
+from robustdiff.rng import Stream, stream_seed
+
+_FOLDS = 2
+# Images that the small and the deeper network see in a fold: in passes over few, or some of many.
+_SEEN = {False: 8_000, True: 50_000}
+
+
+def glance(
+    images: Tensor,
+    given: Tensor,
+    num_classes: int,
+    *,
+    seed: int,
+    progress: Progress,
+    dtype: torch.dtype = torch.float32,
+    workers: Workers = ALONE,
+) -> Floats:
+    """Predict the classes of images by classifiers that did not learn their labels.
+
+    Each of two classifiers learns of one half and predicts the other. This takes a tenth of what
+    `crossfit` takes or less, makes no decision about labels, and ranks the classes of an image.
+
+    Args:
+        images: (N, C, H, W) uint8, N >= 4.
+        given: (N,) int64 in [0, K).
+        num_classes: K.
+        seed: Seed of the run.
+        progress: Called with (steps done, steps in all).
+        dtype: Precision of the deeper network's products.
+        workers: Those that share the work.
+
+    Returns:
+        (N, K) float32 probabilities of the given label.
+    """
+    natural = is_natural(images.shape[1:])
+    first = stream_seed(seed, Stream.CROSSFIT) % 2**32
+    folds = spread_folds(given.cpu().numpy(), _FOLDS, first)
+    found = torch.zeros(len(images), num_classes)
+    for part in range(workers.rank, _FOLDS, workers.size):
+        others, asked = (
+            torch.from_numpy(np.flatnonzero(w)) for w in (folds != part, folds == part)
+        )
+        learnt = others[:: -(-len(others) // _SEEN[natural])]
+        lessons = Lessons(
+            seed=first + part,
+            passes=_SEEN[natural] // len(learnt),
+            flip=images.shape[1] == 3,
+            dtype=dtype if natural else torch.float32,
+        )
+        trained = train_image_classifier(
+            images,
+            given.cpu()[learnt],
+            num_classes,
+            lessons=lessons,
+            rows=learnt,
+            progress=part_of(progress, part, _FOLDS),
+        )
+        found[asked] = predict(
+            trained.classifier, images, asked, flip=lessons.flip, dtype=lessons.dtype
+        )
+    return workers.total(found).numpy()
