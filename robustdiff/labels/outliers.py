@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from scipy.special import expit
 from torch import Tensor
 
-from curricula.types import Doubles, Floats, Ints
+from curricula.sparse import ClassValues
+from curricula.sparse import pieces as row_pieces
+from curricula.types import Doubles, Ints
 from robustdiff.data.likeness import pieces
 from robustdiff.progress import Progress, silent
 
@@ -132,7 +134,7 @@ def _whitened(values: Doubles) -> Doubles:
     return np.asarray(whitened)
 
 
-def off_topic(strange: Doubles, given: Ints, image_classes: Floats | None) -> Doubles:
+def off_topic(strange: Doubles, given: Ints, image_classes: ClassValues | None) -> Doubles:
     """Score how sure it is that images fit no class.
 
     Args:
@@ -150,8 +152,12 @@ def off_topic(strange: Doubles, given: Ints, image_classes: Floats | None) -> Do
     """
     if image_classes is None:
         return np.asarray(expit(strange - _STRANGEST))
-    rows, guess = np.arange(len(given)), 1 / image_classes.shape[1]
-    beyond = np.clip((image_classes.astype(np.float64) - guess) / (1 - guess), 0, 1)
-    label = beyond[rows, given]
-    beyond[rows, given] = 0
-    return np.asarray(expit(strange - _STRANGE - _MORE * beyond.max(axis=1)) * (1 - label))
+    guess, found = 1 / image_classes.shape[1], np.empty(len(given))
+    for where in row_pieces(*image_classes.shape):
+        some, labels = image_classes[where].astype(np.float64), given[where]
+        rows, beyond = np.arange(len(some)), np.clip((some - guess) / (1 - guess), 0, 1)
+        label = beyond[rows, labels]
+        beyond[rows, labels] = 0
+        strangest = strange[where] - _STRANGE - _MORE * beyond.max(axis=1)
+        found[where] = expit(strangest) * (1 - label)
+    return found

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from corruptions import NoisyLabels
 from curricula import Trust
+from curricula.sparse import dense, likeliest, second_likeliest
 from robustdiff.config.images import dataset_in_words
 from robustdiff.data.arrays import Images
 from robustdiff.files.atomic import write_text
@@ -74,14 +75,12 @@ class Findings:
     def second(self) -> NDArray[np.int64]:
         """Likeliest class of each image but one, (N,) int64; where the scores know classes."""
         assert self.trust.classes is not None
-        others = self.trust.classes.copy()
-        others[np.arange(len(others)), others.argmax(axis=1)] = -1
-        return np.asarray(others.argmax(axis=1))
+        return second_likeliest(self.trust.classes)
 
     @cached_property
     def predicted(self) -> NDArray[np.int64] | None:
         """Likeliest class of each image, (N,) int64; None where the scores know no classes."""
-        return None if self.trust.classes is None else self.trust.classes.argmax(axis=1)
+        return None if self.trust.classes is None else likeliest(self.trust.classes)
 
 
 def quality_column(findings: Findings) -> dict[str, NDArray[np.floating]]:
@@ -133,7 +132,7 @@ def cleanlab_issues(findings: Findings) -> NDArray[np.bool_]:
             f"cleanlab needs class probabilities, and {findings.source} has none; "
             f"--by crossfit makes some"
         )
-    probabilities = findings.trust.image_classes.astype(np.float64)
+    probabilities = dense(findings.trust.image_classes).astype(np.float64)
     if findings.trust.transition is not None:
         probabilities = probabilities @ findings.trust.transition
     found: NDArray[np.bool_] = find_label_issues(findings.given, probabilities, n_jobs=1)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from corruptions import NoisyLabels
 from curricula import Trust
+from curricula.sparse import SparseClasses
 from robustdiff.errors import DamagedError
 from robustdiff.files.atomic import write_atomic
 from robustdiff.metrics.detection import detection
@@ -57,7 +58,9 @@ def save_scores(
     }
     for name in _CLASS_PARTS:
         value = getattr(trust, name)
-        if value is not None:
+        if isinstance(value, SparseClasses):
+            content |= {f"{name}.{part}": np.asarray(held) for part, held in value.plain().items()}
+        elif value is not None:
             content[name] = value.astype(np.float32)
     if trust.doubts:
         content["doubts"] = np.array(trust.doubts)
@@ -97,7 +100,11 @@ def load_scores(run: Run, *, anew: bool = False) -> StoredScores | None:
         raise DamagedError(f"scores of run {run.path}: {path.name} is damaged") from error
     if temperature is None:
         temperature = _logged_temperature(run)
-    known = {name: content[name] for name in _CLASS_PARTS if name in content}
+    known: dict[str, Any] = {name: content[name] for name in _CLASS_PARTS if name in content}
+    for name in _CLASS_PARTS:
+        if f"{name}.count" in content:
+            held = {part: content[f"{name}.{part}"] for part in ("values", "classes", "rest")}
+            known[name] = SparseClasses.of(held | {"count": content[f"{name}.count"]})
     trust = Trust(right, noise, **known, temperature=temperature, doubts=doubts)
     return StoredScores(scores, trust)
 

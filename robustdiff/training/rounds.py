@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from curricula import CURRICULA, Trust, random_scores, trusted
 from curricula.sampler import Judge
+from curricula.sparse import ClassValues, SparseClasses, compact
 from curricula.types import Floats, Ints
 from robustdiff.config.sections import Config
 from robustdiff.labels.decision import Decision, decide
 from robustdiff.labels.judge import judge
 from robustdiff.labels.probabilities import by_decision, label_scores
-from robustdiff.labels.scoring import Probing, class_evidence, prediction_scores
+from robustdiff.labels.scoring import Probing, class_evidence, every_class, prediction_scores
+from robustdiff.parallel import Workers
 from robustdiff.training.judging import judge_by_classifiers
 from robustdiff.training.state import TrainState
 from robustdiff.training.task import Task, steps_per_pass
@@ -57,7 +59,7 @@ def rounds_due(task: Task, step: int) -> int:
     return (passes - curriculum.warmup) // curriculum.score_every + 1
 
 
-def gather_evidence(state: TrainState, task: Task) -> tuple[Floats, Judge] | None:
+def gather_evidence(state: TrainState, task: Task) -> tuple[ClassValues, Judge] | None:
     """Measure evidence about the labels from the state as it is.
 
     Args:
@@ -73,7 +75,8 @@ def gather_evidence(state: TrainState, task: Task) -> tuple[Floats, Judge] | Non
     """
     curriculum, given = state.sampler.curriculum, task.given
     if curriculum.source == "classifier" and task.probabilities is not None:
-        probabilities = task.workers.from_leader(task.probabilities)
+        read = task.probabilities
+        probabilities = task.workers.from_leader(lambda: compact(read(), given))
         return probabilities, lambda p: _trusted(decide(p, given), given)
     if curriculum.source == "classifier":
         found = judge_by_classifiers(task, "judging the labels")
@@ -87,7 +90,7 @@ def _trusted(found: Decision, given: Ints) -> tuple[Floats, Trust]:
     return label_scores(trust, given), trust
 
 
-def _evidence(state: TrainState, task: Task) -> Floats | None:
+def _evidence(state: TrainState, task: Task) -> ClassValues | None:
     """Return the evidence of a curriculum that trains no classifiers, None where there is none."""
     curriculum, config = state.sampler.curriculum, task.config
     match curriculum.source:
@@ -108,13 +111,25 @@ def _evidence(state: TrainState, task: Task) -> Floats | None:
         rows = rows[rows % rotate == state.rounds % rotate]
     rows = task.workers.share(rows)
     if curriculum.source == "classes":
-        previous = state.sampler.evidence if curriculum.reduce is None else None
-        gains = class_evidence(probing, task.data, model, previous, rows, state.rounds)
-        gains = task.workers.merged(gains)
-        return gains if curriculum.reduce is None else curriculum.reduce(gains, task.given)
+        if curriculum.reduce is None:
+            previous = state.sampler.evidence
+            found = class_evidence(probing, task.data, model, previous, rows, state.rounds)
+            return _merged(task.workers, found)
+        gains = every_class(probing, task.data, model, rows, state.rounds)
+        return curriculum.reduce(task.workers.merged(gains), task.given)
     old = None if state.snapshot is None else task.bind(state.snapshot)
     scores = prediction_scores(curriculum, probing, task.data, model, old, rows, state.rounds)
     return None if scores is None else task.workers.merged(scores)
+
+
+def _merged(workers: Workers, found: ClassValues) -> ClassValues:
+    """Merge what the processes have measured; see `Workers.merged`."""
+    if not isinstance(found, SparseClasses):
+        return workers.merged(found)
+    # Classes of rows that another process measures are 0; gloo adds no int16.
+    classes = workers.total(torch.from_numpy(found.classes.astype(np.int32))).numpy()
+    values, rest = workers.merged(found.values), workers.merged(found.rest)
+    return SparseClasses(values, classes.astype(found.classes.dtype), rest, found.count)
 
 
 def _probing(config: Config) -> Probing:

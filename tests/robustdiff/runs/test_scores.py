@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from curricula import Trust
+from curricula.sparse import keep_few
 from robustdiff.errors import DamagedError
 from robustdiff.runs.folder import Run
 from robustdiff.runs.history import append_entry
@@ -72,3 +73,14 @@ def test_doubts_are_kept(tmp_path):
 
 def test_label_score_is_the_rank():
     np.testing.assert_array_equal(label_score(np.array([3.0, 1.0, 1.0, 9.0])) * 4, [3, 1, 2, 4])
+
+
+def test_what_is_sparse_comes_back_sparse(tmp_path):
+    run = Run(tmp_path)
+    few = keep_few(np.random.default_rng(0).random((len(SCORES), 6)), np.zeros(len(SCORES), int), 3)
+    save_scores(run, SCORES, Trust(RIGHT, 0.25, few, few, np.eye(6), 0.1), USED)
+    found = load_scores(run).trust
+    for stored in (found.classes, found.image_classes):
+        np.testing.assert_array_equal(stored[:], few[:])
+        np.testing.assert_array_equal(stored.classes, few.classes)
+    assert found.transition.shape == (6, 6)
