@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from curricula.draw import draw_order, selected_share
+from curricula.draw import Order, draw_order, selected_share
 from curricula.scores import CURRICULA, Treatment, treatment_of
 from curricula.sparse import ClassValues, SparseClasses
 from curricula.trust import TREATMENTS, Labels, Trust
@@ -158,6 +158,13 @@ class CurriculumSampler:
         Args:
             epoch: Its number.
             given: (N,) int64 labels, so that a draw by score loses no class; see `draw_order`.
+        """
+        return np.asarray(self.order_by_index(epoch, given))
+
+    def order_by_index(self, epoch: int, given: Ints | None = None) -> Order:
+        """Return the same, of which slices can be read.
+
+        Of many samples, and where nothing is drawn by score, they are computed when they are read.
         """
         select = self.treatment == "select" and self.scores is not None
         k, dk, mk = self.selection.k, self.selection.dk, self.selection.mk

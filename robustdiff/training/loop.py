@@ -8,9 +8,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
-
 from robustdiff.training.objective import make_mixture
+from robustdiff.training.order import epoch_order
 from robustdiff.training.rounds import RoundDone, last_round, rounds_due, scoring_round
 from robustdiff.training.state import TrainState
 from robustdiff.training.step import train_step
@@ -73,8 +72,7 @@ def train(state: TrainState, task: Task) -> Iterator[StepDone | RoundDone | Prep
         if state.rounds < rounds_due(task, state.step):
             state.losses.read()
             yield from scoring_round(state, task)
-        # On the device, so that no step waits for its batch.
-        order = torch.from_numpy(state.sampler.order(state.epoch, task.given)).to(device)
+        order = epoch_order(state.sampler, state.epoch, task.given, device)
         used = TrainingLabels.of(state.sampler.labels(task.given, task.num_classes), device)
         batches = max(1, len(order) // batch_size)
         while state.cursor < batches and state.step < steps:
