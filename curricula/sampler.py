@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,14 @@ Judge = Callable[[Any], tuple[Floats, Trust]]
 
 # Rows smoothed at a time.
 _PIECE = 1 << 20
+
+
+class Revised(NamedTuple):
+    """What a sampler holds after an update; see `CurriculumSampler`."""
+
+    evidence: ClassValues
+    scores: Floats
+    trust: Trust
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,10 +150,18 @@ class CurriculumSampler:
         Returns:
             (N,) float32.
         """
-        self.evidence = self.updated(new)
-        self.scores, self.trust = self.judged(self.evidence, judge)
+        return self.take(self.revised(new, judge))
+
+    def revised(self, new: ClassValues, judge: Judge | None = None) -> Revised:
+        """Return what an update would hold; the state stays as it is. See `update`."""
+        evidence = self.updated(new)
+        return Revised(evidence, *self.judged(evidence, judge))
+
+    def take(self, revised: Revised) -> Floats:
+        """Take over what `revised` returned, perhaps in another process; return the scores."""
+        self.evidence, self.scores, self.trust = revised
         self.rounds += 1
-        return self.scores
+        return revised.scores
 
     def _by_zero(self, evidence: Any) -> tuple[Floats, Trust]:  # noqa: ANN401 see `Judge`
         zero = self.curriculum.zero

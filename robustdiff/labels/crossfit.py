@@ -8,6 +8,7 @@ in the own fold by the image alone.
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -196,7 +197,7 @@ def crossfit(
     others, own = F.one_hot(given.cpu(), num_classes).float(), None
     first = _round(_Work(images, labels, others, own, 0), plan, folder, workers, progress)
     predicted = compact(first.predicted, labels)
-    decision = decide(predicted, labels)
+    decision = workers.on_host(partial(decide, predicted, labels))
     # Later classifiers learn what was decided, so only round one tells the kinds of noise apart.
     by_image = {"by image": True, "by class": False}.get(decision.kind)
     for number in range(1, plan.rounds):
@@ -208,7 +209,7 @@ def crossfit(
         )
         last = _round(_Work(images, labels, others, own, number), plan, folder, workers, progress)
         predicted = compact(last.predicted, labels)
-        decision = decide(predicted, labels, by_image=by_image)
+        decision = workers.on_host(partial(decide, predicted, labels, by_image=by_image))
     if plan.rounds == 1 and decision.kind not in ("no evidence", "no noise"):
         decision = hedged(decision, labels)
     return Crossfitted(predicted, decision, first.outputs, first.margins)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from curricula import Labels
 from robustdiff.training.objective import make_mixture
 from robustdiff.training.order import epoch_order
 from robustdiff.training.rounds import RoundDone, last_round, rounds_due, scoring_round
@@ -72,8 +73,8 @@ def train(state: TrainState, task: Task) -> Iterator[StepDone | RoundDone | Prep
         if state.rounds < rounds_due(task, state.step):
             state.losses.read()
             yield from scoring_round(state, task)
-        order = epoch_order(state.sampler, state.epoch, task.given, device)
-        used = TrainingLabels.of(state.sampler.labels(task.given, task.num_classes), device)
+        order = epoch_order(state.sampler, state.epoch, task.given, device, task.workers)
+        used = TrainingLabels.of(_used(state, task), device)
         batches = max(1, len(order) // batch_size)
         while state.cursor < batches and state.step < steps:
             batch = order[state.cursor * batch_size : (state.cursor + 1) * batch_size]
@@ -87,3 +88,10 @@ def train(state: TrainState, task: Task) -> Iterator[StepDone | RoundDone | Prep
         if state.cursor >= batches:
             state.epoch, state.cursor = state.epoch + 1, 0
     yield from last_round(state, task)
+
+
+def _used(state: TrainState, task: Task) -> Labels:
+    """Return the labels that training uses; the processes of a host share them."""
+    if state.sampler.trust is None:
+        return Labels(task.given)
+    return task.workers.on_host(lambda: state.sampler.labels(task.given, task.num_classes))

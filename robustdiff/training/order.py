@@ -8,6 +8,7 @@ from torch import Tensor
 from curricula import CurriculumSampler
 from curricula.permutation import Permutation
 from curricula.types import Ints
+from robustdiff.parallel import ALONE, Workers
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,11 @@ class ByIndex:
 
 
 def epoch_order(
-    sampler: CurriculumSampler, epoch: int, given: Ints, device: torch.device
+    sampler: CurriculumSampler,
+    epoch: int,
+    given: Ints,
+    device: torch.device,
+    workers: Workers = ALONE,
 ) -> Tensor | ByIndex:
     """Return the order of an epoch; batch b of B samples is `order[b * B : (b + 1) * B]`.
 
@@ -41,8 +46,9 @@ def epoch_order(
         given: (N,) int64 labels.
         device: Where the indices are wanted. All are there at once, so that no step waits for its
             batch, but for orders that are computed by index.
+        workers: One of each host draws it; all must call this.
     """
-    order = sampler.order_by_index(epoch, given)
+    order = workers.on_host(lambda: sampler.order_by_index(epoch, given))
     if isinstance(order, Permutation):
         return ByIndex(order, device)
     return torch.from_numpy(order).to(device)

@@ -153,7 +153,7 @@ def scoring_round(state: TrainState, task: Task) -> Iterator[RoundDone]:
         state.take_snapshot()
     if found is None:
         return
-    scores = sampler.update(*found)
+    scores = sampler.take(task.workers.on_host(lambda: sampler.revised(*found)))
     assert sampler.trust is not None
     yield _done(state, task, state.rounds, scores, sampler.trust, started)
 
@@ -164,8 +164,7 @@ def last_round(state: TrainState, task: Task) -> Iterator[RoundDone]:
     sampler = state.sampler
     if sampler.curriculum.once or (found := gather_evidence(state, task)) is None:
         return
-    new, to_trust = found
-    scores, trust = sampler.judged(sampler.updated(new), to_trust)
+    _, scores, trust = task.workers.on_host(lambda: sampler.revised(*found))
     yield _done(state, task, state.rounds + 1, scores, trust, started)
 
 
