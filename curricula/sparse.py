@@ -208,6 +208,17 @@ def _at_place(values: SparseClasses, place: Ints) -> Ints:
     return values.classes[np.arange(len(values)), place].astype(np.int64)
 
 
+def largest_other(values: ClassValues, labels: Ints) -> Floats:
+    """Return the largest value of each row but that of a class, (N,), by labels, (N,) int64."""
+    if isinstance(values, SparseClasses):
+        own = values.classes == labels[:, None]
+        found = np.where(own, -np.inf, values.values).max(axis=1)
+        return np.asarray(np.maximum(found, values.rest if values.left > 0 else -np.inf))
+    others = values.copy()
+    others[np.arange(len(labels)), labels] = -np.inf
+    return np.asarray(others.max(axis=1))
+
+
 def two_largest(values: ClassValues) -> Floats:
     """Return the second largest and the largest value of each row, (N, 2)."""
     known = held(values)

@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from scipy.special import expit
 from torch import Tensor
 
-from curricula.sparse import ClassValues
-from curricula.sparse import pieces as row_pieces
+from curricula.sparse import ClassValues, largest_other, of_class
 from curricula.types import Doubles, Ints
 from robustdiff.data.likeness import pieces
 from robustdiff.progress import Progress, silent
@@ -152,12 +151,9 @@ def off_topic(strange: Doubles, given: Ints, image_classes: ClassValues | None) 
     """
     if image_classes is None:
         return np.asarray(expit(strange - _STRANGEST))
-    guess, found = 1 / image_classes.shape[1], np.empty(len(given))
-    for where in row_pieces(*image_classes.shape):
-        some, labels = image_classes[where].astype(np.float64), given[where]
-        rows, beyond = np.arange(len(some)), np.clip((some - guess) / (1 - guess), 0, 1)
-        label = beyond[rows, labels]
-        beyond[rows, labels] = 0
-        strangest = strange[where] - _STRANGE - _MORE * beyond.max(axis=1)
-        found[where] = expit(strangest) * (1 - label)
-    return found
+    guess = 1 / image_classes.shape[1]
+    label, other = (
+        np.clip((share.astype(np.float64) - guess) / (1 - guess), 0, 1)
+        for share in (of_class(image_classes, given), largest_other(image_classes, given))
+    )
+    return np.asarray(expit(strange - _STRANGE - _MORE * other) * (1 - label))

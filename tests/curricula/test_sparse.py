@@ -15,6 +15,7 @@ from curricula.sparse import (
     compact,
     holding,
     keep_few,
+    largest_other,
     likeliest,
     of_class,
     second_likeliest,
@@ -55,6 +56,7 @@ def test_with_all_classes_kept_every_reading_equals_the_dense_one(case):
     np.testing.assert_array_equal(likeliest(sparse), dense.argmax(axis=1))
     np.testing.assert_array_equal(second_likeliest(sparse), second_likeliest(dense))
     np.testing.assert_array_equal(two_largest(sparse), two_largest(dense))
+    np.testing.assert_array_equal(largest_other(sparse, given), largest_other(dense, given))
     np.testing.assert_array_equal(certain(given, sparse)[:], certain(given, dense))
     right = of_class(dense, given)
     np.testing.assert_array_equal(of_class(sparse, given), right)
