@@ -168,11 +168,13 @@ def _by_class(some: Labelled, matrix: Floats | None) -> Explanation:
         ),
         key=lambda model: model.likelihood,
     )
-    start = np.log(0.9 * symmetric.transition + 0.1 / k).ravel()
-    free = fit_labels(x, y, np.r_[symmetric.scale, symmetric.bias, start], Family("any"))
-    gain, more = symmetric.likelihood - none.likelihood, free.likelihood - symmetric.likelihood
-    structured = more >= max(k * (k - 1) - 1, _STRUCTURE * gain)
-    model = free if structured else symmetric
+    gain, model, structured = symmetric.likelihood - none.likelihood, symmetric, False
+    wanted = max(k * (k - 1) - 1, _STRUCTURE * gain)
+    if -symmetric.likelihood >= wanted:  # else no matrix can gain so much
+        start = np.log(0.9 * symmetric.transition + 0.1 / k).ravel()
+        free = fit_labels(x, y, np.r_[symmetric.scale, symmetric.bias, start], Family("any"))
+        structured = free.likelihood - symmetric.likelihood >= wanted
+        model = free if structured else symmetric
     gain = (model.likelihood - none.likelihood) / n
     return Explanation(matrix, model, gain, structured, _sharpness(model, x))
 

@@ -99,6 +99,7 @@ def fit_noise(evidence: ClassValues, given: Ints) -> NoiseModel:
     too weak for the test; Schwarz's criterion (1978) chooses between the other two. One exception:
     a model trained long on these labels has learnt the noise itself, so that its evidence explains
     them without a matrix. The free matrix is therefore also returned if its classes are sharp.
+    It is not fitted to sparse evidence of so many classes that the criterion cannot choose it.
 
     Args:
         evidence: (N, K), up to a factor and a constant per row; sparse for many classes.
@@ -124,6 +125,9 @@ def fit_noise(evidence: ClassValues, given: Ints) -> NoiseModel:
         ),
         key=lambda fit: fit.likelihood,
     )
+    best = symmetric if symmetric.explains_more(none) else none
+    if isinstance(x, SparseClasses) and _too_many(k, len(y)):
+        return _model(best, unit, k)
     joint = confident_joint(y, dense(_classes(x, none.found, k))).transition
     start = 0.95 * joint + 0.05 / k
     searched = np.r_[none.found[0] + 0.5, none.found[1:], np.log(start).ravel()]
@@ -133,7 +137,19 @@ def fit_noise(evidence: ClassValues, given: Ints) -> NoiseModel:
     if noisy:
         cost = np.log(len(y)) / 2
         best = max(noisy, key=lambda fit: fit.likelihood - fit.freedom * cost)
-    return NoiseModel(float(np.exp(best.found[0])) / unit, best.found[1 : k + 1], best.transition)
+    return _model(best, unit, k)
+
+
+def _too_many(k: int, labels: int) -> bool:
+    """Return whether K classes are too many for Schwarz's criterion to choose a free matrix.
+
+    Labels gain at most the logarithm of K each over guessing.
+    """
+    return bool(k * (k - 1) * np.log(labels) / 2 >= labels * np.log(k))
+
+
+def _model(fit: _Fit, unit: float, k: int) -> NoiseModel:
+    return NoiseModel(float(np.exp(fit.found[0])) / unit, fit.found[1 : k + 1], fit.transition)
 
 
 def _in_units(x: ClassValues) -> tuple[ClassValues, float]:

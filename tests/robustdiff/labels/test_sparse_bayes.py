@@ -104,6 +104,15 @@ def test_a_judge_of_a_few_classes_kept_finds_the_same_labels():
     assert ((few.right > 0.5) == right).mean() > ((dense.right > 0.5) == right).mean() - 0.01
 
 
+def test_noise_among_many_classes_is_found_to_be_symmetric():
+    evidence, given, clean = noisy(np.random.default_rng(3), 3000, 150)
+    scores, trust = judge(CURRICULA["margin"], keep_few(evidence, given), given)
+    assert trust.noise == pytest.approx((given != clean).mean(), abs=0.05)
+    apart = trust.transition[~np.eye(150, dtype=bool)]
+    np.testing.assert_allclose(apart, apart[0])
+    assert ((scores < 0) == (given != clean)).mean() > 0.9
+
+
 def test_a_decision_by_all_classes_kept_is_the_dense_one():
     rng = np.random.default_rng(2)
     evidence, given, _ = noisy(rng, 200, 3)
