@@ -222,9 +222,10 @@ os.environ |= {env!r}
 import numpy as np
 import torch.distributed as dist
 from curricula import Trust
-from curricula.sparse import keep_few
+from curricula.sparse import keep_few, unknown
 from robustdiff.errors import LeaderError
 from robustdiff.parallel import joined
+from robustdiff.training.rounds import _merged
 
 def work():
     assert workers.rank == 0, "only the first of a host works"
@@ -246,6 +247,11 @@ with joined("cpu") as workers:
     maps = pathlib.Path("/proc/self/maps").read_text()
     assert "memfd:robustdiff (deleted)" in maps
     assert not list(pathlib.Path("/dev/shm").glob("*robustdiff*"))
+    part, mine = unknown(1000, 4, 2), slice(workers.rank, None, 2)
+    for name in ("values", "classes", "rest"):
+        getattr(part, name)[mine] = getattr(found.classes, name)[mine]
+    merged = _merged(workers, part)
+    assert (merged[:] == found.classes[:]).all() and merged.classes.dtype == np.int16
     try:
         workers.on_host(fail)
         sys.exit(3)
