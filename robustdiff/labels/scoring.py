@@ -223,12 +223,10 @@ def _first_of_many(
     """Compare all classes, and keep the given one and the likeliest of every sample."""
     found = unknown(len(data), model.null_class)
     for where, gain in _all_gains(probing, data, model, rows, round_number):
-        few = keep_few(gain.numpy(), data.given[where].cpu().numpy())
-        found.values[where], found.classes[where], found.rest[where] = (
-            few.values,
-            few.classes,
-            few.rest,
-        )
+        # As an array: a tensor of one index would be taken for a number.
+        some, few = where.numpy(), keep_few(gain.numpy(), data.given[where].cpu().numpy())
+        found.values[some], found.classes[some] = few.values, few.classes
+        found.rest[some] = few.rest
     return found
 
 

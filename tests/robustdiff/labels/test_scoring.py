@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -128,9 +130,10 @@ def test_of_many_classes_the_likeliest_are_kept_and_tried_again(monkeypatch):
     chosen = probing(probes=2, times=(0.97, 0.99), rivals=2)
     whole = class_evidence(chosen, data, shifting(shift, []), None, ROWS, 0)
     monkeypatch.setattr(scoring, "MOST_DENSE", 9)
+    chosen = dataclasses.replace(chosen, batch_size=90)  # the last batch has one sample
     some = class_evidence(chosen, data, shifting(shift, []), None, ROWS[::2], 0)
     few = keep_few(whole, data.given.numpy())
-    np.testing.assert_array_equal(some[::2], few[::2])
+    np.testing.assert_allclose(some[::2], few[::2], atol=1e-6)
     assert np.isnan(some.values[1::2]).all()
     assert np.isnan(some.rest[1::2]).all()
     used = []
