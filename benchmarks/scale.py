@@ -21,20 +21,31 @@ from typing import Any
 
 import numpy as np
 
-# Curriculum -> classes that its evidence keeps apart; 0 for one score a sample.
-CURRICULA = {
-    "uniform": 0, "pmi": 0, "small-loss": 0, "aum": 0, "forgetting": 0, "margin": 10,
+from curricula.sparse import KEPT, MOST_DENSE, ClassValues, unknown
+
+# Row -> its curriculum, and the classes that its evidence keeps apart; 0 for one score a sample.
+ROWS = {
+    "uniform": ("uniform", 0), "pmi": ("pmi", 0), "small-loss": ("small-loss", 0),
+    "aum": ("aum", 0), "forgetting": ("forgetting", 0), "margin": ("margin", 10),
+    "margin-1000": ("margin", 1000),
 }  # fmt: skip
 NUM_CLASSES = 10
-# (N, K) evidence is measured at N K of about this much and no more.
-MOST_CELLS = 200_000_000
+# Evidence is measured up to so many values held, and made up so many rows at a time.
+MOST_CELLS, PIECE = 200_000_000, 1 << 20
+BATCH = 512
 PLAN_BATCH = 32_768
 
 
 def state_bytes(state: dict[str, Any]) -> int:
     """Return the bytes of a sampler's state; arrays that share memory count once."""
-    arrays = [v for part in (state, state["trust"] or {}) for v in part.values()]
-    return sum({v.ctypes.data: v.nbytes for v in arrays if isinstance(v, np.ndarray)}.values())
+    return sum({v.ctypes.data: v.nbytes for v in arrays(state)}.values())
+
+
+def arrays(state: object) -> list[np.ndarray]:
+    """Return the arrays in nested dicts."""
+    if isinstance(state, dict):
+        return [array for part in state.values() for array in arrays(part)]
+    return [state] if isinstance(state, np.ndarray) else []
 
 
 def measured(work: Callable[[], object]) -> dict[str, float]:
@@ -60,18 +71,21 @@ def row(name: str, count: int) -> dict[str, Any]:
     from curricula import CurriculumSampler, Selection
     from robustdiff.labels.judge import judge
 
-    classes = CURRICULA[name] or NUM_CLASSES
+    curriculum, known = ROWS[name]
+    classes = known or NUM_CLASSES
     given = np.arange(count) % classes
     treatment = "none" if name == "uniform" else "select"
     sampler = CurriculumSampler(
-        name, count, seed=0, selection=Selection(k=0.7, mk=0.3, treatment=treatment)
+        curriculum, count, seed=0, selection=Selection(k=0.7, mk=0.3, treatment=treatment)
     )
 
-    def scores(number: int) -> np.ndarray:
+    def scores(number: int) -> ClassValues:
         rng = np.random.default_rng(number)
-        shape = (count, classes) if CURRICULA[name] else (count,)
+        if known > MOST_DENSE:
+            return sparse_evidence(given, classes, rng)
+        shape = (count, classes) if known else (count,)
         found = rng.standard_normal(shape, dtype=np.float32)
-        if CURRICULA[name]:
+        if known:
             found[np.arange(count), given] += 2
         else:
             found += np.where(given < 3, -2, 2)  # three labels in ten look wrong
@@ -85,17 +99,42 @@ def row(name: str, count: int) -> dict[str, Any]:
                 lambda new=new: sampler.update(new, lambda f: judge(sampler.curriculum, f, given))
             )
     done["epoch"] = measured(lambda: sampler.order(1))
+    done["first batch"] = measured(lambda: sampler.order_by_index(2)[:BATCH])
     if name != "uniform":
         sampler.treatment = "null"
         done["labels"] = measured(lambda: sampler.labels(given, classes))
+        done["first batch"] = measured(lambda: sampler.order_by_index(2)[:BATCH])
     return {"state_bytes": state_bytes(sampler.state_dict()), "operations": done}
+
+
+def sparse_evidence(given: np.ndarray, classes: int, rng: np.random.Generator) -> ClassValues:
+    """Make up evidence of many classes: three labels in ten are wrong, the right class is kept.
+
+    The others are the largest of a thousand normal numbers, the mean of the rest is 0.
+    """
+    found = unknown(len(given), classes)
+    found.rest[:] = 0
+    for start in range(0, len(given), PIECE):
+        labels = given[start : start + PIECE]
+        steps = rng.integers(1, classes // KEPT, size=(len(labels), KEPT))
+        steps[:, 0] = 0
+        held = (labels[:, None] + steps.cumsum(axis=1)) % classes
+        values = rng.normal(2.8, 0.3, size=held.shape)
+        values[:, 0] = rng.standard_normal(len(labels))
+        right = (rng.random(len(labels)) < 0.3).astype(int)
+        values[np.arange(len(labels)), right] = rng.normal(8, 1, size=len(labels))
+        order = held.argsort(axis=1)
+        where = slice(start, start + PIECE)
+        found.classes[where] = np.take_along_axis(held, order, axis=1)
+        found.values[where] = np.take_along_axis(values, order, axis=1)
+    return found
 
 
 def plan(count: int) -> dict[str, Any]:
     """Measure a scoring round of `pmi`: every sample, one probe, a network that does nothing."""
     import torch
 
-    from curricula import CURRICULA as ENTRIES
+    from curricula import CURRICULA
     from robustdiff.data.arrays import LabelledImages
     from robustdiff.diffusion.model import Model
     from robustdiff.diffusion.process import PREDICTIONS, for_labels
@@ -117,7 +156,7 @@ def plan(count: int) -> dict[str, Any]:
     probing = scoring.Probing(seed=0, p_uncond=0.2, probes=1, batch_size=PLAN_BATCH)
     done = measured(
         lambda: scoring.prediction_scores(
-            ENTRIES["pmi"], probing, data, fake, None, torch.arange(count), 0
+            CURRICULA["pmi"], probing, data, fake, None, torch.arange(count), 0
         )
     )
     return {"state_bytes": 0, "operations": {"scoring round": done}}
@@ -163,7 +202,7 @@ def main() -> None:
     """Measure all rows, print a table, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--samples", type=float, nargs="+", default=[1e6, 1e7, 1e8])
-    parser.add_argument("--curricula", nargs="+", default=[*CURRICULA, "plan"])
+    parser.add_argument("--curricula", nargs="+", default=[*ROWS, "plan"])
     parser.add_argument("--limit-gib", type=float, default=10)
     parser.add_argument("--out", type=Path, default=Path("scale.json"))
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
@@ -176,7 +215,8 @@ def main() -> None:
     rows = []
     for count in map(int, options.samples):
         for name in options.curricula:
-            if CURRICULA.get(name, 0) * count > MOST_CELLS:
+            known = ROWS.get(name, ("", 0))[1]
+            if (KEPT if known > MOST_DENSE else known) * count > MOST_CELLS:
                 continue
             rows.append(run(name, count, int(options.limit_gib * 2**30)))
             print("\n".join(shown(rows[-1])), flush=True)

@@ -85,6 +85,8 @@ def audit(
         print(f"cleanlab finds {summary['cleanlab_issues']}")
     for file in (CSV_NAME, SUMMARY_NAME, PAGE_NAME):
         print(opened.path / file)
+    if "listing" in summary:
+        print(summary["listing"])
     for doubt in summary["doubts"]:
         print(f"in doubt: {doubt}")
 

@@ -5,11 +5,15 @@ Written for many samples: few arrays of N at a time, noise drawn in pieces, 4-by
 
 import numpy as np
 
+from curricula.permutation import Permutation
 from curricula.trust import LEAST_KEPT
 from curricula.types import Floats, Indices, Ints
 
 # Streams under one seed; the numbers are part of the reproducibility promise.
-_ORDER, _RANDOM_SCORES, _QUOTA = 101, 102, 103
+_ORDER, _RANDOM_SCORES, _QUOTA, _BY_INDEX = 101, 102, 103, 104
+# Where nothing is drawn by score, the order of up to so many samples is an array, 16 MiB.
+MOST_SORTED = 1 << 22
+Order = Indices | Permutation
 # Random numbers drawn at a time; the stream is the same for any size.
 _PIECE = 1 << 20
 
@@ -95,7 +99,7 @@ def draw_order(
     share: float,
     temperature: float,
     given: Ints | None = None,
-) -> Indices:
+) -> Order:
     """Return the order of one epoch.
 
     A pure function of its arguments: every process draws the same.
@@ -110,8 +114,11 @@ def draw_order(
         given: (N,) labels in [0, K); the draw then holds a tenth of every class's share at least.
 
     Returns:
-        (M,) distinct indices, M = N or max(1, round(share * N)); int32 below 2**31 samples.
+        (M,) distinct indices, M = N or max(1, round(share * N)); int32 below 2**31 samples. Those
+        of all of more than `MOST_SORTED` samples are computed when they are read.
     """
+    if scores is None and num_samples > MOST_SORTED:
+        return Permutation.of(num_samples, seed, _BY_INDEX, epoch)
     rng = np.random.default_rng(np.random.SeedSequence([seed, _ORDER, epoch]))
     if scores is None:
         drawn = indices(num_samples)

@@ -1,20 +1,29 @@
 """The sampler of one run: it smooths scores, draws epochs and applies a treatment to the labels."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from curricula.draw import draw_order, selected_share
+from curricula.draw import Order, draw_order, selected_share
 from curricula.scores import CURRICULA, Treatment, treatment_of
+from curricula.sparse import ClassValues, SparseClasses
 from curricula.trust import TREATMENTS, Labels, Trust
 from curricula.types import Floats, Indices, Ints
 
-Judge = Callable[[Floats], tuple[Floats, Trust]]
+Judge = Callable[[Any], tuple[Floats, Trust]]
 
 # Rows smoothed at a time.
 _PIECE = 1 << 20
+
+
+class Revised(NamedTuple):
+    """What a sampler holds after an update; see `CurriculumSampler`."""
+
+    evidence: ClassValues
+    scores: Floats
+    trust: Trust
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +59,8 @@ class CurriculumSampler:
     Attributes:
         curriculum: The entry of `CURRICULA`.
         treatment: Key of `TREATMENTS`.
-        evidence: (N,) float32 smoothed scores, (N, K) for a curriculum that knows the classes, or
-            the state of a running statistic; None before the first update.
+        evidence: (N,) float32 smoothed scores, (N, K) for a curriculum that knows the classes,
+            sparse where many, or the state of a running statistic; None before the first update.
         trust: Trust in the labels that follows from the evidence, None before the first update.
         scores: (N,) float32, high = prefer; None before the first update.
         rounds: Number of updates so far.
@@ -71,16 +80,17 @@ class CurriculumSampler:
         self.num_samples = num_samples
         self.seed = seed
         self.selection = selection
-        self.evidence: Floats | None = None
+        self.evidence: ClassValues | None = None
         self.trust: Trust | None = None
         self.scores: Floats | None = None
         self.rounds = 0
 
-    def updated(self, new: Floats) -> Floats:
+    def updated(self, new: ClassValues) -> ClassValues:
         """Return what the evidence would be after an update; the state stays as it is.
 
         Args:
-            new: (N,) scores, or (N, K); NaN where nothing new was measured.
+            new: (N,) scores, or (N, K), sparse with the classes of the last update; NaN where
+                nothing new was measured.
 
         Returns:
             Evidence, float32.
@@ -89,6 +99,17 @@ class CurriculumSampler:
             ValueError: If the shape is wrong or a score is infinite, or not measured at all.
         """
         old = self.evidence
+        if not isinstance(new, SparseClasses):
+            assert not isinstance(old, SparseClasses)
+            return self._updated(old, new)
+        if old is None:
+            values, rest = self._updated(None, new.values), self._updated(None, new.rest)
+            return replace(new, values=values, rest=rest)
+        assert isinstance(old, SparseClasses)
+        values, rest = self._updated(old.values, new.values), self._updated(old.rest, new.rest)
+        return replace(old, values=values, rest=rest)
+
+    def _updated(self, old: Floats | None, new: Floats) -> Floats:
         with np.errstate(over="ignore"):  # becomes infinite, and is refused below
             new = np.asarray(new, dtype=np.float32)
         running = self.curriculum.running
@@ -104,7 +125,7 @@ class CurriculumSampler:
             return running.add(old, new)
         return new.copy() if old is None else _smoothed(old, new, self.selection.smoothing)
 
-    def judged(self, evidence: Floats, judge: Judge | None = None) -> tuple[Floats, Trust]:
+    def judged(self, evidence: ClassValues, judge: Judge | None = None) -> tuple[Floats, Trust]:
         """Return scores and trust that follow from evidence; the state stays as it is.
 
         Args:
@@ -113,12 +134,13 @@ class CurriculumSampler:
                 the evidence as scores, and labels above the curriculum's zero as right.
         """
         running = self.curriculum.running
-        scores, trust = (judge or self._by_zero)(
-            evidence if running is None else running.score(evidence)
-        )
+        if running is not None:
+            assert not isinstance(evidence, SparseClasses)
+            evidence = running.score(evidence)
+        scores, trust = (judge or self._by_zero)(evidence)
         return _stored(scores), _stored_trust(trust)
 
-    def update(self, new: Floats, judge: Judge | None = None) -> Floats:
+    def update(self, new: ClassValues, judge: Judge | None = None) -> Floats:
         """Take in a round of scores, and return the smoothed ones.
 
         Args:
@@ -128,12 +150,20 @@ class CurriculumSampler:
         Returns:
             (N,) float32.
         """
-        self.evidence = self.updated(new)
-        self.scores, self.trust = self.judged(self.evidence, judge)
-        self.rounds += 1
-        return self.scores
+        return self.take(self.revised(new, judge))
 
-    def _by_zero(self, evidence: Floats) -> tuple[Floats, Trust]:
+    def revised(self, new: ClassValues, judge: Judge | None = None) -> Revised:
+        """Return what an update would hold; the state stays as it is. See `update`."""
+        evidence = self.updated(new)
+        return Revised(evidence, *self.judged(evidence, judge))
+
+    def take(self, revised: Revised) -> Floats:
+        """Take over what `revised` returned, perhaps in another process; return the scores."""
+        self.evidence, self.scores, self.trust = revised
+        self.rounds += 1
+        return revised.scores
+
+    def _by_zero(self, evidence: Any) -> tuple[Floats, Trust]:  # noqa: ANN401 see `Judge`
         zero = self.curriculum.zero
         right = np.ones(len(evidence)) if zero is None else (evidence >= zero).astype(np.float32)
         return evidence, Trust(right, float(1 - right.mean(dtype=np.float64)))
@@ -144,6 +174,13 @@ class CurriculumSampler:
         Args:
             epoch: Its number.
             given: (N,) int64 labels, so that a draw by score loses no class; see `draw_order`.
+        """
+        return np.asarray(self.order_by_index(epoch, given))
+
+    def order_by_index(self, epoch: int, given: Ints | None = None) -> Order:
+        """Return the same, of which slices can be read.
+
+        Of many samples, and where nothing is drawn by score, they are computed when they are read.
         """
         select = self.treatment == "select" and self.scores is not None
         k, dk, mk = self.selection.k, self.selection.dk, self.selection.mk
@@ -169,21 +206,28 @@ class CurriculumSampler:
         return TREATMENTS[self.treatment](self.trust, given, null)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state as plain numbers and arrays (None before the first update)."""
+        """Return the state as plain numbers and arrays (None before the first update).
+
+        What is sparse is a dict of its arrays.
+        """
         trust = self.trust
         return {
             "rounds": self.rounds,
-            "evidence": self.evidence,
+            "evidence": _plain(self.evidence),
             # Left out where they are the evidence itself.
             "scores": None if self.scores is self.evidence else self.scores,
-            "trust": None if trust is None else trust._asdict(),
+            "trust": None if trust is None else _plain_trust(trust),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned; arrays may be tensors."""
         self.rounds, evidence, scores = int(state["rounds"]), state["evidence"], state["scores"]
-        self.evidence = None if evidence is None else _stored(evidence)
-        self.scores = self.evidence if scores is None else _stored(scores)
+        self.evidence = None if evidence is None else _stored_classes(evidence)
+        if scores is None:
+            assert not isinstance(self.evidence, SparseClasses)
+            self.scores = self.evidence
+        else:
+            self.scores = _stored(scores)
         trust = state["trust"]
         self.trust = None if trust is None else _stored_trust(Trust(**trust))
 
@@ -202,12 +246,27 @@ def _stored(values: Any) -> Floats:  # noqa: ANN401 an array of any library
     return np.asarray(values, dtype=np.float32)
 
 
+def _stored_classes(values: Any) -> ClassValues:  # noqa: ANN401 likewise, or a dict of such
+    if isinstance(values, SparseClasses):
+        return values
+    return SparseClasses.of(values) if isinstance(values, Mapping) else _stored(values)
+
+
+def _plain(values: ClassValues | None) -> Floats | dict[str, Any] | None:
+    return values.plain() if isinstance(values, SparseClasses) else values
+
+
+def _plain_trust(trust: Trust) -> dict[str, Any]:
+    parts = {name: _plain(getattr(trust, name)) for name in ("classes", "image_classes")}
+    return trust._asdict() | parts
+
+
 def _stored_trust(trust: Trust) -> Trust:
     """Return trust as it is held: arrays over samples in float32."""
     classes, image_classes, transition = trust.classes, trust.image_classes, trust.transition
     return trust._replace(
         right=_stored(trust.right),
-        classes=None if classes is None else _stored(classes),
-        image_classes=None if image_classes is None else _stored(image_classes),
+        classes=None if classes is None else _stored_classes(classes),
+        image_classes=None if image_classes is None else _stored_classes(image_classes),
         transition=None if transition is None else np.asarray(transition, dtype=np.float64),
     )

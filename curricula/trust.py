@@ -1,11 +1,19 @@
 """From trust in labels to the labels that training uses: one function per treatment."""
 
+import copy
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from curricula.sparse import (
+    ClassValues,
+    likeliest,
+    of_class,
+    pieces,
+    some_rows,
+)
 from curricula.types import Doubles, Floats, Ints
 
 # Least share of every class's labels that is drawn, so that no class is lost to a bad score. Where
@@ -15,8 +23,8 @@ LEAST_KEPT = 0.1
 # on MNIST with classes of 500 images and one of 8, 15 or 30: at most .21 for that one, whose wrong
 # labels are most of all; at least .42 for every class of 20 or more in other data.
 _LEAST_LEARNT = 1 / 3
-# Rows of (N, K) arrays that are looked at together.
-_PIECE = 1 << 16
+# Rows and entries of (N, K) arrays that are looked at together, at most.
+_PIECE, _ENTRIES = 1 << 16, 1 << 23
 _LEAST = 1e-6
 _NOT_LEARNT = (
     "class {} was not learnt, since fewer than a tenth of its labels look right: its labels stay "
@@ -30,8 +38,8 @@ class Trust(NamedTuple):
     Attributes:
         right: (N,) in [0, 1], how likely each given label is right.
         noise: Estimated share of wrong labels; NaN where the scores do not estimate it.
-        classes: (N, K), rows sum to 1: how likely each class is, given image and label;
-            None, like the next two, where the score does not tell classes apart.
+        classes: (N, K), rows sum to 1: how likely each class is, given image and label; sparse for
+            many classes. None, like the next two, where the score does not tell classes apart.
         image_classes: (N, K), rows sum to 1: the same by the image alone.
         transition: (K, K) float64: how likely label j is given to class i.
         temperature: Divisor that makes log-probabilities of differences of error; None where the
@@ -42,8 +50,8 @@ class Trust(NamedTuple):
 
     right: Floats
     noise: float
-    classes: Floats | None = None
-    image_classes: Floats | None = None
+    classes: ClassValues | None = None
+    image_classes: ClassValues | None = None
     transition: Doubles | None = None
     temperature: float | None = None
     doubts: tuple[str, ...] = ()
@@ -55,12 +63,13 @@ class Labels(NamedTuple):
     Attributes:
         labels: (N,) int64 in [0, K]; K means to train without a label.
         weights: (N,) of mean 1 for the losses, or None.
-        soft: (N, K) to draw each label from anew at every step, or None.
+        soft: (N, K) to draw each label from anew at every step, or None; float32, sparse where the
+            trust is.
     """
 
     labels: Ints
     weights: Floats | None = None
-    soft: Floats | None = None
+    soft: ClassValues | None = None
 
 
 def trusted(right: Floats, given: Ints) -> NDArray[np.bool_]:
@@ -105,28 +114,47 @@ def spared(trust: Trust, given: Ints) -> Trust:
         return trust
     own, right, classes = np.isin(given, missed), trust.right.copy(), trust.classes
     if classes is not None:
-        classes = classes.copy()
-        classes[:, missed] = 0
-        left = classes.sum(axis=1)
-        # What only looks like these classes keeps its label.
-        own |= left < _LEAST
-        classes[own] = 0
-        classes[own, given[own]] = 1
-        classes[~own] /= left[~own, None]
-        right[~own] = classes[~own, given[~own]]
+        classes, own = _without(classes, missed, given, own)
+        right[~own] = of_class(some_rows(classes, ~own), given[~own])
     right[own] = np.maximum(right[own], 0.5)
     doubts = tuple(_NOT_LEARNT.format(f"{{{label}}}") for label in missed)
     return trust._replace(right=right, classes=classes, doubts=trust.doubts + doubts)
 
 
-def _told_apart(image_classes: Floats) -> NDArray[np.bool_]:
+def _without(
+    classes: ClassValues, missed: Ints, given: Ints, own: NDArray[np.bool_]
+) -> tuple[ClassValues, NDArray[np.bool_]]:
+    """Return distributions over the other classes than some, and which images keep their label.
+
+    Args:
+        classes: (N, K).
+        missed: Classes that no image is moved into.
+        given: (N,) int64.
+        own: (N,), images that keep their label in any case.
+    """
+    found, own = copy.deepcopy(classes), own.copy()
+    for where in pieces(*classes.shape):
+        some = classes[where].copy()
+        some[:, missed] = 0
+        left = some.sum(axis=1)
+        # What only looks like these classes keeps its label.
+        kept = own[where] | (left < _LEAST)
+        some[kept] = 0
+        some[kept, given[where][kept]] = 1
+        some[~kept] /= left[~kept, None]
+        own[where], found[where] = kept, some
+    return found, own
+
+
+def _told_apart(image_classes: ClassValues) -> NDArray[np.bool_]:
     """Return of which classes most expected images look more like them than like others, (K,)."""
-    expected, seen = np.zeros((2, image_classes.shape[1]))
-    for start in range(0, len(image_classes), _PIECE):
-        some = image_classes[start : start + _PIECE].astype(np.float64)
-        likeliest = some.argmax(axis=1)
+    rows, columns = image_classes.shape
+    expected, seen = np.zeros((2, columns))
+    size = min(_PIECE, max(1, _ENTRIES // columns))
+    for start in range(0, rows, size):
+        some = image_classes[start : start + size].astype(np.float64)
         expected += some.sum(axis=0)
-        seen += np.bincount(likeliest, some.max(axis=1), len(expected))
+        seen += np.bincount(some.argmax(axis=1), some.max(axis=1), len(expected))
     return np.asarray(seen >= _LEAST_LEARNT * expected)
 
 
@@ -146,8 +174,7 @@ def _reweight(trust: Trust, given: Ints, null: int) -> Labels:
 
 def _relabel(trust: Trust, given: Ints, null: int) -> Labels:
     assert trust.classes is not None
-    likeliest = trust.classes.argmax(axis=1)
-    return Labels(np.where(trusted(trust.right, given), given, likeliest))
+    return Labels(np.where(trusted(trust.right, given), given, likeliest(trust.classes)))
 
 
 def _soft(trust: Trust, given: Ints, null: int) -> Labels:
@@ -155,9 +182,12 @@ def _soft(trust: Trust, given: Ints, null: int) -> Labels:
     soft = trust.classes
     kept = np.flatnonzero(trusted(trust.right, given) & (trust.right < 0.5))
     if len(kept):
-        soft = soft.copy()
-        soft[kept] = 0
-        soft[kept, given[kept]] = 1
+        soft = copy.deepcopy(soft)
+        for where in pieces(len(kept), soft.shape[1]):
+            rows = kept[where]
+            certain = np.zeros((len(rows), soft.shape[1]), dtype=np.float32)
+            certain[np.arange(len(rows)), given[rows]] = 1
+            soft[rows] = certain
     return Labels(given, soft=soft)
 
 

@@ -20,6 +20,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from robustdiff.errors import LeaderError, PeerError
+from robustdiff.shared_memory import can_share, get, put
 
 T = TypeVar("T")
 F = TypeVar("F", bound=np.floating[Any])
@@ -38,11 +39,13 @@ class Workers:
         rank: Its number in [0, size).
         size: How many there are.
         shard: Whether each holds a part of the weights and the optimiser (FSDP2) instead of all.
+        place: Number of this process among those of its host; None where nothing is shared.
     """
 
     rank: int = 0
     size: int = 1
     shard: bool = False
+    place: int | None = None
 
     @property
     def leader(self) -> bool:
@@ -87,6 +90,41 @@ class Workers:
         done: list[T] = []
         self.from_leader(lambda: done.append(work()))
         return done[0] if done else work()
+
+    def on_host(self, work: Callable[[], T]) -> T:
+        """Call a function in the first process of every host; all processes must call this.
+
+        Args:
+            work: Gives the same in all processes, and calls none of the other methods. Its result
+                must be picklable.
+
+        Returns:
+            What it returned. Its arrays lie in memory that the processes of a host share; a process
+            that changes them changes a copy of its own.
+
+        Raises:
+            LeaderError: In the others, if it failed in the first, which raises its error as is.
+        """
+        if self.size == 1 or self.place is None:
+            return work()
+        kept, mine, error = None, None, None
+        if self.place == 0:
+            try:
+                kept, mine = put(work())
+            except Exception as failure:  # noqa: BLE001 raised again below
+                error = failure
+        handles: list[Any] = [None] * self.size
+        dist.all_gather_object(handles, mine)
+        if error is not None:
+            raise error
+        handle = handles[self.rank - self.place]
+        if handle is None:
+            raise LeaderError("the first process of this host failed")
+        result: T = get(handle)
+        dist.barrier()  # all have mapped it
+        if kept is not None:
+            os.close(kept)
+        return result
 
     def total(self, values: Tensor) -> Tensor:
         """Return the sum over processes, on the CPU; all must pass one shape and dtype."""
@@ -160,7 +198,10 @@ def joined(device: str, *, shard: bool = False) -> Iterator[Workers]:
     if device != "cpu" and torch.cuda.is_available():
         torch.cuda.set_device(_number_from("LOCAL_RANK"))
         backend = "cpu:gloo,cuda:nccl"
-    workers = Workers(_number_from("RANK"), size, shard)
+    # Processes that start torchrun's way without it may not say how many a host has.
+    shared = "LOCAL_WORLD_SIZE" in os.environ and can_share()
+    place = _number_from("LOCAL_RANK") if shared else None
+    workers = Workers(_number_from("RANK"), size, shard, place)
     global _member
     _member = True
     try:

@@ -152,9 +152,10 @@ class LabelledImages(Dataset[tuple[Tensor, Tensor, Tensor]]):
             where = some.to(self.given.device)
             yield to_float(pixels), self.given[where], where
 
-    def order(self, rows: Tensor) -> Tensor:
-        """Return (M,) int64 rows where `batches` wants them: no batch must wait for a device."""
-        return rows if isinstance(self.images, Stored) else rows.to(self.images.device)
+    @property
+    def rows_device(self) -> torch.device:
+        """Where `batches` wants rows: beside the images, or on the CPU if they are stored."""
+        return torch.device("cpu") if isinstance(self.images, Stored) else self.images.device
 
     def to(self, device: torch.device) -> "LabelledImages":
         """Return the same data on a device, see `near`."""

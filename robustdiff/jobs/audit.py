@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from corruptions import NoisyLabels
 from curricula import CURRICULA, TREATMENTS, Trust
 from curricula.scores import treatment_of
+from curricula.sparse import ClassValues, compact, of_class, some_rows
 from robustdiff.config.layers import Layer, to_plain
 from robustdiff.config.roles import check_same_audit
 from robustdiff.config.sections import Config
@@ -214,8 +215,8 @@ def stored_findings(
 
 
 def _some(trust: Trust, rows: NDArray[np.int64]) -> Trust:
-    def chosen(values: NDArray[np.floating] | None) -> NDArray[np.floating] | None:
-        return None if values is None else values[rows]
+    def chosen(values: ClassValues | None) -> ClassValues | None:
+        return None if values is None else some_rows(values, rows)
 
     return trust._replace(
         right=trust.right[rows],
@@ -231,7 +232,7 @@ def _weights(config: Config, trust: Trust, given: NDArray[np.int64]) -> NDArray[
     if treated.weights is not None:
         return treated.weights
     if treated.soft is not None:
-        return np.asarray(treated.soft[np.arange(len(given)), given])
+        return of_class(treated.soft, given)
     return np.asarray(treated.labels == given, dtype=np.float64)
 
 
@@ -255,7 +256,7 @@ def evidence_findings(
         ValueError: If it is of other images or classes.
     """
     learnt = labels.given if checked is None else checked.fixed(labels.given)
-    probabilities = probabilities_from(config, data, learnt, report)
+    probabilities = compact(probabilities_from(config, data, learnt, report), labels.given)
     if checked is None:
         trust, verdict = by_probabilities(probabilities, labels.given)
     else:

@@ -214,6 +214,8 @@ class RunRecorder(Recorder):
                 f"{summary['issues']} of {len(labels.given)} labels look wrong, "
                 f"{estimate_in_words(findings.trust.noise)}: {run.path / PAGE_NAME}"
             )
+            if "listing" in summary:
+                self.report.message(summary["listing"])
         for doubt in doubts:
             self.report.message(f"in doubt: {doubt}")
         if (weak := verdict(config.curriculum.name, detected)) is not None:

@@ -20,8 +20,8 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
 from curricula import Trust
+from curricula.sparse import ClassValues, SparseClasses, empty_like, holding, of_class, pieces
 from robustdiff.labels.decision import relabelled
-from robustdiff.labels.rows import pieces
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -70,7 +70,7 @@ def taught(trust: Trust, given: Ints, checked: Checked) -> Trust:
     assert trust.classes is not None
     image = trust.classes if trust.image_classes is None else trust.image_classes
     classes = learn(trust.classes, image, given, checked)
-    right = classes[np.arange(len(given)), given].astype(np.float64)
+    right = of_class(classes, given).astype(np.float64)
     kept = ~checked.removed
     return trust._replace(right=right, classes=classes, noise=float(1 - right[kept].mean()))
 
@@ -91,11 +91,11 @@ class _Factors(NamedTuple):
 
 
 def learn(
-    classes: NDArray[np.floating],
-    image_classes: NDArray[np.floating],
+    classes: ClassValues,
+    image_classes: ClassValues,
     given: Ints,
     checked: Checked,
-) -> NDArray[np.float32]:
+) -> ClassValues:
     """Return p(class | image, label, decisions).
 
     Args:
@@ -105,15 +105,18 @@ def learn(
         checked: What a person said.
 
     Returns:
-        (N, K) float32, rows sum to 1; 1 at the class that a person saw. Without any: `classes`.
+        (N, K) float32, sparse where `classes` is, rows sum to 1; 1 at the class that a person saw.
+        Without any: `classes`.
     """
     known = np.flatnonzero(checked.known)
     if not len(known):
-        return classes.astype(np.float32)
+        return classes if isinstance(classes, SparseClasses) else classes.astype(np.float32)
     factors = _fit(
         _logs(classes[known]), _logs(image_classes[known]), given[known], checked.classes[known]
     )
-    found = np.empty(classes.shape, dtype=np.float32)
+    if isinstance(classes, SparseClasses):
+        classes = holding(classes, known, checked.classes[known])
+    found = empty_like(classes)
     for where in pieces(*classes.shape):
         both, image = _logs(classes[where]), _logs(image_classes[where])
         found[where] = softmax(factors.logits(both, image, given[where]), axis=1)
@@ -165,12 +168,11 @@ def gain(trust: Trust, given: Ints, *, decided_only: bool = False) -> Floats:
             corrects them.
     """
     assert trust.classes is not None
-    rows = np.arange(len(given))
     labels = given if decided_only else relabelled(trust.classes, given)
-    found = 1 - trust.classes[rows, labels].astype(np.float64)
+    found = 1 - of_class(trust.classes, labels).astype(np.float64)
     if found.any() or trust.image_classes is None:
         return np.asarray(found)
-    return np.asarray(_LEAST_GAIN * (1 - trust.image_classes[rows, labels].astype(np.float64)))
+    return np.asarray(_LEAST_GAIN * (1 - of_class(trust.image_classes, labels).astype(np.float64)))
 
 
 def next_to_check(gains: Floats, decided: NDArray[np.bool_]) -> Iterator[int]:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from corruptions import NoisyLabels, transition_of
 from corruptions.labels import CORRECTED
 from curricula import Trust
+from curricula.sparse import of_class
 from robustdiff.labels.checked import Checked, gain, taught
 from robustdiff.labels.decision import relabelled
 
@@ -91,7 +92,7 @@ def correct(
         assert classes is not None
         labels = given if decided_only else relabelled(classes, given)
         gains = gain(learnt, given, decided_only=decided_only)
-        likelihood = classes[np.arange(n), checked.fixed(labels)].astype(np.float64)
+        likelihood = of_class(classes, checked.fixed(labels)).astype(np.float64)
     fixed = np.where(checked.removed, given, checked.fixed(labels))
     by = np.where(fixed != given, "judge", "given").astype(object)
     by[checked.known], by[checked.removed] = "person", "removed"

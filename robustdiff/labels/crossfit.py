@@ -8,6 +8,7 @@ in the own fold by the image alone.
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from curricula import Trust
+from curricula.sparse import ClassValues, compact, dense, of_class, some_rows
 from curricula.types import Floats, Ints
 from robustdiff.classifiers.image import (
     Lessons,
@@ -112,14 +114,14 @@ class Crossfitted(NamedTuple):
 
     Attributes:
         probabilities: (N, K) float32, rows sum to 1: those of the given label after one round, of
-            the class after more.
+            the class after more; sparse, like the decision, for many classes.
         decision: What they say about the labels.
         outputs: (N, K) float32, what the classifiers of round one that learnt an image predicted
             for it meanwhile, on average.
         margins: (N,) float32, their areas under the margin.
     """
 
-    probabilities: Floats
+    probabilities: ClassValues
     decision: Decision
     outputs: Floats
     margins: Floats
@@ -197,21 +199,24 @@ def crossfit(
     others: Tensor
     own: Tensor | None
     others, own = F.one_hot(given.cpu(), num_classes).float(), None
-    first = last = _round(_Work(images, labels, others, own, 0), plan, folder, workers, progress)
-    decision = decide(first.predicted, labels)
+    first = _round(_Work(images, labels, others, own, 0), plan, folder, workers, progress)
+    predicted = compact(first.predicted, labels)
+    decision = workers.on_host(partial(decide, predicted, labels))
     # Later classifiers learn what was decided, so only round one tells the kinds of noise apart.
     by_image = {"by image": True, "by class": False}.get(decision.kind)
     for number in range(1, plan.rounds):
         if decision.kind in ("no evidence", "no noise"):
             break
         others, own = (
-            torch.from_numpy(mean) for mean in (decision.mean_classes, decision.mean_image_classes)
+            torch.from_numpy(dense(mean))
+            for mean in (decision.mean_classes, decision.mean_image_classes)
         )
         last = _round(_Work(images, labels, others, own, number), plan, folder, workers, progress)
-        decision = decide(last.predicted, labels, by_image=by_image)
+        predicted = compact(last.predicted, labels)
+        decision = workers.on_host(partial(decide, predicted, labels, by_image=by_image))
     if plan.rounds == 1 and decision.kind not in ("no evidence", "no noise"):
         decision = hedged(decision, labels)
-    return Crossfitted(last.predicted, decision, first.outputs, first.margins)
+    return Crossfitted(predicted, decision, first.outputs, first.margins)
 
 
 def crossfit_again(
@@ -242,19 +247,20 @@ def crossfit_again(
         See `crossfit`; the decision is still without what a person said, see `taught`.
     """
     labels = given.cpu().numpy()
+    about = (taught(known, labels, checked).classes, known.image_classes)
     others, own = (
-        torch.from_numpy(np.asarray(targets, dtype=np.float32))
-        for targets in (taught(known, labels, checked).classes, known.image_classes)
+        torch.from_numpy(np.asarray(dense(targets), dtype=np.float32))
+        for targets in about
+        if targets is not None
     )
     work = _Work(images, labels, others, own, 1, checked.removed)
     found = _round(work, replace(plan, rounds=1), folder, ALONE, progress)
-    decision = likeliest_decision(found.predicted, labels, checked)
-    return Crossfitted(found.predicted, decision, found.outputs, found.margins)
+    predicted = compact(found.predicted, labels)
+    decision = likeliest_decision(predicted, labels, checked)
+    return Crossfitted(predicted, decision, found.outputs, found.margins)
 
 
-def likeliest_decision(
-    probabilities: NDArray[np.floating], given: Ints, checked: Checked
-) -> Decision:
+def likeliest_decision(probabilities: ClassValues, given: Ints, checked: Checked) -> Decision:
     """Decide which labels are wrong, by noise of the kind that a person's decisions speak for.
 
     Args:
@@ -266,7 +272,7 @@ def likeliest_decision(
     wrong = bool((checked.classes[known] != given[known]).any())
 
     def likelihood(decision: Decision) -> float:
-        seen = decision.classes[known, checked.classes[known]]
+        seen = of_class(some_rows(decision.classes, known), checked.classes[known])
         return float(np.log(np.maximum(seen, _LEAST_SEEN_CLASS)).sum())
 
     found = [

@@ -13,11 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom, chi2
 
+from curricula.sparse import (
+    ClassValues,
+    SparseClasses,
+    certain,
+    empty_like,
+    held,
+    likeliest,
+    of_class,
+    pieces,
+)
 from robustdiff.labels.doubts import WEAK, sentences, unclear_names
 from robustdiff.labels.explanations import Explanation, Labelled, explanations, logs
 from robustdiff.labels.label_fit import Family, LabelModel, fit_labels
 from robustdiff.labels.mistakes import hardness
-from robustdiff.labels.rows import pieces
 from robustdiff.labels.sure import Contradictions, contradictions, sure_transition
 
 Floats = NDArray[np.float64]
@@ -52,7 +61,8 @@ class Decision:
         right: (N,) float64 in [0, 1], how likely each given label is right.
         corrected: (N,) int64, the given label where that is at least as likely right as wrong, else
             the likeliest class.
-        classes: (N, K) float32, p(class | image, given label), rows sum to 1.
+        classes: (N, K) float32, p(class | image, given label), rows sum to 1; sparse, like the next
+            three, where the probabilities are.
         image_classes: (N, K) float32, p(class | image), rows sum to 1.
         mean_classes: `classes`, mean over all explanations and the chosen one.
         mean_image_classes: `image_classes`, the same mean.
@@ -70,10 +80,10 @@ class Decision:
 
     right: Floats
     corrected: Ints
-    classes: NDArray[np.float32]
-    image_classes: NDArray[np.float32]
-    mean_classes: NDArray[np.float32]
-    mean_image_classes: NDArray[np.float32]
+    classes: ClassValues
+    image_classes: ClassValues
+    mean_classes: ClassValues
+    mean_image_classes: ClassValues
     transition: Floats
     share: float
     low: float
@@ -83,7 +93,7 @@ class Decision:
 
 
 def decide(
-    probabilities: NDArray[np.floating],
+    probabilities: ClassValues,
     given: Ints,
     *,
     by_image: bool | None = None,
@@ -157,24 +167,23 @@ def hedged(found: Decision, given: Ints) -> Decision:
     )
 
 
-def relabelled(classes: NDArray[np.floating], given: Ints) -> Ints:
+def relabelled(classes: ClassValues, given: Ints) -> Ints:
     """Return corrected labels, (N,) int64: given ones as likely right as wrong, else the likeliest.
 
     Args:
         classes: (N, K) p(class | image, label).
         given: (N,) int64.
     """
-    right = classes[np.arange(len(given)), given]
-    return np.where(right >= 0.5, given, classes.argmax(axis=1))
+    return np.where(of_class(classes, given) >= 0.5, given, likeliest(classes))
 
 
-def _judged(classes: NDArray[np.float32], given: Ints) -> tuple[Floats, Ints]:
+def _judged(classes: ClassValues, given: Ints) -> tuple[Floats, Ints]:
     """Return how likely labels are right, and corrected ones, by p(class | image, label)."""
-    right = np.minimum(classes[np.arange(len(given)), given].astype(np.float64), 1.0)
+    right = np.minimum(of_class(classes, given).astype(np.float64), 1.0)
     return right, relabelled(classes, given)
 
 
-def _transition(classes: NDArray[np.float32], given: Ints) -> Floats:
+def _transition(classes: ClassValues, given: Ints) -> Floats:
     """Return T[clean, given] by p(class | image, label), (N, K)."""
     n, k = classes.shape
     counts = _LEAST * np.eye(k)
@@ -216,13 +225,13 @@ def _by_explanations(
     """
     given, some = everyone.given, everyone.at(rows)
     matrix = sure_transition(everyone.probabilities, given)
-    everything, likeliest = explanations(some, matrix, by_image=by_image)
-    chosen = [] if few else likeliest[-1:]
+    everything, best = explanations(some, matrix, by_image=by_image)
+    chosen = [] if few else best[-1:]
     means = _mean_posterior(everyone, [*everything, *chosen])
     classes, image_classes = _mean_posterior(everyone, chosen) if chosen else means
     right, corrected = _judged(classes, given)
     share = float(1 - right.mean())
-    shares = [share, *(found.share(some) for found in (everything if few else likeliest))]
+    shares = [share, *(found.share(some) for found in (everything if few else best))]
     error = _error(share, len(given)) + _UNSURE
     return Decision(
         right,
@@ -234,16 +243,14 @@ def _by_explanations(
         share,
         max(min(shares) - error, 0.0),
         min(max(shares) + error, 1.0),
-        "few" if few else "by image" if by_image or likeliest[-1].by_image else "by class",
+        "few" if few else "by image" if by_image or best[-1].by_image else "by class",
     )
 
 
-def _mean_posterior(
-    everyone: Labelled, some: list[Explanation]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _mean_posterior(everyone: Labelled, some: list[Explanation]) -> tuple[ClassValues, ClassValues]:
     """Return p(class | image, label) and p(class | image), (N, K), means over explanations."""
     n, k = everyone.probabilities.shape
-    classes, image_classes = (np.zeros((n, k), dtype=np.float32) for _ in range(2))
+    classes, image_classes = (empty_like(everyone.probabilities) for _ in range(2))
     for where in pieces(n, k):
         part = everyone.at(where)
         for each in some:
@@ -253,14 +260,11 @@ def _mean_posterior(
     return classes, image_classes
 
 
-def _as_given(
-    probabilities: NDArray[np.floating], given: Ints, none: LabelModel, kind: str
-) -> Decision:
+def _as_given(probabilities: ClassValues, given: Ints, none: LabelModel, kind: str) -> Decision:
     n, k = probabilities.shape
-    image_classes, classes = np.empty((n, k), dtype=np.float32), np.zeros((n, k), dtype=np.float32)
+    image_classes, classes = empty_like(probabilities), certain(given, probabilities)
     for where in pieces(n, k):
         image_classes[where] = none.image_classes(logs(probabilities[where]))
-    classes[np.arange(n), given] = 1
     high = 1.0 if kind == "no evidence" else 0.0
     both = (classes, image_classes)
     return Decision(np.ones(n), given, *both, *both, np.eye(k), 0.0, 0.0, high, kind)
@@ -286,11 +290,14 @@ def _some_rows(given: Ints, k: int) -> Ints:
     return by_class[np.linspace(0, len(given) - 1, most).astype(np.int64)]
 
 
-def _check(probabilities: NDArray[np.floating], given: Ints) -> None:
+def _check(probabilities: ClassValues, given: Ints) -> None:
     n, shape = len(given), probabilities.shape
-    if probabilities.ndim != 2 or shape[0] != n or shape[1] < 2:
+    if len(shape) != 2 or shape[0] != n or shape[1] < 2:
         raise ValueError(f"probabilities must have shape ({n}, K), K >= 2, got {shape}")
-    if not np.isfinite(probabilities).all() or (probabilities < 0).any():
+    parts = [held(probabilities)]
+    if isinstance(probabilities, SparseClasses):
+        parts.append(probabilities.rest)
+    if any(not np.isfinite(part).all() or (part < 0).any() for part in parts):
         raise ValueError("probabilities must be finite and at least 0")
     if n == 0 or given.min() < 0 or given.max() >= shape[1]:
         raise ValueError(f"given must hold labels in [0, {shape[1]})")

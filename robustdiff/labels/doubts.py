@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from curricula.sparse import ClassValues, likeliest
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -37,7 +39,7 @@ class Names(NamedTuple):
     more: float
 
 
-def unclear_names(probabilities: NDArray[np.floating], given: Ints) -> list[Names]:
+def unclear_names(probabilities: ClassValues, given: Ints) -> list[Names]:
     """Return names of which the labels do not say which is right.
 
     Where at most half of the labels of every kind of image are wrong, the commoner name is right.
@@ -50,7 +52,7 @@ def unclear_names(probabilities: NDArray[np.floating], given: Ints) -> list[Name
     """
     k = probabilities.shape[1]
     counts = np.zeros((k, k))
-    np.add.at(counts, (probabilities.argmax(axis=1), given), 1)
+    np.add.at(counts, (likeliest(probabilities), given), 1)
     found = []
     for row in counts[counts.sum(axis=1) >= _ENOUGH]:
         first, second = np.argsort(-row, kind="stable")[:2]

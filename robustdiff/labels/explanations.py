@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logit
 
+from curricula.sparse import ClassValues, dense
 from robustdiff.labels.label_fit import Family, LabelModel, deconvolve, fit_labels
 from robustdiff.labels.mistakes import MistakeModel, fit_mistakes
 
@@ -52,13 +53,13 @@ class Labelled(NamedTuple):
     """Images and labels that are explained.
 
     Attributes:
-        probabilities: (N, K), as a classifier says.
+        probabilities: (N, K), as a classifier says; sparse of all images, not of some.
         hardness: (N,), see `robustdiff.labels.mistakes`.
         given: (N,) int64 labels.
         unnoisy: The model without noise, fitted to these or to more of them.
     """
 
-    probabilities: NDArray[np.floating]
+    probabilities: ClassValues
     hardness: Floats
     given: Ints
     unnoisy: LabelModel
@@ -140,9 +141,9 @@ def explanations(
     return everything, likeliest
 
 
-def logs(probabilities: NDArray[np.floating], matrix: Floats | None = None) -> Floats:
+def logs(probabilities: ClassValues, matrix: Floats | None = None) -> Floats:
     """Return log-probabilities less their mean, (N, K), of the classes that give these under T."""
-    shares = probabilities.astype(np.float64)
+    shares = dense(probabilities).astype(np.float64)
     shares /= np.maximum(shares.sum(axis=1, keepdims=True), _LEAST)
     if matrix is not None:
         shares = deconvolve(shares, matrix)
@@ -167,11 +168,13 @@ def _by_class(some: Labelled, matrix: Floats | None) -> Explanation:
         ),
         key=lambda model: model.likelihood,
     )
-    start = np.log(0.9 * symmetric.transition + 0.1 / k).ravel()
-    free = fit_labels(x, y, np.r_[symmetric.scale, symmetric.bias, start], Family("any"))
-    gain, more = symmetric.likelihood - none.likelihood, free.likelihood - symmetric.likelihood
-    structured = more >= max(k * (k - 1) - 1, _STRUCTURE * gain)
-    model = free if structured else symmetric
+    gain, model, structured = symmetric.likelihood - none.likelihood, symmetric, False
+    wanted = max(k * (k - 1) - 1, _STRUCTURE * gain)
+    if -symmetric.likelihood >= wanted:  # else no matrix can gain so much
+        start = np.log(0.9 * symmetric.transition + 0.1 / k).ravel()
+        free = fit_labels(x, y, np.r_[symmetric.scale, symmetric.bias, start], Family("any"))
+        structured = free.likelihood - symmetric.likelihood >= wanted
+        model = free if structured else symmetric
     gain = (model.likelihood - none.likelihood) / n
     return Explanation(matrix, model, gain, structured, _sharpness(model, x))
 

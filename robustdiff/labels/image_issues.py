@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from curricula.types import Doubles, Floats, Ints
+from curricula.sparse import ClassValues
+from curricula.types import Doubles, Ints
 from robustdiff.data.arrays import Images
 from robustdiff.data.stored import chosen
 from robustdiff.labels.duplicates import SURE, digests, first_of_kind, near_copies
@@ -69,7 +70,7 @@ class _Pair(NamedTuple):
 
 
 def find_image_issues(
-    images: Images, given: Ints, image_classes: Floats | None, report: Report
+    images: Images, given: Ints, image_classes: ClassValues | None, report: Report
 ) -> ImageIssues:
     """Find training images that fit no class, or that are there twice.
 

@@ -13,9 +13,10 @@ from corruptions import mixture_posterior
 from curricula import Curriculum, Trust, spared
 from curricula.draw import standardise
 from curricula.scores import class_margin
+from curricula.sparse import ClassValues, SparseClasses, certain, empty_like, of_class, pieces
 from curricula.types import Doubles, Floats, Ints
 from robustdiff.labels.noise_model import fit_noise
-from robustdiff.labels.rows import pieces
+from robustdiff.labels.sparse_bayes import sparse_image_classes, sparse_margins, sparse_posterior
 
 _TINY = 1e-12
 # Least distance between the means of two heaps of scores, in units of their mean variance's root,
@@ -31,13 +32,13 @@ _FEW = 50
 _MOST_HEAPED = 100_000
 
 
-def judge(curriculum: Curriculum, evidence: Floats, given: Ints) -> tuple[Floats, Trust]:
+def judge(curriculum: Curriculum, evidence: ClassValues, given: Ints) -> tuple[Floats, Trust]:
     """Return scores, high = trusted, and trust in the labels.
 
     Args:
         curriculum: Entry of `CURRICULA`.
         evidence: (N,) scores; for a curriculum that knows the classes (N, K) log-likelihoods of the
-            image under each, up to a factor and a constant per row.
+            image under each, up to a factor and a constant per row, sparse for many classes.
         given: (N,) int64 labels as given.
 
     Returns:
@@ -49,6 +50,7 @@ def judge(curriculum: Curriculum, evidence: Floats, given: Ints) -> tuple[Floats
     if curriculum.source == "classes" and curriculum.reduce is None:
         scores, trust = _by_evidence(evidence, given)
         return scores, spared(trust, given)
+    assert not isinstance(evidence, SparseClasses)
     if curriculum.source == "clean":
         return evidence, _trust(np.where(evidence > 0, 1.0, 0.0))
     if curriculum.source == "random":
@@ -117,12 +119,15 @@ def _trust(right: Floats) -> Trust:
     return Trust(right, float((right < 0.5).mean()))
 
 
-def _by_evidence(evidence: Floats, given: Ints) -> tuple[Floats, Trust]:
+def _by_evidence(evidence: ClassValues, given: Ints) -> tuple[Floats, Trust]:
     """Judge labels by the fitted noise model; all are right where it finds no noise."""
     model = fit_noise(evidence, given)
-    classes = np.empty(evidence.shape, dtype=np.float32)
-    for where in pieces(*evidence.shape):
-        classes[where] = model.image_classes(evidence[where])
+    classes = empty_like(evidence)
+    if isinstance(evidence, SparseClasses):
+        classes = sparse_image_classes(evidence, model.scale, model.bias)
+    else:
+        for where in pieces(*evidence.shape):
+            classes[where] = model.image_classes(evidence[where])
     if (model.transition == np.eye(len(model.transition))).all():
         scores, trust = _as_given(classes, model.transition, given)
     else:
@@ -133,7 +138,7 @@ def _by_evidence(evidence: Floats, given: Ints) -> tuple[Floats, Trust]:
     return scores, trust._replace(temperature=1 / model.scale)
 
 
-def margins(classes: Floats, given: Ints) -> Floats:
+def margins(classes: ClassValues, given: Ints) -> Floats:
     """Return the log-odds of each given label against the likeliest other class.
 
     Args:
@@ -143,6 +148,8 @@ def margins(classes: Floats, given: Ints) -> Floats:
     Returns:
         (N,) float64.
     """
+    if isinstance(classes, SparseClasses):
+        return sparse_margins(classes, given, _TINY)
     scores = np.empty(len(given))
     for where in pieces(*classes.shape):
         logs = np.log(classes[where].astype(np.float64) + _TINY)
@@ -151,15 +158,16 @@ def margins(classes: Floats, given: Ints) -> Floats:
     return scores
 
 
-def _as_given(image_classes: Floats, transition: Doubles, given: Ints) -> tuple[Floats, Trust]:
+def _as_given(image_classes: ClassValues, transition: Doubles, given: Ints) -> tuple[Floats, Trust]:
     """Trust every label; the scores still rank them by how well they fit their images."""
     scores = margins(image_classes, given)
-    classes = np.zeros(image_classes.shape, dtype=np.float32)
-    classes[np.arange(len(given)), given] = 1
+    classes = certain(given, image_classes)
     return scores, Trust(np.ones(len(given)), 0.0, classes, image_classes, transition)
 
 
-def by_classes(image_classes: Floats, transition: Doubles, given: Ints) -> tuple[Floats, Trust]:
+def by_classes(
+    image_classes: ClassValues, transition: Doubles, given: Ints
+) -> tuple[Floats, Trust]:
     """Score labels by their log-odds against the likeliest other class.
 
     Args:
@@ -174,6 +182,10 @@ def by_classes(image_classes: Floats, transition: Doubles, given: Ints) -> tuple
     if not _predicts(image_classes, transition, given):
         scores, trust = _as_given(image_classes, transition, given)
         return scores, trust._replace(noise=float("nan"), doubts=(_NO_EVIDENCE,))
+    if isinstance(image_classes, SparseClasses):
+        few = sparse_posterior(image_classes, transition, given, _TINY)
+        scores, right = sparse_margins(few, given, _TINY), of_class(few, given)
+        return scores, Trust(right, float((scores < 0).mean()), few, image_classes, transition)
     scores, right = np.empty(len(given)), np.empty(len(given))
     classes = np.empty(image_classes.shape, dtype=np.float32)
     for where in pieces(*image_classes.shape):
@@ -186,8 +198,14 @@ def by_classes(image_classes: Floats, transition: Doubles, given: Ints) -> tuple
     return scores, Trust(right, float((scores < 0).mean()), classes, image_classes, transition)
 
 
-def _predicts(image_classes: Floats, transition: Doubles, given: Ints) -> bool:
-    """Return whether the labels are predicted more often than always by the commonest class."""
+def _predicts(image_classes: ClassValues, transition: Doubles, given: Ints) -> bool:
+    """Return whether the labels are predicted more often than always by the commonest class.
+
+    Where classes are many, a part of the labels tells.
+    """
+    if isinstance(image_classes, SparseClasses):
+        step = -(-len(given) // _MOST_HEAPED)
+        image_classes, given = image_classes.at(slice(None, None, step)), given[::step]
     hits = 0
     for where in pieces(*image_classes.shape):
         likeliest = (image_classes[where] @ transition).argmax(axis=1)

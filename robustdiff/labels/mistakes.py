@@ -21,6 +21,7 @@ from scipy.special import softmax
 from scipy.stats import rankdata
 from torch import Tensor
 
+from curricula.sparse import ClassValues
 from robustdiff.labels.sure import first_to_second
 
 Floats = NDArray[np.float64]
@@ -77,7 +78,7 @@ class MistakeModel(NamedTuple):
         return np.asarray((joint / joint.sum(1, keepdim=True).clamp_min(_TINY)).numpy())
 
 
-def hardness(probabilities: NDArray[np.floating]) -> Floats:
+def hardness(probabilities: ClassValues) -> Floats:
     """Return how unsure a classifier is of each image among all, (N,) in (-1, 1).
 
     The ranks of the ratio of the two largest probabilities, which no temperature changes.

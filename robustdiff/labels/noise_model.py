@@ -10,6 +10,7 @@ noise both make labels uncertain; only noise makes labels that strong evidence c
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,9 @@ from scipy.special import expit, softmax
 from scipy.stats import chi2
 
 from corruptions import confident_joint
+from curricula.sparse import ClassValues, SparseClasses, dense, held, some_rows
 from curricula.types import Doubles, Floats, Ints
+from robustdiff.labels.sparse_bayes import Sums, sparse_image_classes, sparse_sums
 
 # Most entries (rows times classes) that are fitted, and fewest rows per class.
 _MOST_FITTED, _LEAST_ROWS = 1 << 19, 20
@@ -89,16 +92,17 @@ class _Fit(NamedTuple):
         return bool(more > chi2.isf(_CHANCE, self.freedom - other.freedom))
 
 
-def fit_noise(evidence: Floats, given: Ints) -> NoiseModel:
+def fit_noise(evidence: ClassValues, given: Ints) -> NoiseModel:
     """Fit models of no noise, of symmetric noise and with a free matrix, and return one of them.
 
     No noise is returned unless a likelihood-ratio test rejects it, thus also where the evidence is
     too weak for the test; Schwarz's criterion (1978) chooses between the other two. One exception:
     a model trained long on these labels has learnt the noise itself, so that its evidence explains
     them without a matrix. The free matrix is therefore also returned if its classes are sharp.
+    It is not fitted to sparse evidence of so many classes that the criterion cannot choose it.
 
     Args:
-        evidence: (N, K), up to a factor and a constant per row.
+        evidence: (N, K), up to a factor and a constant per row; sparse for many classes.
         given: (N,) int64.
 
     Returns:
@@ -108,10 +112,9 @@ def fit_noise(evidence: Floats, given: Ints) -> NoiseModel:
         ValueError: If a class is never given.
     """
     k = evidence.shape[1]
-    rows = _some_rows(given, k)
-    x, y = evidence[rows].astype(np.float64), given[rows]
-    unit = float(np.abs(x).mean()) or 1.0
-    x /= unit
+    rows = _some_rows(given, k, held(evidence).shape[1])
+    x, unit = _in_units(some_rows(evidence, rows))
+    y = given[rows]
     shares = np.log(np.maximum(np.bincount(y, minlength=k), 1) / len(y))
     none = _fit(x, y, _no_noise(k), np.append(0.0, shares))
     # The second start is for much noise and weak evidence.
@@ -122,7 +125,10 @@ def fit_noise(evidence: Floats, given: Ints) -> NoiseModel:
         ),
         key=lambda fit: fit.likelihood,
     )
-    joint = confident_joint(y, _classes(x, none.found, k)).transition
+    best = symmetric if symmetric.explains_more(none) else none
+    if isinstance(x, SparseClasses) and _too_many(k, len(y)):
+        return _model(best, unit, k)
+    joint = confident_joint(y, dense(_classes(x, none.found, k))).transition
     start = 0.95 * joint + 0.05 / k
     searched = np.r_[none.found[0] + 0.5, none.found[1:], np.log(start).ravel()]
     free = _fit(x, y, _any_matrix(start), searched)
@@ -131,12 +137,36 @@ def fit_noise(evidence: Floats, given: Ints) -> NoiseModel:
     if noisy:
         cost = np.log(len(y)) / 2
         best = max(noisy, key=lambda fit: fit.likelihood - fit.freedom * cost)
-    return NoiseModel(float(np.exp(best.found[0])) / unit, best.found[1 : k + 1], best.transition)
+    return _model(best, unit, k)
 
 
-def _some_rows(given: Ints, num_classes: int) -> Ints:
+def _too_many(k: int, labels: int) -> bool:
+    """Return whether K classes are too many for Schwarz's criterion to choose a free matrix.
+
+    Labels gain at most the logarithm of K each over guessing.
+    """
+    return bool(k * (k - 1) * np.log(labels) / 2 >= labels * np.log(k))
+
+
+def _model(fit: _Fit, unit: float, k: int) -> NoiseModel:
+    return NoiseModel(float(np.exp(fit.found[0])) / unit, fit.found[1 : k + 1], fit.transition)
+
+
+def _in_units(x: ClassValues) -> tuple[ClassValues, float]:
+    """Return evidence in units of its mean size, in float64, and that unit."""
+    if not isinstance(x, SparseClasses):
+        x = x.astype(np.float64)
+        unit = float(np.abs(x).mean()) or 1.0
+        x /= unit
+        return x, unit
+    values, rest = x.values.astype(np.float64), x.rest.astype(np.float64)
+    unit = float((np.abs(values).sum(axis=1) + x.left * np.abs(rest)).mean() / x.count) or 1.0
+    return replace(x, values=values / unit, rest=rest / unit), unit
+
+
+def _some_rows(given: Ints, num_classes: int, columns: int) -> Ints:
     """Return rows to fit, (M,): evenly spread over the labels of every class, at least one each."""
-    most = max(_MOST_FITTED // num_classes, _LEAST_ROWS * num_classes)
+    most = max(_MOST_FITTED // columns, _LEAST_ROWS * num_classes)
     if len(given) <= most:
         return np.arange(len(given))
     by_class = np.argsort(given, kind="stable")
@@ -178,12 +208,30 @@ def _any_matrix(expected: Doubles) -> _Family:
     return _Family(matrix, slope, k * (k - 1), _PSEUDO_LABELS * expected)
 
 
-def _classes(x: Doubles, parameters: Doubles, k: int) -> Doubles:
-    logits = np.exp(parameters[0]) * x + parameters[1 : k + 1]
-    return np.asarray(softmax(logits, axis=1))
+def _classes(x: ClassValues, parameters: Doubles, k: int) -> ClassValues:
+    scale, bias = np.exp(parameters[0]), parameters[1 : k + 1]
+    if isinstance(x, SparseClasses):
+        return sparse_image_classes(x, scale, bias)
+    return np.asarray(softmax(scale * x + bias, axis=1))
 
 
-def _fit(x: Doubles, y: Ints, family: _Family, start: Doubles) -> _Fit:
+def _sums(
+    x: ClassValues, y: Ints, onehot: Doubles | None, parameters: Doubles, transition: Doubles
+) -> Sums:
+    """Return what a fit sums over rows, at some parameters."""
+    k = len(transition)
+    if isinstance(x, SparseClasses) or onehot is None:
+        assert isinstance(x, SparseClasses)
+        return sparse_sums(x, y, float(np.exp(parameters[0])), parameters[1 : k + 1], transition)
+    classes = dense(_classes(x, parameters, k))
+    joint = classes * transition[:, y].T
+    total = joint.sum(axis=1, keepdims=True) + _TINY
+    posterior = joint / total
+    off = posterior - classes
+    return Sums(np.log(total).sum(), (off * x).sum(), off.sum(axis=0), posterior.T @ onehot)
+
+
+def _fit(x: ClassValues, y: Ints, family: _Family, start: Doubles) -> _Fit:
     """Maximise the likelihood of labels y, (N,), by evidence x, (N, K).
 
     Parameters are the logarithm of the scale, the bias (K,), and those of the family. The gradient
@@ -191,24 +239,21 @@ def _fit(x: Doubles, y: Ints, family: _Family, start: Doubles) -> _Fit:
     """
     n, k = x.shape
     start_bias = np.log(np.maximum(np.bincount(y, minlength=k), 1) / n)
-    onehot = np.eye(k)[y]
-
-    def parts(parameters: Doubles) -> tuple[Doubles, Doubles, Doubles]:
-        classes, transition = _classes(x, parameters, k), family.matrix(parameters[k + 1 :])
-        return classes, transition, classes * transition[:, y].T
+    onehot = None if isinstance(x, SparseClasses) else np.eye(k)[y]
 
     def loss(parameters: Doubles) -> tuple[float, Doubles]:
-        classes, transition, joint = parts(parameters)
-        total = joint.sum(axis=1, keepdims=True) + _TINY
-        posterior = joint / total
-        off, bias = posterior - classes, parameters[1 : k + 1] - start_bias
-        value = np.log(total).sum() - _BIAS_PRECISION / 2 * (bias**2).sum()
+        transition = family.matrix(parameters[k + 1 :])
+        found, bias = (
+            _sums(x, y, onehot, parameters, transition),
+            parameters[1 : k + 1] - start_bias,
+        )
+        value = found.likelihood - _BIAS_PRECISION / 2 * (bias**2).sum()
         value += (family.prior * np.log(transition + _TINY)).sum()
         slope = np.concatenate(
             [
-                [np.exp(parameters[0]) * (off * x).sum()],
-                off.sum(axis=0) - _BIAS_PRECISION * bias,
-                family.slope(parameters[k + 1 :], posterior.T @ onehot + family.prior),
+                [np.exp(parameters[0]) * found.scale],
+                found.bias - _BIAS_PRECISION * bias,
+                family.slope(parameters[k + 1 :], found.counts + family.prior),
             ]
         )
         return -value / n, -slope / n
@@ -217,7 +262,7 @@ def _fit(x: Doubles, y: Ints, family: _Family, start: Doubles) -> _Fit:
     found = minimize(
         loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 200}
     ).x
-    classes, transition, joint = parts(found)
-    likelihood = float(np.log(joint.sum(axis=1) + _TINY).sum())
-    sharpness = float(classes.max(axis=1).mean())
+    transition, classes = family.matrix(found[k + 1 :]), _classes(x, found, k)
+    likelihood = float(_sums(x, y, onehot, found, transition).likelihood)
+    sharpness = float(held(classes).max(axis=1).mean())
     return _Fit(found, likelihood, family.freedom, transition, sharpness)

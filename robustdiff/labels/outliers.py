@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from scipy.special import expit
 from torch import Tensor
 
-from curricula.types import Doubles, Floats, Ints
+from curricula.sparse import ClassValues, largest_other, of_class
+from curricula.types import Doubles, Ints
 from robustdiff.data.likeness import pieces
 from robustdiff.progress import Progress, silent
 
@@ -132,7 +133,7 @@ def _whitened(values: Doubles) -> Doubles:
     return np.asarray(whitened)
 
 
-def off_topic(strange: Doubles, given: Ints, image_classes: Floats | None) -> Doubles:
+def off_topic(strange: Doubles, given: Ints, image_classes: ClassValues | None) -> Doubles:
     """Score how sure it is that images fit no class.
 
     Args:
@@ -150,8 +151,9 @@ def off_topic(strange: Doubles, given: Ints, image_classes: Floats | None) -> Do
     """
     if image_classes is None:
         return np.asarray(expit(strange - _STRANGEST))
-    rows, guess = np.arange(len(given)), 1 / image_classes.shape[1]
-    beyond = np.clip((image_classes.astype(np.float64) - guess) / (1 - guess), 0, 1)
-    label = beyond[rows, given]
-    beyond[rows, given] = 0
-    return np.asarray(expit(strange - _STRANGE - _MORE * beyond.max(axis=1)) * (1 - label))
+    guess = 1 / image_classes.shape[1]
+    label, other = (
+        np.clip((share.astype(np.float64) - guess) / (1 - guess), 0, 1)
+        for share in (of_class(image_classes, given), largest_other(image_classes, given))
+    )
+    return np.asarray(expit(strange - _STRANGE - _MORE * other) * (1 - label))

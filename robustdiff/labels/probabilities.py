@@ -1,9 +1,7 @@
 """Class probabilities of any origin, turned into trust in the labels."""
 
-import numpy as np
-from numpy.typing import NDArray
-
 from curricula import Trust, spared
+from curricula.sparse import ClassValues
 from curricula.types import Floats, Ints
 from robustdiff.labels.decision import Decision, decide
 from robustdiff.labels.judge import margins
@@ -28,7 +26,7 @@ def by_decision(found: Decision, given: Ints) -> tuple[Trust, str]:
     return spared(trust, given), _in_words(found)
 
 
-def by_probabilities(probabilities: NDArray[np.floating], given: Ints) -> tuple[Trust, str]:
+def by_probabilities(probabilities: ClassValues, given: Ints) -> tuple[Trust, str]:
     """Return trust in the labels by `decide`; see `by_decision`.
 
     Args:

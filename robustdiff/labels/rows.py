@@ -1,13 +1,8 @@
-"""Rows of images: folds that hold all classes alike, and pieces that fit into memory."""
-
-from collections.abc import Iterator
+"""Rows of images: folds that hold all classes alike."""
 
 import numpy as np
 
 from curricula.types import Ints
-
-# Entries of (N, K) arrays that are computed on at a time.
-_PIECE = 1 << 21
 
 
 def spread_folds(given: Ints, folds: int, seed: int) -> Ints:
@@ -24,9 +19,3 @@ def spread_folds(given: Ints, folds: int, seed: int) -> Ints:
     fold = np.empty(len(given), dtype=np.int64)
     fold[order[np.argsort(given[order], kind="stable")]] = np.arange(len(given)) % folds
     return fold
-
-
-def pieces(rows: int, columns: int) -> Iterator[slice]:
-    """Yield slices of the rows of a (rows, columns) array, of a bounded number of entries each."""
-    size = max(1, _PIECE // columns)
-    return (slice(start, start + size) for start in range(0, rows, size))

@@ -4,8 +4,8 @@ A probe is a fixed (t, eps) keyed by (seed, sample, round, k): the same for ever
 and new weights, so that differences between predictions are not differences between draws.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from curricula.scores import Curriculum, Forward
+from curricula.sparse import MOST_DENSE, ClassValues, SparseClasses, keep_few, unknown
 from curricula.types import Floats
 from robustdiff.data.arrays import LabelledImages
 from robustdiff.diffusion.guidance import drop_labels
@@ -157,45 +158,105 @@ def class_evidence(
     probing: Probing,
     data: LabelledImages,
     model: Model,
-    previous: Floats | None,
+    previous: ClassValues | None,
     rows: Tensor,
     round_number: int,
-) -> Floats:
+) -> ClassValues:
     """Compare how well each class denoises each sample (diffusion classifier, Li et al. 2023).
 
     Args:
         probing: See `Probing`; rivals are the likeliest other classes by the previous evidence.
         data: Images and given labels.
         model: Current weights, in evaluation mode.
-        previous: (N, K) evidence so far, None to try every class.
+        previous: (N, K) evidence so far, None to try every class. Where it is sparse, the classes
+            that it keeps are tried, and no others.
         rows: (M,) int64 samples to score.
         round_number: Number of this round, keys the probes.
 
     Returns:
         (N, K) float32, the error under the given label less that under each class, mean over
-        pixels and probes; NaN for what was not tried.
+        pixels and probes; NaN for what was not tried. Sparse for many classes, of which then only
+        the likeliest are kept; classes of samples that were not scored are 0.
     """
-    num_classes = model.null_class
-    evidence = torch.full((len(data), num_classes), float("nan"))
-    count = num_classes
-    if previous is not None and probing.rivals is not None:
-        count = min(probing.rivals + 1, num_classes)
+    count = model.null_class
+    if previous is None and count > MOST_DENSE:
+        return _first_of_many(probing, data, model, rows, round_number)
+    if previous is None:
+        return every_class(probing, data, model, rows, round_number)
+    held = previous.values if isinstance(previous, SparseClasses) else previous
+    evidence = torch.full(held.shape, float("nan"))
+    count = held.shape[1]
+    if probing.rivals is not None:
+        count = min(probing.rivals + 1, count)
     parts = torch.split(rows, max(1, probing.batch_size // count))
     for where, batch in zip(parts, data.batches(parts), strict=True):
-        so_far = (
-            np.zeros((len(where), num_classes)) if previous is None else previous[where.numpy()]
-        )
-        tried = _likeliest(batch[1].cpu(), torch.from_numpy(so_far), count)
-        labels = tried.to(batch[1].device)
-        total = torch.zeros(labels.shape, dtype=torch.float64)
-        for k in range(probing.probes):
-            probe = make_probe(model, probing, batch, round_number, k)
-            error = (probe.eps[:, None] - model.eps_under(probe.x_t, probe.t, labels)).square()
-            total += error.flatten(2).mean(2).double().cpu()
-        # The given label comes first.
-        gain = (total[:, :1] - total) / probing.probes
-        evidence[where] = evidence[where].scatter(1, tried, gain.float())
+        given, so_far = batch[1].cpu(), torch.from_numpy(held[where.numpy()])
+        if isinstance(previous, SparseClasses):
+            classes = torch.from_numpy(previous.classes[where.numpy()]).long()
+            place = _likeliest((classes == given[:, None]).long().argmax(1), so_far, count)
+            tried = classes.gather(1, place)
+        else:
+            tried = place = _likeliest(given, so_far, count)
+        gain = _gains(probing, batch, model, tried, round_number)
+        evidence[where] = evidence[where].scatter(1, place, gain)
+    if isinstance(previous, SparseClasses):
+        # Nothing new is known of the classes left out.
+        unknown = np.full_like(previous.rest, np.nan)
+        return replace(previous, values=evidence.numpy(), rest=unknown)
     return evidence.numpy()
+
+
+@torch.inference_mode()
+def every_class(
+    probing: Probing, data: LabelledImages, model: Model, rows: Tensor, round_number: int
+) -> Floats:
+    """Compare all classes; see `class_evidence`. Returns (N, K) float32, NaN for other samples."""
+    evidence = torch.full((len(data), model.null_class), float("nan"))
+    for where, gain in _all_gains(probing, data, model, rows, round_number):
+        evidence[where] = gain
+    return evidence.numpy()
+
+
+def _first_of_many(
+    probing: Probing, data: LabelledImages, model: Model, rows: Tensor, round_number: int
+) -> SparseClasses:
+    """Compare all classes, and keep the given one and the likeliest of every sample."""
+    found = unknown(len(data), model.null_class)
+    for where, gain in _all_gains(probing, data, model, rows, round_number):
+        # As an array: a tensor of one index would be taken for a number.
+        some, few = where.numpy(), keep_few(gain.numpy(), data.given[where].cpu().numpy())
+        found.values[some], found.classes[some] = few.values, few.classes
+        found.rest[some] = few.rest
+    return found
+
+
+def _all_gains(
+    probing: Probing, data: LabelledImages, model: Model, rows: Tensor, round_number: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield samples, (B,), and the gains of all classes, (B, K)."""
+    count = model.null_class
+    parts = torch.split(rows, max(1, probing.batch_size // count))
+    for where, batch in zip(parts, data.batches(parts), strict=True):
+        tried = _likeliest(batch[1].cpu(), torch.zeros(len(where), count), count)
+        gain = _gains(probing, batch, model, tried, round_number)
+        yield where, torch.empty_like(gain).scatter(1, tried, gain)
+
+
+def _gains(
+    probing: Probing,
+    batch: tuple[Tensor, Tensor, Tensor],
+    model: Model,
+    tried: Tensor,
+    round_number: int,
+) -> Tensor:
+    """Return the error under the given label, which comes first, less that under each, (B, C)."""
+    labels = tried.to(batch[1].device)
+    total = torch.zeros(labels.shape, dtype=torch.float64)
+    for k in range(probing.probes):
+        probe = make_probe(model, probing, batch, round_number, k)
+        error = (probe.eps[:, None] - model.eps_under(probe.x_t, probe.t, labels)).square()
+        total += error.flatten(2).mean(2).double().cpu()
+    return ((total[:, :1] - total) / probing.probes).float()
 
 
 def _likeliest(given: Tensor, evidence: Tensor, count: int) -> Tensor:

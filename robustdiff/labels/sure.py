@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from curricula.sparse import ClassValues, likeliest, two_largest
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -32,7 +34,7 @@ class Contradictions(NamedTuple):
     surest_images: int
 
 
-def contradictions(probabilities: NDArray[np.floating], given: Ints) -> Contradictions:
+def contradictions(probabilities: ClassValues, given: Ints) -> Contradictions:
     """Count labels that contradict the classifier.
 
     Args:
@@ -40,7 +42,7 @@ def contradictions(probabilities: NDArray[np.floating], given: Ints) -> Contradi
         given: (N,) int64.
     """
     ratio = first_to_second(probabilities)
-    differs, sure = probabilities.argmax(axis=1) != given, _sure(probabilities, ratio)
+    differs, sure = likeliest(probabilities) != given, _sure(probabilities, ratio)
     surest = _surest(ratio, _SURE)
     return Contradictions(
         float(differs.mean()),
@@ -51,7 +53,7 @@ def contradictions(probabilities: NDArray[np.floating], given: Ints) -> Contradi
     )
 
 
-def sure_transition(probabilities: NDArray[np.floating], given: Ints) -> Floats:
+def sure_transition(probabilities: ClassValues, given: Ints) -> Floats:
     """Return how the images that the classifier is sure of are labelled (anchors, Patrini 2017).
 
     Args:
@@ -63,23 +65,23 @@ def sure_transition(probabilities: NDArray[np.floating], given: Ints) -> Floats:
     """
     sure = _sure(probabilities, first_to_second(probabilities))
     counts = np.eye(probabilities.shape[1])
-    np.add.at(counts, (probabilities[sure].argmax(axis=1), given[sure]), 1)
+    np.add.at(counts, (likeliest(probabilities)[sure], given[sure]), 1)
     return np.asarray(counts / counts.sum(axis=1, keepdims=True))
 
 
-def first_to_second(probabilities: NDArray[np.floating]) -> Floats:
+def first_to_second(probabilities: ClassValues) -> Floats:
     """Return the ratio of the largest probability of each image to the next, (N,), at least 1.
 
     No calibration by a temperature changes its order.
     """
-    two = np.partition(probabilities, -2, axis=1)[:, -2:].astype(np.float64) + _FLOOR
+    two = two_largest(probabilities).astype(np.float64) + _FLOOR
     return np.asarray(two[:, 1] / two[:, 0])
 
 
-def _sure(probabilities: NDArray[np.floating], ratio: Floats) -> NDArray[np.bool_]:
+def _sure(probabilities: ClassValues, ratio: Floats) -> NDArray[np.bool_]:
     """Return the images of every predicted class with the largest ratios, (N,)."""
     share = min(max(_SURE, _SURE_IMAGES / len(probabilities)), _MOST_SURE)
-    predicted = probabilities.argmax(axis=1)
+    predicted = likeliest(probabilities)
     sure = np.zeros(len(predicted), dtype=bool)
     for label in np.unique(predicted):
         members = np.flatnonzero(predicted == label)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from corruptions import NoisyLabels
 from curricula import Trust
+from curricula.sparse import dense, likeliest, second_likeliest
 from robustdiff.config.images import dataset_in_words
 from robustdiff.data.arrays import Images
 from robustdiff.files.atomic import write_text
@@ -24,10 +25,12 @@ from robustdiff.reports.image_issues import issue_column, issue_counts, issue_ta
 from robustdiff.reports.page import render, write_page
 from robustdiff.reports.pictures import picture_uri, png_uri
 from robustdiff.runs.folder import Run
+from robustdiff.runs.many import is_many, sampled
 from robustdiff.runs.scores import detect, label_score
 
 CSV_NAME, PAGE_NAME, SUMMARY_NAME = "label_issues.csv", "audit.html", "label_issues.json"
 _SHOWN = 64
+_QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75)
 
 
 @dataclass(frozen=True)
@@ -74,14 +77,12 @@ class Findings:
     def second(self) -> NDArray[np.int64]:
         """Likeliest class of each image but one, (N,) int64; where the scores know classes."""
         assert self.trust.classes is not None
-        others = self.trust.classes.copy()
-        others[np.arange(len(others)), others.argmax(axis=1)] = -1
-        return np.asarray(others.argmax(axis=1))
+        return second_likeliest(self.trust.classes)
 
     @cached_property
     def predicted(self) -> NDArray[np.int64] | None:
         """Likeliest class of each image, (N,) int64; None where the scores know no classes."""
-        return None if self.trust.classes is None else self.trust.classes.argmax(axis=1)
+        return None if self.trust.classes is None else likeliest(self.trust.classes)
 
 
 def quality_column(findings: Findings) -> dict[str, NDArray[np.floating]]:
@@ -133,7 +134,7 @@ def cleanlab_issues(findings: Findings) -> NDArray[np.bool_]:
             f"cleanlab needs class probabilities, and {findings.source} has none; "
             f"--by crossfit makes some"
         )
-    probabilities = findings.trust.image_classes.astype(np.float64)
+    probabilities = dense(findings.trust.image_classes).astype(np.float64)
     if findings.trust.transition is not None:
         probabilities = probabilities @ findings.trust.transition
     found: NDArray[np.bool_] = find_label_issues(findings.given, probabilities, n_jobs=1)
@@ -161,7 +162,8 @@ def write_audit(
         What label_issues.json holds: the number of "images", the "source" of the verdict, its
         "estimated_noise", the number of "issues" of labels, those of each "pair" of classes, the
         number of "image_issues" of each kind, the "doubts" in sentences, and the number of
-        "cleanlab_issues" if asked for.
+        "cleanlab_issues" if asked for. Of many labels label_issues.csv lists the suspects alone;
+        their number is "listed", the "rest" is described by a sample, "listing" says so in words.
 
     Raises:
         ValueError: If cleanlab is asked for and cannot be used.
@@ -169,6 +171,12 @@ def write_audit(
     columns = issue_columns(images, labels, findings)
     if use_cleanlab:
         columns["is_cleanlab_issue"] = cleanlab_issues(findings)
+        found = int(columns["is_cleanlab_issue"].sum())
+    summary_of_rest: dict[str, Any] = {}
+    if is_many(len(findings.given)):
+        listed = _suspicious(findings)
+        columns = {name: [column[i] for i in listed] for name, column in columns.items()}
+        summary_of_rest = _rest(findings, listed)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
@@ -188,9 +196,33 @@ def write_audit(
     if findings.images is not None:
         summary["image_issues"] = issue_counts(findings.images)
     if use_cleanlab:
-        summary["cleanlab_issues"] = int(columns["is_cleanlab_issue"].sum())
+        summary["cleanlab_issues"] = found
+    summary |= summary_of_rest
     write_text(run.path / SUMMARY_NAME, json.dumps(summary, indent=2) + "\n")
     return summary
+
+
+def _suspicious(findings: Findings) -> NDArray[np.int64]:
+    """Return the places of labels and images that look wrong."""
+    wrong = findings.issue.copy()
+    for found in () if findings.images is None else findings.images.kinds.values():
+        wrong |= found
+    return np.flatnonzero(wrong)
+
+
+def _rest(findings: Findings, listed: NDArray[np.int64]) -> dict[str, Any]:
+    """Describe the labels that are not listed by some of them, for label_issues.json."""
+    rows = np.setdiff1d(sampled(len(findings.given)), listed)
+    (name, quality), *_ = quality_column(findings).items()
+    values = quality[rows].astype(np.float64)
+    quantiles = {f"{share:.0%}": float(np.quantile(values, share)) for share in _QUANTILES}
+    about = {"sampled": len(rows), name: {"mean": float(values.mean()), **quantiles}}
+    words = (
+        f"{CSV_NAME} lists the {len(listed):,} labels and images that look wrong, not all of "
+        f"{len(findings.given):,}; {SUMMARY_NAME} has statistics of a sample of the others, and "
+        "scores.npz (judged.npz of an audit that judged anew) holds the score of each"
+    )
+    return {"listed": len(listed), "rest": about if len(rows) else None, "listing": words}
 
 
 def _doubts(images: Images, findings: Findings) -> list[str]:
@@ -310,19 +342,23 @@ def _suspects(images: Images, labels: NoisyLabels, findings: Findings) -> list[d
 def _class_table(images: Images, labels: NoisyLabels, findings: Findings) -> list[dict[str, Any]]:
     """Describe every class as given: how many labels look wrong, and what they look like."""
     issue, predicted, flipped = findings.issue, findings.predicted, labels.flipped
-    known = bool(flipped.any())
+    known, k, given = bool(flipped.any()), images.num_classes, labels.given
+    counts, issues, wrong = (
+        np.bincount(part, minlength=k) for part in (given, given[issue], given[flipped])
+    )
+    if predicted is not None:
+        pairs = np.bincount(given[issue] * k + predicted[issue], minlength=k * k).reshape(k, k)
     rows = []
     for label, name in enumerate(images.class_names):
-        here = labels.given == label
         row: dict[str, Any] = {
             "name": name,
-            "count": int(here.sum()),
-            "issues": int((here & issue).sum()),
-            "wrong": int((here & flipped).sum()) if known else None,
+            "count": int(counts[label]),
+            "issues": int(issues[label]),
+            "wrong": int(wrong[label]) if known else None,
             "instead": [],
         }
         if predicted is not None:
-            looks = np.bincount(predicted[here & issue], minlength=images.num_classes)
+            looks = pairs[label]
             top = [k for k in np.argsort(-looks, kind="stable")[:3] if looks[k]]
             row["instead"] = [(images.class_names[k], int(looks[k])) for k in top]
         rows.append(row)

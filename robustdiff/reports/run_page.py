@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from corruptions import NoisyLabels
 from curricula import CURRICULA
+from curricula.sparse import likeliest
 from robustdiff import __version__
 from robustdiff.config.images import dataset_in_words
 from robustdiff.config.layers import flat, to_plain
@@ -210,7 +211,7 @@ def _metrics(metrics: Metrics) -> dict[str, Any]:
 def _labels(stored: StoredScores, labels: NoisyLabels, names: Sequence[str]) -> dict[str, Any]:
     """Describe what was found about the labels."""
     trust, known = stored.trust, bool(labels.flipped.any())
-    judged = None if trust.classes is None else trust.classes.argmax(axis=1)
+    judged = None if trust.classes is None else likeliest(trust.classes)
     issue = trust.right < 0.5 if judged is None else judged != labels.given
     apart, words = (labels.flipped, ("right label", "wrong label")) if known else (
         issue, ("trusted", "suspect")

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from robustdiff.reports.pictures import image_grid
+from robustdiff.runs.many import sampled
 from robustdiff.runs.scores import label_score
 
 _SHOWN = 40
@@ -77,6 +78,8 @@ class TensorBoard:
             flipped: (N,) which labels are known to be wrong.
             detected: Detection metrics; None where no label or every label is wrong.
         """
+        rows = sampled(len(scores))
+        scores, flipped = scores[rows], flipped[rows]
         ranks = label_score(scores)
         self.writer.add_histogram("scores/all", scores, step)
         if detected is None:
@@ -118,7 +121,8 @@ class TensorBoard:
             given: (N,) labels as given.
             true: (N,) labels before the noise; a wrong one reads "given, is true".
         """
-        order = np.argsort(scores, kind="stable")
+        rows = sampled(len(scores))
+        order = rows[np.argsort(scores[rows], kind="stable")]
         for name, which in (("least", order[:_SHOWN]), ("most", order[::-1][:_SHOWN])):
             captions = [_caption(given[i], true[i]) for i in which]
             chosen = images[torch.from_numpy(which.copy())].cpu()

@@ -8,11 +8,13 @@ from numpy.typing import NDArray
 
 from corruptions import NoisyLabels
 from curricula import Trust
+from curricula.sparse import SparseClasses
 from robustdiff.errors import DamagedError
 from robustdiff.files.atomic import write_atomic
 from robustdiff.metrics.detection import detection
 from robustdiff.runs.folder import Run
 from robustdiff.runs.history import read_history
+from robustdiff.runs.many import is_many, sampled
 
 # Fields of Trust that scores.npz holds where the score knows the classes.
 _CLASS_PARTS = ("classes", "image_classes", "transition")
@@ -40,6 +42,8 @@ def save_scores(
 ) -> None:
     """Write scores.npz atomically, or judged.npz.
 
+    Of many samples it holds neither numbers nor ranks, which follow from the rest.
+
     Args:
         run: The run.
         scores: (N,) floats, high = trusted.
@@ -48,16 +52,18 @@ def save_scores(
         anew: Whether an audit has judged the labels anew; the scores of training then stay.
     """
     content: dict[str, NDArray[Any]] = {
-        "index": np.arange(len(scores)),
         "score": scores,
-        "label_score": label_score(scores),
         "label_right": trust.right,
         "estimated_noise": np.array(trust.noise),
         "label_used": label_used,
     }
+    if not is_many(len(scores)):
+        content |= {"index": np.arange(len(scores)), "label_score": label_score(scores)}
     for name in _CLASS_PARTS:
         value = getattr(trust, name)
-        if value is not None:
+        if isinstance(value, SparseClasses):
+            content |= {f"{name}.{part}": np.asarray(held) for part, held in value.plain().items()}
+        elif value is not None:
             content[name] = value.astype(np.float32)
     if trust.doubts:
         content["doubts"] = np.array(trust.doubts)
@@ -97,7 +103,11 @@ def load_scores(run: Run, *, anew: bool = False) -> StoredScores | None:
         raise DamagedError(f"scores of run {run.path}: {path.name} is damaged") from error
     if temperature is None:
         temperature = _logged_temperature(run)
-    known = {name: content[name] for name in _CLASS_PARTS if name in content}
+    known: dict[str, Any] = {name: content[name] for name in _CLASS_PARTS if name in content}
+    for name in _CLASS_PARTS:
+        if f"{name}.count" in content:
+            held = {part: content[f"{name}.{part}"] for part in ("values", "classes", "rest")}
+            known[name] = SparseClasses.of(held | {"count": content[f"{name}.count"]})
     trust = Trust(right, noise, **known, temperature=temperature, doubts=doubts)
     return StoredScores(scores, trust)
 
@@ -113,9 +123,13 @@ def detect(
     labels: NoisyLabels,
     flagged: NDArray[np.bool_] | None = None,
 ) -> dict[str, float] | None:
-    """Return how well scores, (N,) high = trusted, find the wrong labels; see `detection`."""
-    flags = None if flagged is None else torch.from_numpy(flagged)
-    return detection(torch.from_numpy(scores), torch.from_numpy(labels.flipped), flags)
+    """Return how well scores, (N,) high = trusted, find the wrong labels; see `detection`.
+
+    Many scores are judged by some of them, see `robustdiff.runs.many`.
+    """
+    rows, flipped = sampled(len(scores)), labels.flipped
+    flags = None if flagged is None else torch.from_numpy(flagged[rows])
+    return detection(torch.from_numpy(scores[rows]), torch.from_numpy(flipped[rows]), flags)
 
 
 def label_score(scores: NDArray[np.floating]) -> NDArray[np.float64]:

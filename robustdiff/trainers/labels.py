@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, Sampler
 
 from curricula import TREATMENTS, CurriculumSampler, Labels, Trust
 from curricula.draw import selected_share
+from curricula.sparse import dense, likeliest
 from curricula.types import Floats, Ints
 from robustdiff.data.arrays import to_float
 from robustdiff.data.handed import class_names_of
@@ -82,7 +83,7 @@ class TrustedLabels(Dataset[Any]):
     def _renew(self) -> None:
         """Let the items hold what follows from the trust."""
         treated = self._curriculum.labels(self.given, self.num_classes)
-        targets = treated.labels if treated.soft is None else treated.soft
+        targets = treated.labels if treated.soft is None else dense(treated.soft)
         self._targets.copy_(torch.from_numpy(targets))
         if self._weights is not None:
             self._weights.copy_(torch.from_numpy(self.weights))
@@ -109,7 +110,8 @@ class TrustedLabels(Dataset[Any]):
         """How likely each class is, (N, K) float32; None where the score does not compare them."""
         if self.trust is None or self.trust.classes is None:
             return None
-        return self._treated("soft").soft
+        soft = self._treated("soft").soft
+        return None if soft is None else dense(soft)
 
     @property
     def quality(self) -> Floats:
@@ -126,7 +128,7 @@ class TrustedLabels(Dataset[Any]):
         """Which given labels look wrong, (N,): another class is likelier, or it is below 1 / 2."""
         classes = self._known.classes
         if classes is not None:
-            return np.asarray(classes.argmax(axis=1) != self.given)
+            return np.asarray(likeliest(classes) != self.given)
         return np.asarray(self._known.right < 0.5)
 
     @property

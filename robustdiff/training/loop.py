@@ -7,18 +7,15 @@ so a resumed run equals an uninterrupted one.
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Self
-
-import torch
-from torch import Tensor
 
 from curricula import Labels
-from robustdiff.rng import Stream, uniform
 from robustdiff.training.objective import make_mixture
+from robustdiff.training.order import epoch_order
 from robustdiff.training.rounds import RoundDone, last_round, rounds_due, scoring_round
 from robustdiff.training.state import TrainState
 from robustdiff.training.step import train_step
 from robustdiff.training.task import Task, total_steps
+from robustdiff.training.used_labels import TrainingLabels
 
 
 @dataclass(frozen=True)
@@ -44,41 +41,6 @@ class Prepared:
     """
 
     seconds: float
-
-
-@dataclass(frozen=True)
-class TrainingLabels:
-    """The labels that training uses in place of the given ones, on the device.
-
-    Attributes:
-        labels: (N,) int64 in [0, K]; K is no label.
-        weights: (N,) float32 weights of the samples' losses, or None for equal ones.
-        cumulative: (N, K) float64 cumulative probabilities that each step draws labels from, or
-            None to use `labels`.
-    """
-
-    labels: Tensor
-    weights: Tensor | None
-    cumulative: Tensor | None
-
-    @classmethod
-    def of(cls, labels: Labels, device: torch.device) -> Self:
-        """Move a treatment's outcome to a device."""
-        weights, soft = labels.weights, labels.soft
-        return cls(
-            torch.from_numpy(labels.labels).to(device),
-            None if weights is None else torch.from_numpy(weights).float().to(device),
-            None if soft is None else torch.from_numpy(soft.cumsum(axis=1)).to(device),
-        )
-
-    def draw(self, index: Tensor, seed: int, step: int) -> Tensor:
-        """Return labels of some samples at a step, (B,) int64."""
-        if self.cumulative is None:
-            return self.labels[index]
-        goal = uniform(seed, Stream.SOFT_LABEL, step, index)[:, :1]
-        drawn = (goal >= self.cumulative[index]).sum(1)
-        # The probabilities may sum to a little less than 1.
-        return drawn.clamp_max(self.cumulative.shape[1] - 1)
 
 
 def train(state: TrainState, task: Task) -> Iterator[StepDone | RoundDone | Prepared]:
@@ -111,8 +73,10 @@ def train(state: TrainState, task: Task) -> Iterator[StepDone | RoundDone | Prep
         if state.rounds < rounds_due(task, state.step):
             state.losses.read()
             yield from scoring_round(state, task)
-        order = task.data.order(torch.from_numpy(state.sampler.order(state.epoch, task.given)))
-        used = TrainingLabels.of(state.sampler.labels(task.given, task.num_classes), device)
+        # Where batches are asked for, so that no step waits for its own.
+        place = task.data.rows_device
+        order = epoch_order(state.sampler, state.epoch, task.given, place, task.workers)
+        used = TrainingLabels.of(_used(state, task), device)
         batches = max(1, len(order) // batch_size)
         end = min(batches, state.cursor + steps - state.step)
         starts = range(state.cursor * batch_size, end * batch_size, batch_size)
@@ -128,3 +92,10 @@ def train(state: TrainState, task: Task) -> Iterator[StepDone | RoundDone | Prep
         if state.cursor >= batches:
             state.epoch, state.cursor = state.epoch + 1, 0
     yield from last_round(state, task)
+
+
+def _used(state: TrainState, task: Task) -> Labels:
+    """Return the labels that training uses; the processes of a host share them."""
+    if state.sampler.trust is None:
+        return Labels(task.given)
+    return task.workers.on_host(lambda: state.sampler.labels(task.given, task.num_classes))

@@ -11,13 +11,15 @@ from torch import Tensor
 
 from curricula import CURRICULA, Trust, random_scores, trusted
 from curricula.sampler import Judge
+from curricula.sparse import MOST_DENSE, ClassValues, SparseClasses, compact
 from curricula.types import Floats, Ints
 from robustdiff.config.sections import Config
 from robustdiff.diffusion.model import Model
 from robustdiff.labels.decision import Decision, decide
 from robustdiff.labels.judge import judge
 from robustdiff.labels.probabilities import by_decision, label_scores
-from robustdiff.labels.scoring import Probing, class_evidence, prediction_scores
+from robustdiff.labels.scoring import Probing, class_evidence, every_class, prediction_scores
+from robustdiff.parallel import Workers
 from robustdiff.training.judging import judge_by_classifiers, likely_classes
 from robustdiff.training.state import TrainState
 from robustdiff.training.task import Task, steps_per_pass
@@ -66,7 +68,7 @@ def rounds_due(task: Task, step: int) -> int:
     return (passes - curriculum.warmup) // curriculum.score_every + 1
 
 
-def gather_evidence(state: TrainState, task: Task) -> tuple[Floats, Judge] | None:
+def gather_evidence(state: TrainState, task: Task) -> tuple[ClassValues, Judge] | None:
     """Measure evidence about the labels from the state as it is.
 
     Args:
@@ -82,7 +84,8 @@ def gather_evidence(state: TrainState, task: Task) -> tuple[Floats, Judge] | Non
     """
     curriculum, given = state.sampler.curriculum, task.given
     if curriculum.source == "classifier" and task.probabilities is not None:
-        probabilities = task.workers.from_leader(task.probabilities)
+        read = task.probabilities
+        probabilities = task.workers.from_leader(lambda: compact(read(), given))
         return probabilities, lambda p: _trusted(decide(p, given), given)
     if curriculum.source == "classifier":
         found = judge_by_classifiers(task, "judging the labels")
@@ -96,7 +99,7 @@ def _trusted(found: Decision, given: Ints) -> tuple[Floats, Trust]:
     return label_scores(trust, given), trust
 
 
-def _evidence(state: TrainState, task: Task) -> Floats | None:
+def _evidence(state: TrainState, task: Task) -> ClassValues | None:
     """Return the evidence of a curriculum that trains no classifiers, None where there is none."""
     curriculum, config = state.sampler.curriculum, task.config
     match curriculum.source:
@@ -117,23 +120,33 @@ def _evidence(state: TrainState, task: Task) -> Floats | None:
         rows = rows[rows % rotate == state.rounds % rotate]
     rows = task.workers.share(rows)
     if curriculum.source == "classes":
-        gains = _gains(state, task, model, rows)
-        return gains if curriculum.reduce is None else curriculum.reduce(gains, task.given)
+        if curriculum.reduce is None:
+            return _class_evidence(state, task, model, rows)
+        gains = every_class(probing, task.data, model, rows, state.rounds)
+        return curriculum.reduce(task.workers.merged(gains), task.given)
     old = None if state.snapshot is None else task.bind(state.snapshot)
     scores = prediction_scores(curriculum, probing, task.data, model, old, rows, state.rounds)
     return None if scores is None else task.workers.merged(scores)
 
 
-def _gains(state: TrainState, task: Task, model: Model, rows: Tensor) -> Floats:
+def _class_evidence(state: TrainState, task: Task, model: Model, rows: Tensor) -> ClassValues:
     """Return how much worse other classes fit than the given one, (N, K); NaN where not tried."""
-    curriculum = state.sampler.curriculum
-    likely = state.sampler.evidence if curriculum.reduce is None else None
-    glanced = likely is None and curriculum.reduce is None and glance_pays(task)
-    if glanced:
-        likely = likely_classes(task)
+    previous = state.sampler.evidence
+    glanced = likely_classes(task) if previous is None and glance_pays(task) else None
+    likely = previous if glanced is None else glanced
     found = class_evidence(_probing(task.config), task.data, model, likely, rows, state.rounds)
+    if isinstance(found, SparseClasses):
+        return _merged(task.workers, found)
     gains = task.workers.merged(found)
-    return _filled(gains, likely) if glanced and likely is not None else gains
+    return gains if glanced is None else _filled(gains, glanced)
+
+
+def _merged(workers: Workers, found: SparseClasses) -> SparseClasses:
+    """Merge what the processes have measured; see `Workers.merged`."""
+    # Classes of rows that another process measures are 0; gloo adds no int16.
+    classes = workers.total(torch.from_numpy(found.classes.astype(np.int32))).numpy()
+    values, rest = workers.merged(found.values), workers.merged(found.rest)
+    return SparseClasses(values, classes.astype(found.classes.dtype), rest, found.count)
 
 
 def _filled(gains: Floats, likely: Floats) -> Floats:
@@ -150,7 +163,7 @@ def _filled(gains: Floats, likely: Floats) -> Floats:
 def glance_pays(task: Task) -> bool:
     """Return whether the first round tries the classes that classifiers find likely, not all."""
     rivals = task.config.curriculum.rivals
-    few = rivals is not None and rivals + 1 < task.num_classes
+    few = rivals is not None and rivals + 1 < task.num_classes <= MOST_DENSE
     return few and len(task.data) >= _LEAST_GLANCED
 
 
@@ -175,7 +188,7 @@ def scoring_round(state: TrainState, task: Task) -> Iterator[RoundDone]:
         state.take_snapshot()
     if found is None:
         return
-    scores = sampler.update(*found)
+    scores = sampler.take(task.workers.on_host(lambda: sampler.revised(*found)))
     assert sampler.trust is not None
     yield _done(state, task, state.rounds, scores, sampler.trust, started)
 
@@ -186,8 +199,7 @@ def last_round(state: TrainState, task: Task) -> Iterator[RoundDone]:
     sampler = state.sampler
     if sampler.curriculum.once or (found := gather_evidence(state, task)) is None:
         return
-    new, to_trust = found
-    scores, trust = sampler.judged(sampler.updated(new), to_trust)
+    _, scores, trust = task.workers.on_host(lambda: sampler.revised(*found))
     yield _done(state, task, state.rounds + 1, scores, trust, started)
 
 

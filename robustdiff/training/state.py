@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from curricula import CurriculumSampler, Selection
 from robustdiff.device import check_compiler
@@ -82,14 +82,9 @@ class TrainState:
             DivergedError: If a loss is not finite; the weights cannot be used then.
         """
         losses = [*self.losses.read()]
-        sampler = self.sampler.state_dict()
-        for part in (sampler, sampler["trust"] or {}):
-            for name, value in part.items():
-                if isinstance(value, np.ndarray):
-                    part[name] = torch.from_numpy(value)
         return {
             **self._weights(),
-            "curriculum": sampler,
+            "curriculum": _as_tensors(self.sampler.state_dict(), {}),
             "snapshot": None if self.snapshot is None else self.snapshot.state_dict(),
             "step": self.step,
             "epoch": self.epoch,
@@ -131,6 +126,10 @@ class TrainState:
         """Restore what `state_dict` returned, whatever the number of processes was."""
         self._load_weights(state)
         self.sampler.load_state_dict(state["curriculum"])
+        sampler = self.sampler
+        sampler.evidence, sampler.scores, sampler.trust = self.workers.on_host(
+            lambda: (sampler.evidence, sampler.scores, sampler.trust)
+        )
         if state["snapshot"] is not None:
             self.snapshot = self.build()
             self.snapshot.load_state_dict(state["snapshot"])
@@ -140,6 +139,15 @@ class TrainState:
         if state["mixture"] is not None:
             device = next(self.ema.parameters()).device
             self.mixture = ClassMixture.from_state(state["mixture"]).to(device)
+
+
+def _as_tensors(value: Any, known: dict[int, Tensor]) -> Any:  # noqa: ANN401 nested plain data
+    """Return nested dicts with tensors in place of arrays; an array held twice is one tensor."""
+    if isinstance(value, dict):
+        return {name: _as_tensors(part, known) for name, part in value.items()}
+    if isinstance(value, np.ndarray):
+        return known.setdefault(id(value), torch.from_numpy(value))
+    return value
 
 
 def _lay_out_alike(optimizer: torch.optim.Optimizer) -> None:

@@ -13,6 +13,7 @@ import torch
 
 from curricula import CURRICULA, CurriculumSampler, Selection, Trust
 from curricula.draw import draw_order, indices
+from curricula.sparse import KEPT, certain, of_class, unknown
 from robustdiff.data.arrays import LabelledImages
 from robustdiff.diffusion.model import Model
 from robustdiff.diffusion.process import PREDICTIONS, for_labels
@@ -24,11 +25,16 @@ ONE_SCORE = [name for name, entry in CURRICULA.items() if not entry.knows_classe
 SCALE = Path(__file__).parents[2] / "benchmarks" / "scale.py"
 
 
+def arrays(state):
+    """Arrays in nested dicts."""
+    if isinstance(state, dict):
+        return [array for part in state.values() for array in arrays(part)]
+    return [state] if isinstance(state, np.ndarray) else []
+
+
 def nbytes(sampler):
     """Bytes of distinct arrays in a sampler's state."""
-    state = sampler.state_dict()
-    arrays = [v for part in (state, state["trust"] or {}) for v in part.values()]
-    return sum({v.ctypes.data: v.nbytes for v in arrays if isinstance(v, np.ndarray)}.values())
+    return sum({v.ctypes.data: v.nbytes for v in arrays(sampler.state_dict())}.values())
 
 
 def peak(work):
@@ -61,6 +67,19 @@ def test_class_evidence_costs_12_bytes_a_class():
     sampler.update(evidence, lambda found: judge(sampler.curriculum, found, given))
     # Evidence and both distributions over classes; score and trust besides.
     assert nbytes(sampler) <= 20_000 * (3 * 4 * K + 8) + 8 * K * K
+
+
+@pytest.mark.parametrize("name", ["margin", "crossfit"])
+def test_a_thousand_classes_cost_at_most_100_bytes_a_sample(name):
+    count, k = 20_000, 1000
+    rng, given = np.random.default_rng(0), np.arange(count) % k
+    evidence = unknown(count, k)
+    evidence.classes[:] = given[:, None] // KEPT * KEPT + np.arange(KEPT)
+    evidence.values[:], evidence.rest[:] = rng.random((count, KEPT)) / KEPT, 0
+    bayes = Trust(np.ones(count), 0.1, certain(given, evidence), certain(given, evidence))
+    sampler = CurriculumSampler(name, count, seed=0, selection=Selection())
+    sampler.update(evidence, lambda found: (of_class(found, given), bayes))
+    assert nbytes(sampler) <= 100 * count
 
 
 def test_an_update_and_an_epoch_need_at_most_64_bytes_a_sample_at_once():

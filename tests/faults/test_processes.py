@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from robustdiff import parallel
 from robustdiff.parallel import Workers
 from robustdiff.runs import folder as runs
+from robustdiff.shared_memory import can_share
 
 WORDS = [
     "train", *TINY, "--noise=0.3", "--steps=50", "--precision=fp32", "--set=train.batch_size=129",
@@ -36,17 +37,17 @@ main({words!r})
 """
 
 
-def together(context, words, size):
-    """Run a command as torchrun does; return the exit codes."""
+def together(context, words, size, code=WORK):
+    """Run a command as torchrun does, or other code; return the exit codes."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
     group = []
     for rank in map(str, range(size)):
         env = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": str(size)}
-        env |= {"MASTER_ADDR": "localhost", "MASTER_PORT": port}
-        code = WORK.format(env=env if size > 1 else {}, words=words)
-        group.append(context.Process(target=exec, args=(code, {})))
+        env |= {"LOCAL_WORLD_SIZE": str(size), "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+        filled = code.format(env=env if size > 1 else {}, words=words)
+        group.append(context.Process(target=exec, args=(filled, {})))
     for process in group:
         process.start()
     for process in group:
@@ -213,6 +214,55 @@ def test_one_of_several_leaves_without_finalising_python(size, mistake, monkeypa
     if expected is SystemExit:
         assert "what went wrong" in said
         assert ("Traceback" in said) == (mistake is AssertionError)
+
+
+SHARING = """
+import os, pathlib, sys
+os.environ |= {env!r}
+import numpy as np
+import torch.distributed as dist
+from curricula import Trust
+from curricula.sparse import keep_few, unknown
+from robustdiff.errors import LeaderError
+from robustdiff.parallel import joined
+from robustdiff.training.rounds import _merged
+
+def work():
+    assert workers.rank == 0, "only the first of a host works"
+    few = keep_few(np.arange(4000.0).reshape(1000, 4), np.zeros(1000, dtype=int), 2)
+    return Trust(np.arange(1000.0), 0.5, few, few), "words"
+
+def fail():
+    raise ValueError("no")
+
+with joined("cpu") as workers:
+    found, words = workers.on_host(work)
+    assert words == "words" and found.classes is found.image_classes
+    if workers.rank == 1:
+        found.right[0] = 7  # a copy of its own
+    dist.barrier()
+    assert found.right[0] == (7 if workers.rank == 1 else 0)
+    assert (found.right[1:] == np.arange(1, 1000)).all()
+    assert found.classes.shape == (1000, 4) and (found.classes.classes == [0, 3]).all()
+    maps = pathlib.Path("/proc/self/maps").read_text()
+    assert "memfd:robustdiff (deleted)" in maps
+    assert not list(pathlib.Path("/dev/shm").glob("*robustdiff*"))
+    part, mine = unknown(1000, 4, 2), slice(workers.rank, None, 2)
+    for name in ("values", "classes", "rest"):
+        getattr(part, name)[mine] = getattr(found.classes, name)[mine]
+    merged = _merged(workers, part)
+    assert (merged[:] == found.classes[:]).all() and merged.classes.dtype == np.int16
+    try:
+        workers.on_host(fail)
+        sys.exit(3)
+    except (ValueError, LeaderError) as error:
+        assert isinstance(error, LeaderError) == (workers.rank == 1)
+"""
+
+
+@pytest.mark.skipif(not can_share(), reason="this system has no memory without a name")
+def test_processes_of_a_host_share_one_copy_that_has_no_name(processes):
+    assert together(processes, None, 2, code=SHARING) == [0, 0]
 
 
 def test_parts_are_disjoint_and_complete():

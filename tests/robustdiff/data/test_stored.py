@@ -131,7 +131,7 @@ def test_rows_come_to_the_device_that_images_are_said_to_lie_on(mapped):
     assert isinstance(images, Stored)
     assert images[2:].device.type == images[ROWS].device.type == images[0].device.type == "meta"
     data = LabelledImages(images, torch.arange(40))
-    assert data.order(ROWS).device.type == "cpu"
+    assert data.rows_device.type == "cpu"
     ((batch, given, where),) = data.batches([ROWS])
     assert batch.device.type == "meta"
     assert torch.equal(given, ROWS)

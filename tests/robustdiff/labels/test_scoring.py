@@ -1,8 +1,11 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from curricula import CURRICULA
+from curricula.sparse import keep_few
 from robustdiff.config.images import DataConfig
 from robustdiff.config.sections import ModelConfig
 from robustdiff.data.arrays import LabelledImages
@@ -11,6 +14,7 @@ from robustdiff.diffusion.model import Model
 from robustdiff.diffusion.nets.unet import UNet
 from robustdiff.diffusion.process import PREDICTIONS
 from robustdiff.diffusion.schedules import cosine
+from robustdiff.labels import scoring
 from robustdiff.labels.scoring import Probing, class_evidence, make_probe, prediction_scores
 from robustdiff.progress import Report
 
@@ -118,6 +122,28 @@ def test_class_evidence_is_the_error_of_the_given_label_less_that_of_each_class(
     tried = ~np.isnan(again)
     assert (tried == np.isin(np.arange(10), [0, 1, 3])).all()
     np.testing.assert_allclose(again[tried], whole[tried])
+
+
+def test_of_many_classes_the_likeliest_are_kept_and_tried_again(monkeypatch):
+    shift = torch.tensor([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
+    data = small_data(torch.full((20,), 3))
+    chosen = probing(probes=2, times=(0.97, 0.99), rivals=2)
+    whole = class_evidence(chosen, data, shifting(shift, []), None, ROWS, 0)
+    monkeypatch.setattr(scoring, "MOST_DENSE", 9)
+    chosen = dataclasses.replace(chosen, batch_size=90)  # the last batch has one sample
+    some = class_evidence(chosen, data, shifting(shift, []), None, ROWS[::2], 0)
+    few = keep_few(whole, data.given.numpy())
+    np.testing.assert_allclose(some[::2], few[::2], atol=1e-6)
+    assert np.isnan(some.values[1::2]).all()
+    assert np.isnan(some.rest[1::2]).all()
+    used = []
+    again = class_evidence(chosen, data, shifting(shift, used), few, ROWS, 0)
+    assert all((labels == torch.tensor([3, 0, 1])).all() for labels in used)
+    np.testing.assert_array_equal(again.classes, few.classes)
+    tried = ~np.isnan(again.values)
+    assert (tried == np.isin(few.classes, [0, 1, 3])).all()
+    np.testing.assert_allclose(again.values[tried], few.values[tried])
+    assert np.isnan(again.rest).all()
 
 
 @pytest.mark.parametrize("prediction", ["eps", "v"])

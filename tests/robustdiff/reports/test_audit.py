@@ -14,6 +14,8 @@ from robustdiff.config.layers import resolve
 from robustdiff.data.registry import load_images
 from robustdiff.progress import Report
 from robustdiff.reports.audit import Findings, cleanlab_issues, issue_columns, write_audit
+from robustdiff.review.suspects import read_suspects
+from robustdiff.runs import many
 from robustdiff.runs.folder import create_run
 
 HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(2)>'
@@ -71,6 +73,28 @@ def test_the_table_has_cleanlabs_columns_and_the_truth_where_it_is_known(tmp_pat
     assert summary == {
         "images": 50, "source": "the truth", "estimated_noise": 0.4, "issues": 20, "doubts": [],
     }  # fmt: skip
+
+
+def test_of_many_labels_the_suspects_are_listed_and_a_sample_describes_the_others(
+    tmp_path, images, labels, monkeypatch
+):
+    run = make_run(tmp_path, labels)
+    whole = write_audit(run, images, labels, sure(labels))
+    rows = read(run.path / "label_issues.csv")
+    monkeypatch.setattr(many, "MOST", 40)
+    summary = write_audit(run, images, labels, sure(labels))
+    listed = read(run.path / "label_issues.csv")
+    assert listed == [row for row in rows if row["is_label_issue"] == "True"]
+    assert summary["listed"] == len(listed) == 20
+    assert "lists the 20 labels and images that look wrong, not all of 50" in summary["listing"]
+    rest = summary["rest"]
+    kept = np.intersect1d(many.sampled(50), np.flatnonzero(~labels.flipped))
+    assert rest["sampled"] == len(kept)
+    assert 0 < len(kept) < 40
+    assert rest["label_quality"]["mean"] == pytest.approx(0.919)
+    assert {name: summary[name] for name in whole} == whole
+    found = read_suspects(run, labels, images.class_names)
+    assert sorted(found.numbers.tolist()) == np.flatnonzero(labels.flipped).tolist()
 
 
 def test_doubts_name_the_classes(tmp_path, images, labels):

@@ -2,12 +2,17 @@
 
 import numpy as np
 import pytest
+import torch
 
+from corruptions import corrupt
 from curricula import Trust
+from curricula.sparse import keep_few
 from robustdiff.errors import DamagedError
+from robustdiff.metrics.detection import detection
+from robustdiff.runs import many
 from robustdiff.runs.folder import Run
 from robustdiff.runs.history import append_entry
-from robustdiff.runs.scores import label_score, load_scores, save_scores
+from robustdiff.runs.scores import detect, label_score, load_scores, save_scores
 
 SCORES = np.array([0.5, -1.0, 2.0], dtype=np.float32)
 RIGHT = np.array([0.6, 0.1, 0.9])
@@ -72,3 +77,31 @@ def test_doubts_are_kept(tmp_path):
 
 def test_label_score_is_the_rank():
     np.testing.assert_array_equal(label_score(np.array([3.0, 1.0, 1.0, 9.0])) * 4, [3, 1, 2, 4])
+
+
+def test_what_is_sparse_comes_back_sparse(tmp_path):
+    run = Run(tmp_path)
+    few = keep_few(np.random.default_rng(0).random((len(SCORES), 6)), np.zeros(len(SCORES), int), 3)
+    save_scores(run, SCORES, Trust(RIGHT, 0.25, few, few, np.eye(6), 0.1), USED)
+    found = load_scores(run).trust
+    for stored in (found.classes, found.image_classes):
+        np.testing.assert_array_equal(stored[:], few[:])
+        np.testing.assert_array_equal(stored.classes, few.classes)
+    assert found.transition.shape == (6, 6)
+
+
+def test_of_many_scores_numbers_and_ranks_are_left_out_and_some_are_compared(tmp_path, monkeypatch):
+    monkeypatch.setattr(many, "MOST", 300)
+    run, rng = Run(tmp_path), np.random.default_rng(0)
+    labels = corrupt(rng.integers(4, size=1000), num_classes=4, rate=0.4, seed=0)
+    scores = np.where(labels.flipped, -1.0, 1.0) + rng.normal(size=1000)
+    save_scores(run, scores, Trust(scores > 0, 0.4), scores > 0)
+    with np.load(run.scores_file) as content:
+        assert {"index", "label_score"}.isdisjoint(content.files)
+    np.testing.assert_array_equal(load_scores(run).scores, scores)
+    rows = many.sampled(1000)
+    assert len(np.unique(rows)) == 300
+    some = detection(torch.from_numpy(scores[rows]), torch.from_numpy(labels.flipped[rows]))
+    assert detect(scores, labels) == some
+    monkeypatch.setattr(many, "MOST", 1000)
+    assert detect(scores, labels)["auroc"] == pytest.approx(some["auroc"], abs=0.06)

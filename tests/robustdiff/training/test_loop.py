@@ -15,10 +15,11 @@ from robustdiff.data.registry import load_images
 from robustdiff.data.stored import Reader, Stored
 from robustdiff.progress import Report
 from robustdiff.training.graph import Numbers
-from robustdiff.training.loop import StepDone, TrainingLabels, train
+from robustdiff.training.loop import StepDone, train
 from robustdiff.training.state import new_state
 from robustdiff.training.step import batch_losses, learning_rate, train_step, update
 from robustdiff.training.task import Task
+from robustdiff.training.used_labels import TrainingLabels
 
 pytestmark = pytest.mark.usefixtures("quick_classifiers")
 

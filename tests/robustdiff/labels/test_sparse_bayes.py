@@ -1,0 +1,139 @@
+"""Bayes' rule on rows that keep a few classes, against the dense arrays that they stand for."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given as drawn
+from hypothesis import settings
+from hypothesis import strategies as st
+from scipy.special import softmax
+
+from curricula import CURRICULA, Labels
+from curricula.sparse import keep_few
+from robustdiff.labels import noise_model
+from robustdiff.labels.decision import decide
+from robustdiff.labels.judge import judge, margins, posterior
+from robustdiff.labels.sparse_bayes import (
+    sparse_image_classes,
+    sparse_margins,
+    sparse_posterior,
+    sparse_sums,
+)
+from robustdiff.training.used_labels import TrainingLabels
+
+TINY = 1e-12
+
+
+@st.composite
+def cases(draw):
+    """Evidence that keeps some classes, labels, a bias and a transition matrix."""
+    seed, n, k = draw(st.integers(0, 10_000)), draw(st.integers(1, 30)), draw(st.integers(2, 8))
+    rng, kept = np.random.default_rng(seed), draw(st.integers(1, k))
+    given = rng.integers(k, size=n)
+    evidence = keep_few(rng.normal(size=(n, k)), given, kept)
+    return evidence, given, rng.normal(size=k), rng.dirichlet(np.ones(k), size=k)
+
+
+def flattened(dense, like):
+    """Return what is kept of a dense array by rows that keep the classes of others."""
+    found = keep_few(dense, np.zeros(len(dense), dtype=np.int64), like.values.shape[1])
+    found.classes[:] = like.classes
+    found[:] = dense
+    return found
+
+
+def assert_alike(one, two):
+    np.testing.assert_allclose(one.values, two.values, atol=2e-6)
+    np.testing.assert_allclose(one.rest, two.rest, atol=2e-6)
+
+
+@drawn(cases())
+@settings(max_examples=60, deadline=None)
+def test_probabilities_are_those_of_the_dense_rows(case):
+    evidence, given, bias, transition = case
+    dense = softmax(1.7 * evidence[:].astype(np.float64) + bias, axis=1)
+    found = sparse_image_classes(evidence, 1.7, bias)
+    assert_alike(found, flattened(dense, evidence))
+    by_both = posterior(found[:].astype(np.float64), transition, given)
+    assert_alike(sparse_posterior(found, transition, given, TINY), flattened(by_both, evidence))
+    np.testing.assert_allclose(
+        sparse_margins(found, given, TINY), margins(found[:], given), atol=1e-5
+    )
+
+
+@drawn(cases())
+@settings(max_examples=60, deadline=None)
+def test_sums_of_the_fit_are_those_of_the_dense_rows(case):
+    evidence, given, bias, transition = case
+    k = evidence.count
+    parameters = np.r_[0.3, bias]
+    dense = noise_model._sums(
+        evidence[:].astype(np.float64), given, np.eye(k)[given], parameters, transition
+    )
+    found = sparse_sums(evidence, given, float(np.exp(0.3)), bias, transition)
+    for one, two in zip(found, dense, strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-5)
+
+
+def noisy(rng, n, k):
+    """Evidence of classes that a third of the labels contradict."""
+    clean = np.arange(n) % k
+    evidence = rng.normal(size=(n, k))
+    evidence[np.arange(n), clean] += 4
+    wrong = rng.random(n) < 0.3
+    return evidence, np.where(wrong, (clean + rng.integers(1, k, size=n)) % k, clean), clean
+
+
+def test_a_judge_of_all_classes_kept_finds_what_the_dense_one_finds():
+    evidence, given, _ = noisy(np.random.default_rng(0), 600, 4)
+    margin = CURRICULA["margin"]
+    scores, trust = judge(margin, evidence.astype(np.float32), given)
+    same, few = judge(margin, keep_few(evidence, given, 4), given)
+    np.testing.assert_allclose(same, scores, atol=2e-3)
+    np.testing.assert_allclose(few.right, trust.right, atol=1e-4)
+    np.testing.assert_allclose(few.transition, trust.transition, atol=1e-4)
+    np.testing.assert_allclose(few.classes[:], trust.classes, atol=1e-4)
+
+
+def test_a_judge_of_a_few_classes_kept_finds_the_same_labels():
+    evidence, given, clean = noisy(np.random.default_rng(1), 1500, 10)
+    _, dense = judge(CURRICULA["margin"], evidence.astype(np.float32), given)
+    _, few = judge(CURRICULA["margin"], keep_few(evidence, given, 4), given)
+    right = given == clean
+    assert few.noise == pytest.approx(dense.noise, abs=0.03)
+    assert ((few.right > 0.5) == right).mean() > ((dense.right > 0.5) == right).mean() - 0.01
+
+
+def test_noise_among_many_classes_is_found_to_be_symmetric():
+    evidence, given, clean = noisy(np.random.default_rng(3), 3000, 150)
+    scores, trust = judge(CURRICULA["margin"], keep_few(evidence, given), given)
+    assert trust.noise == pytest.approx((given != clean).mean(), abs=0.05)
+    apart = trust.transition[~np.eye(150, dtype=bool)]
+    np.testing.assert_allclose(apart, apart[0])
+    assert ((scores < 0) == (given != clean)).mean() > 0.9
+
+
+def test_a_decision_by_all_classes_kept_is_the_dense_one():
+    rng = np.random.default_rng(2)
+    evidence, given, _ = noisy(rng, 200, 3)
+    probabilities = softmax(evidence, axis=1).astype(np.float32)
+    dense, few = decide(probabilities, given), decide(keep_few(probabilities, given, 3), given)
+    assert few.kind == dense.kind
+    np.testing.assert_array_equal(few.corrected, dense.corrected)
+    for name in ("classes", "image_classes", "mean_classes", "mean_image_classes"):
+        np.testing.assert_array_equal(getattr(few, name)[:], getattr(dense, name))
+
+
+def test_labels_are_drawn_as_likely_as_they_are_and_left_out_ones_alike():
+    shares = np.tile(np.array([0.05, 0.5, 0.05, 0.3, 0.05, 0.05], dtype=np.float32), (6000, 1))
+    given = np.full(len(shares), 3)
+    device, index = torch.device("cpu"), torch.arange(len(shares))
+    drawn_labels = []
+    for kept in (6, 2):
+        soft = keep_few(shares, given, kept)
+        used = TrainingLabels.of(Labels(given, soft=soft), device)
+        drawn_labels.append(used.draw(index, 5, 1))
+    dense = TrainingLabels.of(Labels(given, soft=shares), device).draw(index, 5, 1)
+    assert torch.equal(drawn_labels[0], dense)
+    counts = torch.bincount(drawn_labels[1], minlength=6) / len(shares)
+    np.testing.assert_allclose(counts, shares[0], atol=0.02)
