@@ -10,7 +10,7 @@ from robustdiff.config.layers import Layer, resolve
 from robustdiff.config.names import LabelsAsName
 
 from .console import make_report, plain, printable
-from .flags import with_options
+from .flags import of_images, with_options
 from .options import CORRUPTION, FOLDER
 
 if TYPE_CHECKING:
@@ -48,9 +48,10 @@ def corrupt(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the noise.")] = 0,
 ) -> None:
     """Make labels wrong, and write them with a record of the noise."""
-    from robustdiff.jobs.corrupt import corrupt_source, open_source, write_labels
+    from robustdiff.jobs.corrupt import corrupt_source, holds_images, open_source, write_labels
 
-    config = resolve(noise, folder)
+    own = of_images(labels.expanduser()) if holds_images(labels.expanduser()) else {}
+    config = resolve(noise, own, folder)
     with make_report() as report:
         source = open_source(
             labels,

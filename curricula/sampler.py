@@ -229,7 +229,9 @@ class CurriculumSampler:
         else:
             self.scores = _stored(scores)
         trust = state["trust"]
-        self.trust = None if trust is None else _stored_trust(Trust(**trust))
+        self.trust = None
+        if trust is not None:
+            self.trust = _sharing(_stored_trust(Trust(**trust)), self.evidence)
 
 
 def _smoothed(old: Floats, new: Floats, keep: float) -> Floats:
@@ -259,6 +261,19 @@ def _plain(values: ClassValues | None) -> Floats | dict[str, Any] | None:
 def _plain_trust(trust: Trust) -> dict[str, Any]:
     parts = {name: _plain(getattr(trust, name)) for name in ("classes", "image_classes")}
     return trust._asdict() | parts
+
+
+def _sharing(trust: Trust, evidence: Any) -> Trust:  # noqa: ANN401 the sampler's, or None
+    """Return sparse trust with the class numbers of the evidence, where they are equal."""
+
+    def shared(values: ClassValues | None) -> ClassValues | None:
+        if not (isinstance(values, SparseClasses) and isinstance(evidence, SparseClasses)):
+            return values
+        equal = np.array_equal(values.classes, evidence.classes)
+        return replace(values, classes=evidence.classes) if equal else values
+
+    parts = shared(trust.classes), shared(trust.image_classes)
+    return trust._replace(classes=parts[0], image_classes=parts[1])
 
 
 def _stored_trust(trust: Trust) -> Trust:

@@ -7,8 +7,8 @@ sample), and takes every size-th sample of it. In a single process all of this d
 import datetime
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -211,6 +211,8 @@ def joined(device: str, *, shard: bool = False) -> Iterator[Workers]:
         dist.init_process_group(
             backend, timeout=_PATIENCE, store=store, rank=workers.rank, world_size=size
         )
+        if place is not None and not _all_share(workers, place):
+            workers = replace(workers, place=None)
         yield workers
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
@@ -222,6 +224,24 @@ def joined(device: str, *, shard: bool = False) -> Iterator[Workers]:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _all_share(workers: Workers, place: int) -> bool:
+    """Return whether every process can map what the first of its host has put."""
+    kept, mine = None, None
+    if place == 0:
+        with suppress(OSError):
+            kept, mine = put(workers.rank)
+    handles: list[Any] = [None] * workers.size
+    dist.all_gather_object(handles, mine)
+    first, good = workers.rank - place, False
+    with suppress(OSError):  # some systems hide what belongs to other processes
+        good = handles[first] is not None and get(handles[first]) == first
+    outcome = torch.tensor(int(good))
+    dist.all_reduce(outcome, dist.ReduceOp.MIN)
+    if kept is not None:
+        os.close(kept)
+    return bool(outcome)
 
 
 def _started() -> int:

@@ -149,7 +149,7 @@ class LabelledImages(Dataset[tuple[Tensor, Tensor, Tensor]]):
     def batches(self, rows: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield the items of each (B,) int64 batch of rows; stored images are read ahead."""
         for some, pixels in rows_ahead(self.images, rows):
-            where = some.to(self.given.device)
+            where = some.to(self.given.device, torch.int64)
             yield to_float(pixels), self.given[where], where
 
     @property
@@ -168,7 +168,10 @@ def resize(images: Tensor, size: int) -> Tensor:
         return images
     if isinstance(images, Stored):
         shape = (*images.shape[:2], size, size)
-        return Stored(Reader(shape, lambda rows: resize(images.fetch(rows), size).numpy()))
+        decodes = images.reader.decodes
+        return Stored(
+            Reader(shape, lambda rows: resize(images.fetch(rows), size).numpy(), decodes=decodes)
+        )
     parts = [
         F.interpolate(part.float(), size=(size, size), mode="area").round().to(torch.uint8)
         for part in torch.split(images, 4096)

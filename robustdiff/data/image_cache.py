@@ -60,11 +60,13 @@ def fingerprint(
     size: int,
     states: dict[str, os.stat_result | str],
     names: Sequence[str] = (),
+    *,
+    by_content: bool | None = None,
 ) -> str:
     """Return a digest that changes when an image may have changed.
 
     It holds the size, the times of change of content and of status, and the inode of every file; of
-    at most 64 MiB of files the content, too, because a change within one tick of the clock shows
+    few bytes of files the content, too, because a change within one tick of the clock shows
     in nothing else.
 
     Args:
@@ -72,15 +74,15 @@ def fingerprint(
         size: Side in pixels of the decoded images.
         states: State of each file, see `robustdiff.data.decode.file_state`, in their order.
         names: Those of the images in their order, where they are not those of the files.
+        by_content: Whether the content of the files counts; None if they are few bytes together.
     """
     digest = hashlib.sha256(f"{_FORMAT} {size} {PIL.__version__}".encode())
-    sizes = [state.st_size for state in states.values() if isinstance(state, os.stat_result)]
-    is_small = sum(sizes) <= _SMALL
+    by_content = few_bytes(states) if by_content is None else by_content
     for path, state in states.items():
         digest.update(os.fsencode(path))
         said = state
         if isinstance(state, os.stat_result):
-            content = _digest(root / path) if is_small else ""
+            content = _digest(root / path) if by_content else ""
             said = (
                 f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino} {content}"
             )
@@ -88,6 +90,12 @@ def fingerprint(
     for name in names:
         digest.update(os.fsencode(name) + b"\0")
     return digest.hexdigest()
+
+
+def few_bytes(states: dict[str, os.stat_result | str]) -> bool:
+    """Return whether files hold at most 64 MiB together."""
+    sizes = [state.st_size for state in states.values() if isinstance(state, os.stat_result)]
+    return sum(sizes) <= _SMALL
 
 
 def _digest(path: Path) -> str:

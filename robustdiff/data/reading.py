@@ -27,7 +27,8 @@ from robustdiff.data.image_cache import (
 )
 from robustdiff.data.layout import Layout, Listed
 from robustdiff.data.store import Store
-from robustdiff.data.stored import Reader
+from robustdiff.data.stored import IN_MEMORY, Reader
+from robustdiff.errors import DamagedError
 from robustdiff.progress import Report
 
 T = TypeVar("T")
@@ -112,6 +113,12 @@ def _contents(store: Store, size: int, names: list[str], report: Report, *, copy
             raise OSError(errno.ENOENT, "this user has no home folder")
         return write_cache(stem, mark, size, decode)
     except OSError as error:
+        if len(names) * 3 * size**2 > IN_MEMORY:
+            raise OSError(
+                f"cannot write {stem or 'a cache'} of the decoded images ({reason(error)}), and "
+                "they may be too many for memory; XDG_CACHE_HOME names another folder for it, and "
+                "--no-copy decodes them whenever they are used"
+            ) from error
         report.message(
             f"the decoded images are not kept, and will be decoded again: cannot write "
             f"{stem or 'a cache'} ({reason(error)}); XDG_CACHE_HOME names another folder for it"
@@ -135,11 +142,11 @@ def _decoder(store: Store, size: int, contents: Contents, names: list[str]) -> R
         try:
             found = read_image(store, name, size, contents.channels)
         except Exception as error:
-            raise ValueError(
+            raise DamagedError(
                 f"cannot read the image {name} of {store.home} any more: {reason(error)}"
             ) from error
         if found.digest != contents.digests[row]:
-            raise ValueError(f"the image {name} of {store.home} has changed since the start")
+            raise DamagedError(f"the image {name} of {store.home} has changed since the start")
         return found.pixels
 
     shape = (contents.channels, size, size)
@@ -147,7 +154,7 @@ def _decoder(store: Store, size: int, contents: Contents, names: list[str]) -> R
     def read(rows: Ints) -> Pixels:
         return np.array([*pool.map(one, rows.tolist())], dtype=np.uint8).reshape(-1, *shape)
 
-    return Reader((len(names), *shape), read)
+    return Reader((len(names), *shape), read, decodes=True)
 
 
 def _decode(

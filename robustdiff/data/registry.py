@@ -17,7 +17,7 @@ from robustdiff.data.layout import Layout
 from robustdiff.data.reading import DEFAULT_SIZE, read_source
 from robustdiff.data.sources import SOURCES
 from robustdiff.data.store import Store
-from robustdiff.data.stored import tensor_of
+from robustdiff.data.stored import Stored, joined, tensor_of
 from robustdiff.progress import Report
 
 # The split is part of the dataset's definition here: scikit-learn ships none.
@@ -166,6 +166,9 @@ def load_images(config: DataConfig, report: Report) -> Images:
     size = config.image_size
     if size is None:
         return images
+    if isinstance(images.train, Stored):  # both parts stay rows of one source
+        both, count = resize(joined(images.train, images.test), size), len(images.train)
+        return replace(images, train=both[:count], test=both[count:])
     return replace(images, train=resize(images.train, size), test=resize(images.test, size))
 
 

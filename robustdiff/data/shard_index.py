@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from robustdiff.data.decode import file_state
-from robustdiff.data.image_cache import cache_folder, fingerprint
+from robustdiff.data.image_cache import cache_folder, few_bytes, fingerprint
 from robustdiff.files.atomic import write_text
 
 _FORMAT = 1
@@ -52,7 +52,12 @@ def list_shards(
     """
     file = _file(home, asked)
     kept = {} if file is None else _read(file)
-    marks = {shard: fingerprint(root, 0, {shard: file_state(root / shard)}) for shard in shards}
+    states = {shard: file_state(root / shard) for shard in shards}
+    few = few_bytes(states)
+    marks = {
+        shard: fingerprint(root, 0, {shard: state}, by_content=few)
+        for shard, state in states.items()
+    }
     found = {
         shard: kept[shard][1] if kept.get(shard, (None,))[0] == mark else scan(shard)
         for shard, mark in marks.items()

@@ -33,11 +33,13 @@ class Reader(NamedTuple):
         shape: (N, C, H, W) of all of them.
         read: From (B,) rows to (B, C, H, W) uint8; several threads may call it.
         mapped: All of them, where they are an array in a file that is mapped into memory.
+        decodes: Whether it decodes image files, which is slow.
     """
 
     shape: tuple[int, ...]
     read: Callable[[Ints], Pixels]
     mapped: Pixels | None = None
+    decodes: bool = False
 
 
 class Stored(Tensor):
@@ -85,10 +87,10 @@ class Stored(Tensor):
         """Read all images, on their device.
 
         Raises:
-            ValueError: If they are many, and no array of them is mapped into memory.
+            ValueError: If they are many, and each of them would be decoded.
         """
         first, mapped = int(self.places[0]) if len(self.places) else 0, self.reader.mapped
-        if mapped is None and self.nbytes > IN_MEMORY:
+        if self.reader.decodes and self.nbytes > IN_MEMORY:
             raise ValueError(
                 f"this needs all pixels of {len(self)} images at once, {self.nbytes / 1e9:.1f} GB, "
                 "and data.copy is false: leave out --no-copy, or use a smaller data.train_size"
@@ -215,7 +217,8 @@ def near(images: Tensor, device: torch.device) -> Tensor:
     """Return images on a device: a copy where that fits, else they are read to it when used."""
     if device.type != "cuda" or images.device == device:
         return images.to(device)
-    if images.nbytes <= _SHARE * torch.cuda.mem_get_info(device)[0]:
+    decoded = isinstance(images, Stored) and images.reader.decodes
+    if not decoded and images.nbytes <= _SHARE * torch.cuda.mem_get_info(device)[0]:
         return _moved_whole(images, device)
     if not isinstance(images, Stored):
         pixels = images.numpy()
@@ -226,7 +229,8 @@ def near(images: Tensor, device: torch.device) -> Tensor:
 def _moved_whole(images: Tensor, device: torch.device) -> Tensor:
     found = torch.empty(images.shape, dtype=torch.uint8, device=device)
     for start in range(0, len(images), _MOVED):
-        found[start : start + _MOVED] = images[torch.arange(start, len(images))[:_MOVED]]
+        end = min(start + _MOVED, len(images))
+        found[start:end] = images[torch.arange(start, end)]
     return found
 
 

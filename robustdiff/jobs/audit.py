@@ -19,6 +19,7 @@ from robustdiff.config.roles import check_same_audit
 from robustdiff.config.sections import Config
 from robustdiff.data.arrays import Images
 from robustdiff.data.registry import load_images
+from robustdiff.data.stored import near
 from robustdiff.device import pick_device, set_precision
 from robustdiff.jobs.dataset import check_same_labels, load_run_data
 from robustdiff.labels.checked import Checked, taught
@@ -286,7 +287,7 @@ def crossfit_findings(
         known: What an earlier judge found, and what a person has said since: one more round learns
             both. None where there is no such.
     """
-    judged = images.train.to(pick_device(config.train.device))
+    judged = near(images.train, pick_device(config.train.device))
     shape, count = tuple(judged.shape[1:]), len(judged)
     dtype = set_precision(config.train.precision, judged.device)
     plan = make_plan(config.judge, shape, count, seed=config.seed, dtype=dtype)

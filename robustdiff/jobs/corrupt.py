@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from corruptions import NoisyLabels, Samples, read_labels, samples_from
 from corruptions.arrays import load_array
@@ -32,7 +33,7 @@ class LabelSource:
     """
 
     samples: Samples
-    features: NDArray[np.generic] | None = None
+    features: NDArray[np.generic] | Tensor | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -65,20 +66,25 @@ def open_source(
         ValueError: If nothing usable is there.
     """
     path = path.expanduser()
-    if path.is_dir() or path.suffix.lower() in (".tar", ".parquet", ".jsonl"):
+    if holds_images(path):
         data: Any = {"dataset": kind_of(path), "data_dir": str(path)}
         images = load_images(replace(folder, **data), report)
         if num_classes not in (None, images.num_classes):
             raise ValueError(
                 f"{path} has {images.num_classes} classes, got --classes {num_classes}"
             )
-        return LabelSource(samples=samples_of(images), features=images.train.numpy())
+        return LabelSource(samples=samples_of(images), features=images.train)
     samples, notes = samples_from(read_labels(path, key), num_classes, labels_as)
     for note in notes:
         report.message(note)
     return LabelSource(
         samples=samples, features=None if features is None else _load_features(features)
     )
+
+
+def holds_images(path: Path) -> bool:
+    """Return whether images of one's own lie at a path, rather than a file of labels."""
+    return path.is_dir() or path.suffix.lower() in (".tar", ".parquet", ".jsonl")
 
 
 def _load_features(path: Path) -> NDArray[np.generic]:
@@ -90,7 +96,10 @@ def _load_features(path: Path) -> NDArray[np.generic]:
 
 def corrupt_source(source: LabelSource, noise: NoiseConfig, *, seed: int) -> NoisyLabels:
     """Make the labels of a source wrong; see `robustdiff.labels.given.add_noise`."""
-    return add_noise(noise, source.samples, features=source.features, seed=seed)
+    features = source.features
+    if isinstance(features, Tensor):  # all images are read, where the noise depends on them
+        features = features.numpy() if noise.type.startswith("instance") else None
+    return add_noise(noise, source.samples, features=features, seed=seed)
 
 
 def write_labels(folder: Path, source: LabelSource, labels: NoisyLabels) -> None:

@@ -22,6 +22,7 @@ from robustdiff.classifiers.pretrained import (
 from robustdiff.config.judging import JudgeConfig
 from robustdiff.config.sections import Config
 from robustdiff.data.arrays import Images
+from robustdiff.data.stored import near
 from robustdiff.device import native_precision, pick_device
 from robustdiff.labels.features import probe
 from robustdiff.progress import Report
@@ -145,7 +146,7 @@ def probabilities_from(
     if values is None:
         device = pick_device(config.train.device)
         values = pretrained_features(
-            data.images.train.to(device),
+            near(data.images.train, device),
             dtype=native_precision(device),
             cache=features_cache(),
             progress=report.stage(f"features of {EFFICIENTNET_LITE0}"),

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from curricula.sparse import SparseClasses, empty_like, pieces
+from curricula.sparse import SparseClasses, empty_like, of_class, pieces
 from curricula.types import Doubles, Floats, Ints
 
 _TINY = 1e-300
@@ -107,7 +107,8 @@ def sparse_margins(classes: SparseClasses, given: Ints, tiny: float) -> Floats:
         others = np.where(own, -np.inf, logs).max(axis=1)
         if some.left:
             others = np.maximum(others, np.log(some.rest.astype(np.float64) + tiny))
-        scores[where] = np.where(own, logs, 0).sum(axis=1) - others
+        mine = of_class(some, given[where]).astype(np.float64)  # it need not be kept
+        scores[where] = np.log(mine + tiny) - others
     return scores
 
 

@@ -174,7 +174,7 @@ def write_audit(
         found = int(columns["is_cleanlab_issue"].sum())
     summary_of_rest: dict[str, Any] = {}
     if is_many(len(findings.given)):
-        listed = _suspicious(findings)
+        listed = _suspicious(findings, columns.get("is_cleanlab_issue"))
         columns = {name: [column[i] for i in listed] for name, column in columns.items()}
         summary_of_rest = _rest(findings, listed)
     text = io.StringIO()
@@ -202,9 +202,9 @@ def write_audit(
     return summary
 
 
-def _suspicious(findings: Findings) -> NDArray[np.int64]:
-    """Return the places of labels and images that look wrong."""
-    wrong = findings.issue.copy()
+def _suspicious(findings: Findings, cleanlab: NDArray[np.bool_] | None) -> NDArray[np.int64]:
+    """Return the places of labels and images that look wrong, to cleanlab, too, if it was asked."""
+    wrong = findings.issue | (False if cleanlab is None else cleanlab)
     for found in () if findings.images is None else findings.images.kinds.values():
         wrong |= found
     return np.flatnonzero(wrong)
@@ -213,16 +213,18 @@ def _suspicious(findings: Findings) -> NDArray[np.int64]:
 def _rest(findings: Findings, listed: NDArray[np.int64]) -> dict[str, Any]:
     """Describe the labels that are not listed by some of them, for label_issues.json."""
     rows = np.setdiff1d(sampled(len(findings.given)), listed)
-    (name, quality), *_ = quality_column(findings).items()
-    values = quality[rows].astype(np.float64)
-    quantiles = {f"{share:.0%}": float(np.quantile(values, share)) for share in _QUANTILES}
-    about = {"sampled": len(rows), name: {"mean": float(values.mean()), **quantiles}}
+    about = None
+    if len(rows):
+        (name, quality), *_ = quality_column(findings).items()
+        values = quality[rows].astype(np.float64)
+        quantiles = {f"{share:.0%}": float(np.quantile(values, share)) for share in _QUANTILES}
+        about = {"sampled": len(rows), name: {"mean": float(values.mean()), **quantiles}}
     words = (
         f"{CSV_NAME} lists the {len(listed):,} labels and images that look wrong, not all of "
         f"{len(findings.given):,}; {SUMMARY_NAME} has statistics of a sample of the others, and "
         "scores.npz (judged.npz of an audit that judged anew) holds the score of each"
     )
-    return {"listed": len(listed), "rest": about if len(rows) else None, "listing": words}
+    return {"listed": len(listed), "rest": about, "listing": words}
 
 
 def _doubts(images: Images, findings: Findings) -> list[str]:

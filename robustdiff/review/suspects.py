@@ -1,4 +1,4 @@
-"""label_issues.csv, read again: every label with its doubts, in the order of a review."""
+"""label_issues.csv, read again: the labels it lists with their doubts, in the order of a review."""
 
 import csv
 from collections.abc import Sequence
@@ -78,7 +78,9 @@ def read_suspects(
     try:
         with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             header, *rows = csv.reader(file)
-        columns = dict(zip(header, zip(*rows, strict=True), strict=True))
+        if any(len(row) != len(header) for row in rows):
+            raise ValueError("a line has another number of columns")
+        columns = {name: tuple(row[i] for row in rows) for i, name in enumerate(header)}
         found = _suspects(columns, tuple(class_names), order)
         if not np.array_equal(labels.given[found.numbers], found.given):
             raise ValueError("its labels are not those of the run")

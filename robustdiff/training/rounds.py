@@ -136,17 +136,25 @@ def _class_evidence(state: TrainState, task: Task, model: Model, rows: Tensor) -
     likely = previous if glanced is None else glanced
     found = class_evidence(_probing(task.config), task.data, model, likely, rows, state.rounds)
     if isinstance(found, SparseClasses):
-        return _merged(task.workers, found)
+        return _merged(task.workers, found, first=previous is None)
     gains = task.workers.merged(found)
     return gains if glanced is None else _filled(gains, glanced)
 
 
-def _merged(workers: Workers, found: SparseClasses) -> SparseClasses:
-    """Merge what the processes have measured; see `Workers.merged`."""
-    # Classes of rows that another process measures are 0; gloo adds no int16.
-    classes = workers.total(torch.from_numpy(found.classes.astype(np.int32))).numpy()
+def _merged(workers: Workers, found: SparseClasses, *, first: bool) -> SparseClasses:
+    """Merge what the processes have measured; see `Workers.merged`.
+
+    Args:
+        workers: All of them.
+        found: (N, K), NaN where this process has measured nothing.
+        first: Whether each chose the classes of its rows, and left those of others at 0.
+    """
+    classes = found.classes
+    if first:  # gloo adds no int16
+        total = workers.total(torch.from_numpy(classes.astype(np.int32))).numpy()
+        classes = total.astype(classes.dtype)
     values, rest = workers.merged(found.values), workers.merged(found.rest)
-    return SparseClasses(values, classes.astype(found.classes.dtype), rest, found.count)
+    return SparseClasses(values, classes, rest, found.count)
 
 
 def _filled(gains: Floats, likely: Floats) -> Floats:

@@ -83,6 +83,8 @@ def test_a_folder_of_images_trains_evaluates_and_is_corrupted(capsys):
     assert set(row) == {"index", "path", "given_label", "true_label", "flipped"}
     assert Path("photos", row["path"]).exists()
     assert call("train", *words, "--labels=n/labels.npz", "--out=runs/noisy", *SHORT) == 0
+    assert call("corrupt", "photos", *noise[:-2], "--out=m", "--image-size=8", "--no-copy") == 0
+    assert Path("m/labels.csv").read_bytes() == Path("n/labels.csv").read_bytes()
 
 
 class Hostile:

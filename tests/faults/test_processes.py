@@ -250,8 +250,11 @@ with joined("cpu") as workers:
     part, mine = unknown(1000, 4, 2), slice(workers.rank, None, 2)
     for name in ("values", "classes", "rest"):
         getattr(part, name)[mine] = getattr(found.classes, name)[mine]
-    merged = _merged(workers, part)
+    merged = _merged(workers, part, first=True)
     assert (merged[:] == found.classes[:]).all() and merged.classes.dtype == np.int16
+    part.classes[:] = merged.classes
+    again = _merged(workers, part, first=False)
+    assert (again[:] == merged[:]).all()
     try:
         workers.on_host(fail)
         sys.exit(3)
@@ -263,6 +266,27 @@ with joined("cpu") as workers:
 @pytest.mark.skipif(not can_share(), reason="this system has no memory without a name")
 def test_processes_of_a_host_share_one_copy_that_has_no_name(processes):
     assert together(processes, None, 2, code=SHARING) == [0, 0]
+
+
+HIDDEN = """
+import os
+os.environ |= {env!r}
+from robustdiff import parallel
+
+def hidden(handle):
+    raise PermissionError(handle.path)
+
+if os.environ["RANK"] == "1":
+    parallel.get = hidden
+with parallel.joined("cpu") as workers:
+    assert workers.place is None
+    assert workers.on_host(lambda: workers.rank) == workers.rank
+"""
+
+
+@pytest.mark.skipif(not can_share(), reason="this system has no memory without a name")
+def test_where_memory_cannot_be_mapped_every_process_has_its_own(processes):
+    assert together(processes, None, 2, code=HIDDEN) == [0, 0]
 
 
 def test_parts_are_disjoint_and_complete():

@@ -55,6 +55,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def _by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Return what `attend` does; the (B, heads, L, S) matrix is held whole."""
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
     mixed: Tensor = scores.softmax(-1) @ value
     return mixed

@@ -22,11 +22,12 @@ from safetensors.torch import load_file
 
 import robustdiff
 from robustdiff.config.images import DataConfig, dataset_in_words
-from robustdiff.data import reading, shards, stored
+from robustdiff.data import image_cache, reading, shards, stored
 from robustdiff.data.decode import short_digest
 from robustdiff.data.handed import save_dataset
 from robustdiff.data.registry import load_images
 from robustdiff.data.sources import SOURCES, kind_of
+from robustdiff.errors import DamagedError
 from robustdiff.labels import crossfit
 from robustdiff.progress import Report
 
@@ -192,10 +193,10 @@ def test_an_audit_of_images_that_are_decoded_when_used_finds_the_same(
 def test_an_image_that_changes_while_it_is_decoded_again_and_again_is_named(folder):
     images = load(folder, copy=False)
     (folder / images.paths[0]).write_bytes((folder / images.paths[1]).read_bytes())
-    with pytest.raises(ValueError, match=f"image {images.paths[0]} of .* has changed"):
+    with pytest.raises(DamagedError, match=f"image {images.paths[0]} of .* has changed"):
         images.train[0]
     (folder / images.paths[0]).unlink()
-    with pytest.raises(ValueError, match=f"cannot read the image {images.paths[0]} of"):
+    with pytest.raises(DamagedError, match=f"cannot read the image {images.paths[0]} of"):
         images.train[0]
     assert images.train[1].shape == (3, 8, 8)
 
@@ -264,6 +265,11 @@ def test_headers_of_shards_are_read_once_and_again_where_a_shard_has_changed(
         scanned.clear()
     load(path)
     assert scanned == []
+    # Of many bytes together no shard is read for its digest, however small each is.
+    sizes = [(path / shard).stat().st_size for shard in every]
+    monkeypatch.setattr(image_cache, "_SMALL", sum(sizes) - 1)
+    monkeypatch.setattr(image_cache, "_digest", lambda file: pytest.fail(f"{file} was read"))
+    load(path)
 
 
 def test_what_is_read_in_groups_is_not_decoded_image_by_image():

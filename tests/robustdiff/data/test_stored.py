@@ -27,7 +27,7 @@ class Counted:
 
     def __init__(self):
         self.rows = []
-        self.reader = Reader(PIXELS.shape, self.read)
+        self.reader = Reader(PIXELS.shape, self.read, decodes=True)
 
     def read(self, rows):
         self.rows += rows.tolist()
@@ -119,6 +119,13 @@ def test_many_images_that_no_array_holds_are_not_read_at_once(monkeypatch):
     assert counted.rows == []
 
 
+def test_resized_parts_stay_rows_of_one_source(mapped):
+    small = resize(joined(mapped[:30], mapped[30:]), 2)
+    both = joined(small[5:30], small[30:])
+    assert isinstance(both, Stored)
+    assert torch.equal(both.whole(), resize(torch.from_numpy(PIXELS[5:]), 2))
+
+
 def test_small_arrays_and_those_in_memory_are_plain_tensors(tmp_path):
     np.save(tmp_path / "images.npy", PIXELS)
     assert type(tensor_of(mapped_array(tmp_path / "images.npy"))) is torch.Tensor
@@ -150,3 +157,5 @@ def test_what_a_gpu_has_no_room_for_stays_with_the_host(room, mapped, monkeypatc
             assert isinstance(found, Stored)
             assert found.device.type == "cuda"
             assert found.reader.read(np.array([3]))[0].tolist() == PIXELS[3].tolist()
+    # What is decoded is decoded when it is used, wherever there is room.
+    assert isinstance(near(Stored(Counted().reader), torch.device("cuda")), Stored)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 
 from curricula import CURRICULA, Labels
-from curricula.sparse import keep_few
+from curricula.sparse import holding, keep_few
 from robustdiff.labels import noise_model
 from robustdiff.labels.decision import decide
 from robustdiff.labels.judge import judge, margins, posterior
@@ -82,6 +82,17 @@ def noisy(rng, n, k):
     evidence[np.arange(n), clean] += 4
     wrong = rng.random(n) < 0.3
     return evidence, np.where(wrong, (clean + rng.integers(1, k, size=n)) % k, clean), clean
+
+
+def test_a_label_that_is_not_kept_has_the_score_of_its_class():
+    """As where a person saw a class of little weight, which takes the place of the given one."""
+    dense = np.array([[0.02, 0.5, 0.3, 0.15, 0.02, 0.01]], dtype=np.float32)
+    given = np.array([0])
+    found = holding(keep_few(dense, given, 3), given, np.array([5]))
+    assert 0 not in found.classes
+    scores = sparse_margins(found, given, TINY)
+    np.testing.assert_allclose(scores, margins(found[:], given), rtol=1e-5)
+    assert scores[0] < 0
 
 
 def test_a_judge_of_all_classes_kept_finds_what_the_dense_one_finds():

@@ -112,3 +112,12 @@ def test_what_is_no_table_is_refused(run, content):
     (run.path / "label_issues.csv").write_bytes(content)
     with pytest.raises(DamagedError, match="is damaged or of another audit"):
         read(run)
+
+
+def test_of_many_labels_none_may_be_listed(run):
+    path = run.path / "label_issues.csv"
+    path.write_text(path.read_text().splitlines()[0] + "\n")
+    assert len(read(run)) == 0
+    path.write_text(path.read_text() + "1,2\n")
+    with pytest.raises(DamagedError, match="another number of columns"):
+        read(run)
