@@ -14,12 +14,13 @@ from torch import Tensor
 
 from robustdiff.config.images import DataConfig
 from robustdiff.data.decode import Pixels, eight_bit, has_no_colours, short_digest, to_pixels
-from robustdiff.data.image_cache import cache_folder, mapped_array, save_array
+from robustdiff.data.image_cache import mapped_array, save_array
 from robustdiff.data.layout import Layout
 from robustdiff.data.rows import Rows, lay_out
 from robustdiff.data.stored import chosen, tensor_of
 from robustdiff.data.tables import pick_columns
 from robustdiff.files.atomic import write_atomic, write_text
+from robustdiff.files.caches import cache_folder
 
 INDEX, IMAGES = "robustdiff-arrays.json", "images.npy"
 _FORMAT = "robustdiff-arrays-1"

@@ -21,6 +21,7 @@ import PIL
 
 from robustdiff.data.decode import Pixels, reason
 from robustdiff.files.atomic import sha256, write_atomic, write_text
+from robustdiff.files.caches import cache_folder
 
 _FORMAT = 2
 _SMALL = 64 * 2**20
@@ -115,15 +116,6 @@ def cache_stem(home: Path, size: int) -> Path | None:
     key = hashlib.sha256(os.fsencode(home.resolve()) + f"\0{size}".encode()).hexdigest()[:16]
     base = cache_folder()
     return None if base is None else base / f"folder-{key}"
-
-
-def cache_folder() -> Path | None:
-    """Return the folder of all caches; None if this user has no home folder."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return (Path(home) if home else Path.home() / ".cache") / "robustdiff"
-    except RuntimeError:
-        return None
 
 
 def _array_file(stem: Path, mark: str) -> Path:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from robustdiff.data.decode import file_state
-from robustdiff.data.image_cache import cache_folder, few_bytes, fingerprint
+from robustdiff.data.image_cache import few_bytes, fingerprint
 from robustdiff.files.atomic import write_text
+from robustdiff.files.caches import cache_folder
 
 _FORMAT = 1
 

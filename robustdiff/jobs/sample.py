@@ -21,6 +21,7 @@ from robustdiff.diffusion.model import Model, bind
 from robustdiff.diffusion.schedules import SCHEDULES
 from robustdiff.errors import DamagedError
 from robustdiff.files.atomic import write_atomic
+from robustdiff.files.caches import keep_compiled
 from robustdiff.files.weights import load_weights, save_weights
 from robustdiff.jobs.dataset import load_run_data
 from robustdiff.parallel import ALONE, Workers
@@ -55,6 +56,7 @@ def load_model(
     network = network.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     if compiled:
         check_compiler("sample.compile")
+        keep_compiled()
         network.compile(dynamic=False)
     keep_freed_memory()
     dtype = set_precision(config.train.precision, device)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from curricula import CurriculumSampler, Selection
 from robustdiff.device import check_compiler
 from robustdiff.diffusion.nets.unet import UNet
+from robustdiff.files.caches import keep_compiled
 from robustdiff.parallel import Workers
 from robustdiff.training.graph import StepGraph
 from robustdiff.training.losses import Losses
@@ -194,6 +195,7 @@ def new_state(task: Task) -> TrainState:
     network = workers.averaging(model)
     if config.train.compile:
         check_compiler("train.compile")
+        keep_compiled()
         network.compile()
     losses = Losses(config.train.lr, workers)
     # Several processes exchange gradients; what a mixture leaves out is known on the GPU only.
