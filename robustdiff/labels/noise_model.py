@@ -112,8 +112,8 @@ def fit_noise(evidence: ClassValues, given: Ints) -> NoiseModel:
         ValueError: If a class is never given.
     """
     k = evidence.shape[1]
-    if not np.bincount(given, minlength=k).all():
-        raise ValueError("the noise is fitted to labels of every class, and one is never given")
+    if not (counts := np.bincount(given, minlength=k)).all():
+        raise ValueError(f"class {int(counts.argmin())} is never given")
     rows = _some_rows(given, k, held(evidence).shape[1])
     x, unit = _in_units(some_rows(evidence, rows))
     y = given[rows]
