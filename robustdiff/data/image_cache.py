@@ -62,7 +62,7 @@ def fingerprint(
     states: dict[str, os.stat_result | str],
     names: Sequence[str] = (),
     *,
-    by_content: bool | None = None,
+    by_content: bool,
 ) -> str:
     """Return a digest that changes when an image may have changed.
 
@@ -75,10 +75,9 @@ def fingerprint(
         size: Side in pixels of the decoded images.
         states: State of each file, see `robustdiff.data.decode.file_state`, in their order.
         names: Those of the images in their order, where they are not those of the files.
-        by_content: Whether the content of the files counts; None if they are few bytes together.
+        by_content: Whether the content of the files counts; see `few_bytes`.
     """
     digest = hashlib.sha256(f"{_FORMAT} {size} {PIL.__version__}".encode())
-    by_content = few_bytes(states) if by_content is None else by_content
     for path, state in states.items():
         digest.update(os.fsencode(path))
         said = state

@@ -20,6 +20,7 @@ from robustdiff.data.image_cache import (
     Contents,
     Decode,
     cache_stem,
+    few_bytes,
     fingerprint,
     read_cache,
     write_cache,
@@ -96,7 +97,8 @@ def _contents(store: Store, size: int, names: list[str], report: Report, *, copy
     """Return what images hold, from the cache or from the source; it is then cached."""
     files = names if store.shards is None else store.shards
     states = {file: file_state(store.root / file) for file in files}
-    mark = fingerprint(store.root, size, states, () if store.shards is None else names)
+    held = () if store.shards is None else names
+    mark = fingerprint(store.root, size, states, held, by_content=few_bytes(states))
     stem = cache_stem(store.home, size)
     if stem is not None and (cached := read_cache(stem, mark, pixels=copy)) is not None:
         return cached

@@ -183,6 +183,8 @@ def _guided(
 
     In the others, guided minus conditional v, which is that of x_0 over -sigma_t, stays as it was.
     """
+    if guidance.every == 1:
+        return lambda x_t, times: guidance.guide(model, x_t, times, labels, guidance.weight)
     numbers, kept = count(), torch.zeros(())
 
     def estimates(x_t: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
@@ -192,8 +194,7 @@ def _guided(
             conditional = model.x_0(x_t, times, labels)
             return conditional, conditional + sigma * kept
         conditional, guided = guidance.guide(model, x_t, times, labels, guidance.weight)
-        if guidance.every > 1:
-            kept = (guided - conditional) / sigma
+        kept = (guided - conditional) / sigma
         return conditional, guided
 
     return estimates

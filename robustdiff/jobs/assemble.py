@@ -70,7 +70,7 @@ def assemble(config: Config, report: Report, workers: Workers, run: Run | None =
         images, labels, _ = workers.leader_first(
             lambda: load_run_data(run, config, report, whole=True)
         )
-    labels = workers.on_host(partial(lambda found: found, labels))
+    labels = workers.on_host(lambda: labels)
     check_given(config, images, labels)
     if run is None and is_given(config.judge):
         data = dataset_of(config, images, labels)

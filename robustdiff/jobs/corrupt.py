@@ -96,10 +96,7 @@ def _load_features(path: Path) -> NDArray[np.generic]:
 
 def corrupt_source(source: LabelSource, noise: NoiseConfig, *, seed: int) -> NoisyLabels:
     """Make the labels of a source wrong; see `robustdiff.labels.given.add_noise`."""
-    features = source.features
-    if isinstance(features, Tensor):  # all images are read, where the noise depends on them
-        features = features.numpy() if noise.type.startswith("instance") else None
-    return add_noise(noise, source.samples, features=features, seed=seed)
+    return add_noise(noise, source.samples, features=source.features, seed=seed)
 
 
 def write_labels(folder: Path, source: LabelSource, labels: NoisyLabels) -> None:

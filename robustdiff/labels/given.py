@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from corruptions import NoisyLabels, Samples, corrupt, labels_from, load_matrix, read_labels
 from corruptions.labels import CORRECTED
@@ -33,7 +34,7 @@ def add_noise(
     noise: NoiseConfig,
     samples: Samples,
     *,
-    features: NDArray[np.generic] | None,
+    features: NDArray[np.generic] | Tensor | None,
     seed: int,
     dataset: str | None = None,
 ) -> NoisyLabels:
@@ -42,13 +43,15 @@ def add_noise(
     Args:
         noise: Which noise.
         samples: Whose labels, and their clean labels.
-        features: (N, ...) images in [0, 255], for instance-dependent noise.
+        features: (N, ...) images in [0, 255], for instance-dependent noise; no other reads them.
         seed: See `corruptions.corrupt`.
         dataset: Picks the default class map of asymmetric noise.
 
     Raises:
         ValueError: If the noise type is unknown, or a file that it needs cannot be used.
     """
+    if isinstance(features, Tensor):  # which may have to be read from files
+        features = features.numpy() if noise.type.startswith("instance") else None
     labels = corrupt(
         samples.clean,
         num_classes=samples.num_classes,
@@ -101,7 +104,7 @@ def prepare_labels(config: Config, images: Images, report: Report) -> NoisyLabel
     return add_noise(
         noise,
         samples,
-        features=images.train.numpy() if noise.type.startswith("instance") else None,
+        features=images.train,
         seed=config.seed,
         dataset=images.name,
     )

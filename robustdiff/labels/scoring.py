@@ -201,8 +201,8 @@ def class_evidence(
         evidence[where] = evidence[where].scatter(1, place, gain)
     if isinstance(previous, SparseClasses):
         # Nothing new is known of the classes left out.
-        unknown = np.full_like(previous.rest, np.nan)
-        return replace(previous, values=evidence.numpy(), rest=unknown)
+        rest = np.full_like(previous.rest, np.nan)
+        return replace(previous, values=evidence.numpy(), rest=rest)
     return evidence.numpy()
 
 

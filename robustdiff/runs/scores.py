@@ -106,8 +106,8 @@ def load_scores(run: Run, *, anew: bool = False) -> StoredScores | None:
     known: dict[str, Any] = {name: content[name] for name in _CLASS_PARTS if name in content}
     for name in _CLASS_PARTS:
         if f"{name}.count" in content:
-            held = {part: content[f"{name}.{part}"] for part in ("values", "classes", "rest")}
-            known[name] = SparseClasses.of(held | {"count": content[f"{name}.count"]})
+            parts = ("values", "classes", "rest", "count")
+            known[name] = SparseClasses.of({part: content[f"{name}.{part}"] for part in parts})
     trust = Trust(right, noise, **known, temperature=temperature, doubts=doubts)
     return StoredScores(scores, trust)
 
