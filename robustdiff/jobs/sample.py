@@ -33,6 +33,8 @@ from robustdiff.training.task import build_network
 _CLASSIFIER_FILE = "time_classifier.safetensors"
 _LONGEST_NAME = 40
 _MOST_COLUMNS = 12
+# A picture of more rows takes longer to write than to generate, and few programs show it.
+_MOST_ROWS = 100
 
 
 def load_model(
@@ -221,14 +223,17 @@ def classes_wanted(classes: Sequence[int | str] | None, images: Images | Subject
 
 
 def subject_of(run: Run, config: Config, report: Report) -> Images | Subject:
-    """Return a run's dataset; of a published model, what it is of.
+    """Return what a run's model makes images of.
+
+    That is its dataset where guidance learns from its images, and where an earlier version left no
+    record of them.
 
     Raises:
         ValueError: If the dataset cannot be used.
     """
-    if isinstance(run, PublishedRun):
-        return run.subject()
-    return load_run_data(run, config, report).images
+    subject = run.subject()
+    learns = config.sample.guidance == "classifier" and not isinstance(run, PublishedRun)
+    return load_run_data(run, config, report).images if subject is None or learns else subject
 
 
 def write_samples(
@@ -236,9 +241,10 @@ def write_samples(
 ) -> Path:
     """Generate images and write them in three forms.
 
-    `samples.png` is a grid with one column per class; `samples.npz` holds images (M, C, H, W) uint8
-    and labels (M,) int64; `images/<class>/<number>.png` is torchvision's ImageFolder, see
-    `folder_name`. With a trajectory there are `trajectory.npz` and `trajectory.png`, too.
+    `samples.png` is a grid with one column per class, up to 100 rows; `samples.npz` holds images
+    (M, C, H, W) uint8 and labels (M,) int64; `images/<class>/<number>.png` is torchvision's
+    ImageFolder, see `folder_name`. With a trajectory there are `trajectory.npz` and
+    `trajectory.png`, too.
 
     Args:
         run: The run.
@@ -272,7 +278,8 @@ def write_samples(
         generated = sample_run(run, config, images, labels, wanted.seed, report)
     folder.mkdir(parents=True, exist_ok=True)
     _write_npz(folder / "samples.npz", images=generated, labels=labels)
-    write_png(folder / "samples.png", class_grid(generated, len(classes)))
+    shown = generated[: _MOST_ROWS * len(classes)]
+    write_png(folder / "samples.png", class_grid(shown, len(classes)))
     write_image_folder(folder / "images", generated, labels, images.class_names)
     if path is not None:
         _write_trajectory(folder, path, labels, len(classes))

@@ -55,9 +55,15 @@ def start_run(config: Config, path: Path | None, report: Report, workers: Worker
     state = new_state(material.task)
     run = workers.from_leader(lambda: create_run(path, config, material.labels))
     with _locked(run, workers):
-        workers.from_leader(lambda: run.check_images(material.images.train))
+        workers.from_leader(lambda: _record(run, material))
         _train_to_end(run, material, state, report)
     return run
+
+
+def _record(run: Run, material: Material) -> None:
+    """Refuse other images than those that the run began with, and record what it is of."""
+    run.check_images(material.images.train)
+    run.save_subject(material.images)
 
 
 @contextmanager
@@ -111,7 +117,7 @@ def resume_run(run: Run, config: Config, report: Report, workers: Workers = ALON
     material = assemble(config, report, workers, run)
     state, steps = new_state(material.task), total_steps(config, len(material.task.data))
     with _locked(run, workers):
-        workers.from_leader(lambda: run.check_images(material.images.train))
+        workers.from_leader(lambda: _record(run, material))
         saved = workers.from_leader(lambda: _newest_for(run, steps, len(material.labels.given)))
         if saved is not None:
             _check_saved(saved, config, steps)

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from corruptions import NoisyLabels
 from robustdiff.config.layers import read_layer, resolve, to_plain
 from robustdiff.config.sections import Config
-from robustdiff.data.arrays import Subject, images_digest
+from robustdiff.data.arrays import Images, Subject, images_digest
 from robustdiff.errors import DamagedError, LockedError, TakenError
 from robustdiff.files.atomic import forget_temporaries, named, write_text
 from robustdiff.files.weights import load_weights, save_weights
+from robustdiff.runs.subject import read_facts, subject_in
 
 DEFAULT_ROOT = Path("runs")
 # What the names of tensors begin with in a published model.
@@ -28,6 +29,7 @@ _OF_TRAINING = (
     "config.json",
     "labels.npz",
     "images.sha256",
+    "subject.json",
     "scores.npz",
     "model.safetensors",
     "metrics.jsonl",
@@ -83,6 +85,11 @@ class Run:
     def images_file(self) -> Path:
         """Digest of the training images."""
         return self.path / "images.sha256"
+
+    @property
+    def subject_file(self) -> Path:
+        """What the run's model makes images of."""
+        return self.path / "subject.json"
 
     @property
     def decisions_file(self) -> Path:
@@ -170,6 +177,22 @@ class Run:
                 f"those by --data-dir (or, to go on with these, remove {self.images_file})"
             )
 
+    def subject(self) -> Subject | None:
+        """Return what the run's model makes images of; None where nothing recorded that.
+
+        Raises:
+            DamagedError: If the record is damaged.
+        """
+        if not self.subject_file.exists():
+            return None
+        facts = read_facts(self.subject_file)
+        return subject_in(facts, str(facts.get("name", "the dataset")))
+
+    def save_subject(self, images: Images | Subject) -> None:
+        """Record what the run's model makes images of."""
+        facts = {name: getattr(images, name) for name in ("name", "image_shape", "class_names")}
+        write_text(self.subject_file, json.dumps(facts) + "\n")
+
     def save_config(self, config: Config) -> None:
         """Write config.json atomically."""
         write_text(self.config_file, json.dumps(to_plain(config), indent=2) + "\n")
@@ -214,14 +237,10 @@ class PublishedRun(Run):
         Raises:
             DamagedError: If it is damaged.
         """
-        try:
-            facts = json.loads(self.config_file.read_text(encoding="utf-8"))
-            shape, names = facts["image_shape"], facts["class_names"]
-            if not (len(shape) == 3 and len(names) > 0 and isinstance(facts["config"], dict)):
-                raise ValueError("no shape, class names or configuration")
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-            raise DamagedError(f"{self.config_file} is damaged: {error}") from error
-        return dict(facts)
+        facts = read_facts(self.config_file)
+        if not isinstance(facts.get("config"), dict):
+            raise DamagedError(f"{self.config_file} is damaged: no configuration")
+        return facts
 
     def config(self) -> Config:
         """Read the configuration; paths of the machine that trained are not in it.
@@ -236,12 +255,7 @@ class PublishedRun(Run):
 
     def subject(self) -> Subject:
         """Return what the model makes images of."""
-        facts = self.facts()
-        return Subject(
-            name=self.config().data.dataset,
-            image_shape=tuple(facts["image_shape"]),
-            class_names=tuple(facts["class_names"]),
-        )
+        return subject_in(self.facts(), self.config().data.dataset)
 
     def labels(self) -> NoisyLabels:
         """Refuse: the labels stayed with the run.

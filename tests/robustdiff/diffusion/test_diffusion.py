@@ -201,8 +201,8 @@ def test_guiding_gaussians_of_equal_width_moves_the_mean():
 
 def model_that_shows_labels(calls):
     def network(x_t, t, labels):
-        calls.append(labels.tolist())
-        return labels.float().reshape(-1, 1, 1, 1).expand_as(x_t) / 10
+        calls.append((len(x_t), labels.tolist()))
+        return labels.float().reshape(-1, 1, 1, 1) / 10
 
     return Model(network, cosine, PREDICTIONS["x0"], null_class=4)
 
@@ -211,7 +211,7 @@ def model_that_shows_labels(calls):
     ("guidance", "t", "seen", "value"),
     [
         (Guidance(weight=0.0), 0.5, [1, 2], [0.1, 0.2]),
-        (Guidance(weight=1.0), 0.5, [1, 2, 4, 4], [-0.2, 0.0]),
+        (Guidance(weight=1.0), 0.5, [1, 4, 2, 4], [-0.2, 0.0]),
         (Guidance(weight=1.0, interval=(0.6, 1.0)), 0.5, [4, 4], [0.4, 0.4]),
         (Guidance(weight=1.0, interval=(0.6, 1.0), outside="given"), 0.5, [1, 2], [0.1, 0.2]),
     ],
@@ -222,5 +222,5 @@ def test_guidance_runs_both_branches_in_one_forward_and_only_in_its_interval(
     calls = []
     denoise = guided_denoiser(model_that_shows_labels(calls), torch.tensor([1, 2]), guidance)
     x_0 = denoise(torch.zeros(2, 1, 1, 1, dtype=torch.float64), torch.tensor(t).double())
-    assert calls == [seen]
+    assert calls == [(2, seen)]
     torch.testing.assert_close(x_0.flatten().tolist(), value)

@@ -19,7 +19,7 @@ from robustdiff.diffusion.guidance import (
     rescale,
 )
 from robustdiff.diffusion.model import Model
-from robustdiff.diffusion.process import PREDICTIONS, eps_from_x_0, per_image
+from robustdiff.diffusion.process import PREDICTIONS, eps_from_x_0, for_labels, per_image
 from robustdiff.diffusion.schedules import cosine
 
 # Two classes and what stands for no label, N(m, s^2) each.
@@ -32,6 +32,7 @@ def gaussian_model(classes):
 
     def network(x_t, t, labels):
         parts = [gaussian_denoiser(cosine, m, s) for m, s in classes]
+        x_t, t = (for_labels(part, len(labels)) for part in (x_t, t))
         shaped = per_image(t.double(), x_t.double())
         outputs = torch.stack([part(x_t.double(), shaped) for part in parts])
         return outputs[labels, torch.arange(len(x_t))]
@@ -209,6 +210,7 @@ def test_rescaling_is_of_what_the_network_predicts(name):
     exact, prediction = gaussian_model(CLASSES), PREDICTIONS[name]
 
     def network(x_t, t, labels):
+        x_t, t = (for_labels(part, len(labels)) for part in (x_t, t))
         alpha, sigma = (per_image(part, x_t.double()) for part in cosine(t))
         x_0 = exact.x_0(x_t.double(), t, labels)
         return prediction.target(x_0, eps_from_x_0(x_0, x_t, alpha, sigma), alpha, sigma)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from robustdiff.config.sections import SampleConfig
 from robustdiff.diffusion.generate import generate, sampling_grid
 from robustdiff.diffusion.model import Model
-from robustdiff.diffusion.process import PREDICTIONS
+from robustdiff.diffusion.process import PREDICTIONS, for_labels
 from robustdiff.diffusion.samplers import (
     SAMPLERS,
     ancestral,
@@ -329,7 +329,7 @@ def test_options_are_arguments_of_the_sampler_and_entries_of_the_settings(name):
 
 def small_model():
     def network(x_t, t, labels):
-        return torch.tanh(x_t + labels.reshape(-1, 1, 1, 1) / 10)
+        return torch.tanh(for_labels(x_t, len(labels)) + labels.reshape(-1, 1, 1, 1) / 10)
 
     return Model(network, cosine, PREDICTIONS["x0"], null_class=10)
 

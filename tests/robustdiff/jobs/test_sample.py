@@ -10,29 +10,35 @@ from torchvision.datasets import ImageFolder
 
 from robustdiff.config.layers import resolve
 from robustdiff.config.sections import Config, SampleConfig
-from robustdiff.data.arrays import to_uint8
+from robustdiff.data.arrays import Subject, to_uint8
 from robustdiff.diffusion.generate import generate, generate_trajectory
 from robustdiff.diffusion.model import Model
-from robustdiff.diffusion.process import PREDICTIONS
+from robustdiff.diffusion.process import PREDICTIONS, for_labels
 from robustdiff.diffusion.samplers import SAMPLERS
 from robustdiff.diffusion.schedules import cosine
+from robustdiff.errors import DamagedError
 from robustdiff.jobs import sample as module
 from robustdiff.jobs.dataset import RunData
 from robustdiff.jobs.sample import (
     Wanted,
     folder_name,
     sample_run,
+    subject_of,
     write_image_folder,
     write_samples,
 )
 from robustdiff.progress import Report
+from robustdiff.runs.folder import Run
 
 HOSTILE = ("../../up", "/etc", "a/b\\c", "..", "", "<b>\x00\n", "x" * 300, "naïve 猫", "CON", "-rf")
 
 
+TOYS = Subject(name="toys", image_shape=(1, 8, 8), class_names=("..", "b/c"))
+
+
 def small_model():
     def network(x_t, t, labels):
-        return torch.tanh(x_t + labels.reshape(-1, 1, 1, 1) / 10)
+        return torch.tanh(for_labels(x_t, len(labels)) + labels.reshape(-1, 1, 1, 1) / 10)
 
     return Model(network, cosine, PREDICTIONS["x0"], null_class=10)
 
@@ -132,16 +138,42 @@ def test_sampling_compiled_without_a_compiler_is_refused(monkeypatch):
         )
 
 
-def test_samples_are_written_in_all_forms(tmp_path, monkeypatch):
-    images = SimpleNamespace(
-        name="toys", image_shape=(1, 8, 8), num_classes=2, class_names=("..", "b/c")
+def test_what_a_run_is_of_is_recorded_and_its_dataset_read_only_where_guidance_learns_from_it(
+    tmp_path, monkeypatch
+):
+    run, read = Run(tmp_path), SimpleNamespace()
+    monkeypatch.setattr(module, "load_run_data", lambda *_: RunData(read, None, None))
+    learning = Config(sample=SampleConfig(guidance="classifier"))
+    assert subject_of(run, Config(), Report()) is read  # no record: a run of an earlier version
+    run.save_subject(TOYS)
+    assert subject_of(run, Config(), Report()) == TOYS
+    assert subject_of(run, learning, Report()) is read
+    run.subject_file.write_text('{"name": "toys", "image_shape": [1, 8], "class_names": ["a"]}')
+    with pytest.raises(DamagedError, match=r"subject\.json is damaged: no shape or class names"):
+        subject_of(run, Config(), Report())
+
+
+def test_a_picture_of_samples_has_at_most_a_hundred_rows(tmp_path, monkeypatch):
+    run = Run(tmp_path)
+    run.save_subject(TOYS)
+    monkeypatch.setattr(module, "load_model", lambda *_, **__: small_model())
+    wanted = Wanted(classes=[1], per_class=103, seed=1)
+    write_samples(
+        run, Config(sample=SampleConfig(steps=1)), Report(), folder=tmp_path / "x", wanted=wanted
     )
-    monkeypatch.setattr(module, "load_run_data", lambda *_: RunData(images, None, None))
+    with Image.open(tmp_path / "x" / "samples.png") as grid:
+        assert grid.size == (2 + 50, 2 + 100 * 50)
+    assert len([*(tmp_path / "x" / "images").rglob("*.png")]) == 103
+
+
+def test_samples_are_written_in_all_forms(tmp_path, monkeypatch):
+    run = Run(tmp_path)
+    run.save_subject(TOYS)
     monkeypatch.setattr(module, "load_model", lambda *_, **__: small_model())
     config = Config(sample=SampleConfig(steps=3))
     for trajectory in (False, True):
         folder = write_samples(
-            None, config, Report(), folder=tmp_path / str(trajectory),
+            run, config, Report(), folder=tmp_path / str(trajectory),
             wanted=Wanted(classes=None, per_class=2, seed=1, trajectory=trajectory),
         )  # fmt: skip
         with np.load(folder / "samples.npz") as content:
@@ -157,13 +189,15 @@ def test_samples_are_written_in_all_forms(tmp_path, monkeypatch):
         "images/0-_/000000.png", "images/0-_/000001.png",
         "images/1-b_c/000000.png", "images/1-b_c/000001.png",
     }  # fmt: skip
+    with Image.open(folder / "samples.png") as grid:
+        assert grid.size == (2 + 2 * 50, 2 + 2 * 50)
     with np.load(folder / "trajectory.npz") as content:
         assert {name: content[name].shape for name in content} == {
             "x_t": (4, 4, 1, 8, 8), "x_0": (4, 3, 1, 8, 8), "t": (4,), "labels": (4,),
         }  # fmt: skip
     with pytest.raises(ValueError, match=r"classes 0 to 1, .*; got '2'"):
         write_samples(
-            None, config, Report(), folder=tmp_path / "none",
+            run, config, Report(), folder=tmp_path / "none",
             wanted=Wanted(classes=[2], per_class=2, seed=1),
         )  # fmt: skip
     assert not (tmp_path / "none").exists()
