@@ -1,5 +1,6 @@
 """Training a classifier of images on clean or on doubtful labels, and what it sees then."""
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -24,6 +25,8 @@ _NATURAL = Recipe("sgd", learning_rate=0.1, weight_decay=5e-4, batch_size=125)
 _MEMORY = 0.6
 # Predictions count from this share of the passes on: earlier ones tell little about the classes.
 _TAKEN_FROM = 1 / 3
+# Initial weights come from the global generator, which threads would draw from in turn.
+_SEEDING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,7 @@ def train_image_classifier(
 
 
 def _new_classifier(images: Tensor, rows: Tensor, num_classes: int, seed: int) -> ImageClassifier:
-    with torch.random.fork_rng(devices=[]):
+    with _SEEDING, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         classifier = make_classifier(images.shape[1:], num_classes)
     classifier.to(images.device).to(memory_format=torch.channels_last)
