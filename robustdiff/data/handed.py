@@ -1,10 +1,14 @@
-"""Datasets of Python, (image, label) by number: written as one array, and read from there."""
+"""Datasets of Python, (image, label) by number: written to one array file, and read from there."""
 
 import hashlib
 import json
+import shutil
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from tempfile import TemporaryDirectory
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -13,17 +17,21 @@ from PIL import Image
 from torch import Tensor
 
 from robustdiff.config.images import DataConfig
-from robustdiff.data.decode import Pixels, eight_bit, has_no_colours, short_digest, to_pixels
-from robustdiff.data.image_cache import mapped_array, save_array
+from robustdiff.data.decode import eight_bit, has_no_colours, short_digest, to_pixels
+from robustdiff.data.image_cache import ABANDONED_SECONDS, mapped_array, write_header
 from robustdiff.data.layout import Layout
 from robustdiff.data.rows import Rows, lay_out
 from robustdiff.data.stored import chosen, tensor_of
 from robustdiff.data.tables import pick_columns
-from robustdiff.files.atomic import write_atomic, write_text
+from robustdiff.files.atomic import sha256, write_atomic, write_text
 from robustdiff.files.caches import cache_folder
 
 INDEX, IMAGES = "robustdiff-arrays.json", "images.npy"
 _FORMAT = "robustdiff-arrays-1"
+# Images that are read and written at a time.
+_AT_ONCE = 1000
+# What the names of folders in the cache begin with that are not whole yet.
+_BEGUN = ".arrays-"
 
 
 class MapDataset(Protocol):
@@ -36,9 +44,10 @@ class MapDataset(Protocol):
         """Return an item."""
 
 
-class _Handed(NamedTuple):
-    images: Pixels
-    labels: list[Any]
+class _About(NamedTuple):
+    """All of a dataset but its pixels."""
+
+    labels: list[int | str]
     names: list[str]
     splits: list[str] | None
     class_names: tuple[str, ...] | None
@@ -66,7 +75,11 @@ def save_dataset(
         ValueError: If an item is something else, naming it.
         OSError: If it cannot be written.
     """
-    _write(Path(folder), _collected(dataset, test_dataset, image_size))
+    target = Path(folder)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as place:
+        about = _collected(Path(place), dataset, test_dataset, image_size)
+        _move(Path(place), target, about)
 
 
 def kept_dataset(
@@ -81,56 +94,102 @@ def kept_dataset(
     base = cache_folder()
     if base is None:
         raise ValueError("this user has no home folder to keep a dataset in; set XDG_CACHE_HOME")
-    handed = _collected(dataset, test_dataset, image_size)
-    digest = hashlib.sha256(handed.images.tobytes())
-    digest.update(repr((handed.images.shape, *handed[1:])).encode())
-    folder = base / f"arrays-{digest.hexdigest()[:16]}"
-    if not (folder / INDEX).exists():
-        _write(folder, handed)
+    base.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(base)
+    with TemporaryDirectory(prefix=_BEGUN, dir=base) as place:
+        about = _collected(Path(place), dataset, test_dataset, image_size)
+        shape = mapped_array(Path(place) / IMAGES).shape
+        # The first bytes of the file, its header, follow from the shape.
+        key = f"{sha256(Path(place) / IMAGES)} {(shape, *about)!r}"
+        folder = base / f"arrays-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+        if not (folder / INDEX).exists():
+            _move(Path(place), folder, about)
     return folder
 
 
-def _write(folder: Path, handed: _Handed) -> None:
+def _remove_abandoned(base: Path) -> None:
+    """Remove what processes that were killed have left long ago."""
+    for begun in base.glob(f"{_BEGUN}*"):
+        with suppress(OSError):  # another process removes it, too
+            newest = max(path.stat().st_mtime for path in (begun, *begun.iterdir()))
+            if newest < time.time() - ABANDONED_SECONDS:
+                shutil.rmtree(begun)
+
+
+def _move(place: Path, folder: Path, about: _About) -> None:
+    """Move the images that lie in a place to their folder, and make it valid by its index."""
+    digests = [short_digest(image.tobytes()) for image in mapped_array(place / IMAGES)]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / INDEX).unlink(missing_ok=True)
-    write_atomic(folder / IMAGES, lambda out: save_array(out, handed.images))
-    index = {"format": _FORMAT, **handed._asdict()}
-    index["images"] = [short_digest(image.tobytes()) for image in handed.images]
+    (place / IMAGES).replace(folder / IMAGES)
+    index = {"format": _FORMAT, "images": digests, **about._asdict()}
     write_text(folder / INDEX, json.dumps(index) + "\n")  # last: it makes the folder valid
 
 
 def _collected(
-    dataset: MapDataset, test_dataset: MapDataset | None, image_size: int | None
-) -> _Handed:
+    place: Path, dataset: MapDataset, test_dataset: MapDataset | None, image_size: int | None
+) -> _About:
+    """Write the images of a dataset to a folder, one after the other, and return the rest of it."""
     parts = {"item": dataset} | ({} if test_dataset is None else {"test": test_dataset})
-    images, labels, names = [], [], []
-    side = image_size
+    labels: list[int | str] = []
+    names: list[str] = []
+
+    def write(out: BinaryIO) -> None:
+        side, grey = 0, True
+        for name, image, label in _squares(parts, image_size):
+            if not names:
+                side = image_size or image.width
+                write_header(out, (0, 3, side, side))
+            colourless = has_no_colours(image)
+            pixels = to_pixels(image, side, 1 if colourless else 3)
+            out.write(np.repeat(pixels, 3, 0).data if colourless else pixels.data)
+            grey = grey and colourless
+            labels.append(label)
+            names.append(name)
+        if not names:
+            raise ValueError("the dataset holds no items")
+        if grey:
+            _keep_one_channel(out, len(names), side)
+        out.seek(0)
+        write_header(out, (len(names), 1 if grey else 3, side, side))
+
+    write_atomic(place / IMAGES, write)
+    train = len(dataset)
+    splits = ["train"] * train + ["test"] * (len(labels) - train)
+    return _About(labels, names, None if test_dataset is None else splits, class_names_of(dataset))
+
+
+def _keep_one_channel(out: BinaryIO, count: int, side: int) -> None:
+    """Keep the first of three equal channels of so many images, within the file."""
+    out.flush()
+    pixels = side * side
+    begin = out.tell() - 3 * count * pixels
+    with open(out.name, "rb", buffering=0) as written:
+        for first in range(0, count, _AT_ONCE):
+            number = min(_AT_ONCE, count - first)
+            written.seek(begin + 3 * first * pixels)
+            some = np.frombuffer(written.read(3 * number * pixels), np.uint8)
+            out.seek(begin + first * pixels)
+            # What is overwritten lies before all that is read later.
+            out.write(np.ascontiguousarray(some.reshape(number, 3, pixels)[:, 0]).data)
+            out.flush()
+    out.truncate()
+
+
+def _squares(
+    parts: Mapping[str, MapDataset], image_size: int | None
+) -> Iterator[tuple[str, Image.Image, int | str]]:
+    """Yield name, image and label of every item; images of one size where none is asked for."""
+    side = None
     for part, items in parts.items():
         for number, (image, label) in enumerate(_items(items, f"the dataset's {part}")):
-            if side is None:
-                side = image.width
+            side = side or image.width
             if image_size is None and image.size != (side, side):
                 raise ValueError(
                     f"{part} {number} has {image.width} x {image.height} pixels, and images must "
                     f"be squares of one size, here {side}; data.image_size makes them so"
                 )
-            grey = has_no_colours(image)
-            images.append(to_pixels(image, side, 1 if grey else 3))
-            labels.append(label)
-            names.append(f"{part}-{number}")
-    if side is None:
-        raise ValueError("the dataset holds no items")
-    channels = max(len(image) for image in images)
-    stacked = np.stack([np.repeat(i, 3, 0) if len(i) < channels else i for i in images])
-    train = len(dataset)
-    splits = ["train"] * train + ["test"] * (len(labels) - train)
-    return _Handed(
-        np.ascontiguousarray(stacked),
-        labels,
-        names,
-        None if test_dataset is None else splits,
-        class_names_of(dataset),
-    )
+            yield f"{part}-{number}", image, label
 
 
 def _items(dataset: MapDataset, where: str) -> Iterator[tuple[Image.Image, int | str]]:

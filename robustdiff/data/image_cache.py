@@ -25,7 +25,8 @@ from robustdiff.files.caches import cache_folder
 
 _FORMAT = 2
 _SMALL = 64 * 2**20
-_ABANDONED_SECONDS = 3600
+# Temporary files of which nothing is newer were left by processes that were killed.
+ABANDONED_SECONDS = 3600
 
 
 class Contents(NamedTuple):
@@ -166,10 +167,10 @@ def write_cache(stem: Path, mark: str, size: int, decode: Decode) -> Contents:
 
     def write(out: BinaryIO) -> None:
         nonlocal contents, lasts
-        _write_header(out, (0, 3, size, size))
+        write_header(out, (0, 3, size, size))
         contents, lasts = decode(out)
         out.seek(0)  # the header of fewer images has the same length
-        _write_header(out, (len(contents.digests), contents.channels, size, size))
+        write_header(out, (len(contents.digests), contents.channels, size, size))
 
     def map_it(temporary: Path) -> None:
         # Mapped before it has its name: from then on another process may replace or remove it.
@@ -220,13 +221,8 @@ def mapped_array(path: Path) -> Pixels:
     return images
 
 
-def save_array(out: BinaryIO, images: Pixels) -> None:
-    """Write what `numpy.save` writes, whose errors do not say that a disk is full."""
-    _write_header(out, images.shape)
-    out.write(images.data)
-
-
-def _write_header(out: BinaryIO, shape: tuple[int, ...]) -> None:
+def write_header(out: BinaryIO, shape: tuple[int, ...]) -> None:
+    """Write how `numpy.save` begins a file of a uint8 array; it has as many bytes for any shape."""
     about = {"shape": shape, "fortran_order": False, "descr": "|u1"}
     np.lib.format.write_array_header_1_0(out, about)
 
@@ -234,7 +230,7 @@ def _write_header(out: BinaryIO, shape: tuple[int, ...]) -> None:
 def _remove_older(stem: Path, file: Path | None) -> None:
     """Remove arrays of other fingerprints, and what killed writers have left long ago."""
     older = [path for path in stem.parent.glob(f"{stem.name}*.npy") if path != file]
-    long_ago = time.time() - _ABANDONED_SECONDS
+    long_ago = time.time() - ABANDONED_SECONDS
     with suppress(OSError):  # another process removes them, too
         for path in stem.parent.glob(f".{stem.name}*.tmp"):
             if path.stat().st_mtime < long_ago:

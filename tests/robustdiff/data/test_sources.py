@@ -1,6 +1,8 @@
 """The same images in every form, and every mistake in one line before the work."""
 
+import os
 import tarfile
+import time
 
 import numpy as np
 import pytest
@@ -24,7 +26,7 @@ import robustdiff
 from robustdiff.config.images import DataConfig, dataset_in_words
 from robustdiff.data import image_cache, reading, shards, stored
 from robustdiff.data.decode import short_digest
-from robustdiff.data.handed import save_dataset
+from robustdiff.data.handed import kept_dataset, save_dataset
 from robustdiff.data.registry import load_images
 from robustdiff.data.sources import SOURCES, kind_of
 from robustdiff.errors import DamagedError
@@ -531,6 +533,50 @@ def test_items_of_python_may_be_arrays_tensors_and_mappings(tmp_path):
     (tmp_path / "kept" / "images.npy").write_bytes(b"")
     with pytest.raises(ValueError, match="is damaged"):
         load(tmp_path / "kept")
+
+
+def test_items_are_kept_as_they_come_and_only_the_pixels_of_one_are_held(tmp_path, monkeypatch):
+    """Grey images before and after one in colour, and grey ones alone, in pieces of three."""
+    monkeypatch.setattr("robustdiff.data.handed._AT_ONCE", 3)
+    rng = np.random.default_rng(0)
+    grey = [rng.integers(0, 256, (4, 4), dtype=np.uint8) for _ in range(10)]
+    colour = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    for name, images, expected in (
+        ("grey", grey, np.stack(grey)[:, None]),
+        (
+            "both",
+            [*grey[:5], colour, *grey[5:]],
+            np.stack([*[np.stack([i] * 3) for i in grey[:5]], colour.transpose(2, 0, 1),
+                      *[np.stack([i] * 3) for i in grey[5:]]]),
+        ),
+    ):  # fmt: skip
+        for _ in range(2):  # what is there is replaced
+            save_dataset(tmp_path / name, Items([(image, i % 2) for i, image in enumerate(images)]))
+        np.testing.assert_array_equal(np.load(tmp_path / name / "images.npy"), expected)
+        assert {path.name for path in (tmp_path / name).iterdir()} == {
+            "images.npy", "robustdiff-arrays.json",
+        }  # fmt: skip
+    assert {path.name for path in tmp_path.iterdir()} == {"grey", "both"}
+
+
+def test_a_dataset_of_python_is_kept_once_and_what_killed_processes_left_is_removed(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    pictures = [(np.full((4, 4), i, np.uint8), i % 2) for i in range(6)]
+    folder = kept_dataset(Items(pictures), None, None)
+    written = (folder / "images.npy").stat()
+    for name, age in ((".arrays-old", 4000), (".arrays-new", 10)):
+        left = folder.parent / name
+        left.mkdir()
+        (left / "part").touch()
+        for path in (left / "part", left):
+            os.utime(path, (time.time() - age,) * 2)
+    assert kept_dataset(Items(pictures), None, None) == folder
+    now = (folder / "images.npy").stat()
+    assert (now.st_ino, now.st_mtime_ns) == (written.st_ino, written.st_mtime_ns)
+    assert kept_dataset(Items(pictures[::-1]), None, None) != folder
+    assert [path.name for path in folder.parent.glob(".arrays-*")] == [".arrays-new"]
 
 
 @pytest.mark.parametrize(
