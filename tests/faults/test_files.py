@@ -36,7 +36,7 @@ def test_the_newest_two_are_kept_with_their_digests(tmp_path):
         "step-00000012.json",
         "step-00000012.pt",
     ]
-    assert load_checkpoint(tmp_path)["step"] == 12
+    assert load_checkpoint(tmp_path).state["step"] == 12
 
 
 def test_nothing_written_yet_is_no_failure(tmp_path):
@@ -62,11 +62,11 @@ def test_a_flipped_bit_costs_one_checkpoint(tmp_path, suffix, share):
     flip(path, int(share * path.stat().st_size))
     try:
         with pytest.warns(UserWarning, match=r"step-00000008.*using step-00000004.pt instead"):
-            assert load_checkpoint(tmp_path)["step"] == 4
+            assert load_checkpoint(tmp_path).state["step"] == 4
     except pytest.fail.Exception:
         # A flipped bit of the digest file may leave its meaning, such as in white space.
         assert suffix == "json"
-        assert load_checkpoint(tmp_path)["step"] == 8
+        assert load_checkpoint(tmp_path).state["step"] == 8
 
 
 @pytest.mark.parametrize("suffix", ["pt", "json"])
@@ -77,7 +77,7 @@ def test_a_truncated_file_costs_one_checkpoint(tmp_path, suffix, share):
     path = tmp_path / f"step-00000008.{suffix}"
     os.truncate(path, int(share * path.stat().st_size))
     with pytest.warns(UserWarning, match=r"using step-00000004.pt instead"):
-        assert load_checkpoint(tmp_path)["step"] == 4
+        assert load_checkpoint(tmp_path).state["step"] == 4
 
 
 def test_a_resumed_run_replaces_what_was_damaged_after_it(tmp_path):
@@ -129,7 +129,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoints(tmp_path, monkeypatch, left)
         save_checkpoint(tmp_path / "first", state(12), 12)
     (tmp_path / "first").rmdir()
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-    assert load_checkpoint(tmp_path)["step"] == 8
+    assert load_checkpoint(tmp_path).state["step"] == 8
 
 
 def test_a_run_on_a_full_disk_says_so_and_goes_on_later(tmp_path, monkeypatch, capsys):
@@ -194,4 +194,4 @@ def test_file_systems_that_cannot_sync_folders_are_used_all_the_same(tmp_path, m
 
     monkeypatch.setattr(os, "fsync", refuse)
     make(tmp_path, [4])
-    assert load_checkpoint(tmp_path)["step"] == 4
+    assert load_checkpoint(tmp_path).state["step"] == 4

@@ -13,7 +13,7 @@ import torch
 from commands import TINY, attempt, call, outcome
 from PIL import Image
 
-from robustdiff.jobs import evaluate
+from robustdiff.jobs import checkpoints, evaluate
 from robustdiff.jobs import sample as samples
 from robustdiff.jobs import train as experiment
 from robustdiff.runs.folder import Run
@@ -148,7 +148,7 @@ def test_a_clock_that_jumps_moves_no_checkpoint(jump, monkeypatch):
         jumped = clock() + jump * len(saved)
         monkeypatch.setattr(time, "time", lambda: jumped)
 
-    monkeypatch.setattr(experiment, "save_checkpoint", note)
+    monkeypatch.setattr(checkpoints, "save_checkpoint", note)
     assert (
         call("train", *WORDS, "--checkpoint-every=4", "--checkpoint-minutes=60", "--out=run") == 0
     )
@@ -158,7 +158,7 @@ def test_a_clock_that_jumps_moves_no_checkpoint(jump, monkeypatch):
 def test_checkpoints_come_by_the_minute(monkeypatch):
     minutes, saved, start = iter(range(1000)), [], time.monotonic()
     monkeypatch.setattr(
-        experiment, "save_checkpoint", lambda folder, state, step, **_: saved.append(step)
+        checkpoints, "save_checkpoint", lambda folder, state, step, **_: saved.append(step)
     )
     monkeypatch.setattr(experiment.time, "monotonic", lambda: start + 60.0 * next(minutes))
     assert call("train", *WORDS, "--checkpoint-minutes=2", "--out=run") == 0
