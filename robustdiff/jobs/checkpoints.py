@@ -22,17 +22,13 @@ from robustdiff.files.score_files import (
     split,
     write_where_unseen,
 )
-from robustdiff.jobs.assemble import Material
 from robustdiff.jobs.recorder import Recorder
-from robustdiff.parallel import Workers
 from robustdiff.runs.folder import Run
 from robustdiff.training.state import TrainState
 from robustdiff.training.task import Task, total_steps
 
 
-def resumed(
-    run: Run, config: Config, material: Material, workers: Workers
-) -> tuple[dict[str, Any] | None, ScoreFile | None]:
+def resumed(run: Run, task: Task) -> tuple[dict[str, Any] | None, ScoreFile | None]:
     """Return the state that a run goes on from, None if there is none, and its score file.
 
     The leader reads the checkpoint and sends it to the others, without the curriculum's arrays; see
@@ -42,10 +38,11 @@ def resumed(
         ValueError: If the configuration is not the one that the checkpoint was made with.
         DamagedError: If no checkpoint can be used.
     """
-    steps, arrays = total_steps(config, len(material.task.data)), list[Arrays]()
+    config, workers, num_samples = task.config, task.workers, len(task.data)
+    steps, arrays = total_steps(config, num_samples), list[Arrays]()
 
     def newest() -> tuple[dict[str, Any] | None, ScoreFile | None]:
-        found = _newest_for(run, steps, len(material.labels.given))
+        found = _newest_for(run, steps, num_samples)
         if found is None:
             return None, None
         if found.scores is None:  # earlier versions kept the arrays in the checkpoint

@@ -111,7 +111,7 @@ def resume_run(run: Run, config: Config, report: Report, workers: Workers = ALON
     state, steps = new_state(material.task), total_steps(config, len(material.task.data))
     with _locked(run, workers):
         workers.from_leader(lambda: run.check_images(material.images.train))
-        saved, held = resumed(run, config, material, workers)
+        saved, held = resumed(run, material.task)
         if saved is not None:
             try:
                 state.load_state_dict(saved)
