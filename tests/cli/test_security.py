@@ -20,7 +20,8 @@ from robustdiff.config.layers import resolve
 from robustdiff.data.registry import load_images
 from robustdiff.errors import DamagedError
 from robustdiff.files.atomic import sha256
-from robustdiff.files.checkpoint import load_checkpoint
+from robustdiff.files.checkpoint import load_checkpoint, save_checkpoint
+from robustdiff.files.score_files import ScoreFile
 from robustdiff.jobs import sample as samples
 from robustdiff.progress import Report
 from robustdiff.reports.card import write_card
@@ -314,6 +315,16 @@ def test_damaged_weights_are_refused_and_the_network_stays(run):
     run.weights_file.write_bytes(content)
     with pytest.raises(DamagedError, match="SHA-256"):
         run.load_weights(network)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_score_files_hold_nothing_but_tensors(form, tmp_path):
+    form(tmp_path / "scores-00000001.pt")
+    file = ScoreFile(1, sha256(tmp_path / "scores-00000001.pt"))
+    save_checkpoint(tmp_path, {"step": 1}, 1, scores=file)
+    with pytest.raises(DamagedError, match="cannot be read as tensors"):
+        load_checkpoint(tmp_path)
+    assert not Path("executed").exists()
 
 
 def test_checkpoints_hold_nothing_but_tensors_and_plain_data(tmp_path):

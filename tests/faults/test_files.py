@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from robustdiff.errors import DamagedError
 from robustdiff.files.atomic import write_atomic
-from robustdiff.files.checkpoint import load_checkpoint, save_checkpoint
+from robustdiff.files.checkpoint import load_checkpoint, save_checkpoint, save_scores
 
 
 def state(step):
@@ -152,6 +152,20 @@ def test_a_run_on_a_full_disk_says_so_and_goes_on_later(tmp_path, monkeypatch, c
     assert call("train", f"--resume={tmp_path / 'full'}") == 0
     one, other = (load_file(tmp_path / n / "model.safetensors") for n in ("straight", "full"))
     assert all((one[name] == other[name]).all() for name in one)
+
+
+@pytest.mark.parametrize("left", [0, 1000])
+def test_a_disk_that_is_full_for_scores_leaves_the_earlier_checkpoints(tmp_path, monkeypatch, left):
+    make(tmp_path, [4, 8])
+    before = names(tmp_path)
+
+    def full(path, write, **rest):
+        write_atomic(path, lambda file: write(FullDisk(file, left)), **rest)
+
+    monkeypatch.setattr("robustdiff.files.score_files.write_atomic", full)
+    with pytest.raises(OSError, match=r"cannot write scores .* No space.*the earlier ones are"):
+        save_scores(tmp_path, {"evidence": torch.ones(3000)}, 1, None)
+    assert names(tmp_path) == before
 
 
 def test_atomic_writes_keep_the_old_content_when_they_fail(tmp_path):

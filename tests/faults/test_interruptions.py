@@ -192,7 +192,8 @@ def test_a_run_goes_on_with_its_own_images_alone(tmp_path, capsys):
 
 def test_half_written_files_of_a_killed_process_go_when_the_run_goes_on():
     assert call("train", *WORDS, "--out=run") == 0
-    left = ["checkpoints/.step-00000012.pt.7.tmp", ".model.safetensors.7.tmp"]
+    left = ["checkpoints/.step-00000012.pt.7.tmp", "checkpoints/.scores-00000001.pt.7.tmp"]
+    left += [".model.safetensors.7.tmp"]
     others = [".metrics.json.7.tmp", ".sweep-guidance.csv.7.tmp"]  # may be being written
     for name in (*left, *others):
         Path("run", name).write_bytes(b"half")

@@ -59,9 +59,6 @@ def test_two_checkpoints_of_a_round_share_a_score_file_and_the_round_before_is_k
     assert load_checkpoint(folder).scores.name == "scores-00000003.pt"
 
 
-OTHERS = ["forgetting", "dynamics-uncond"]
-
-
 class Killed(BaseException):
     """The end of a process at some place."""
 
@@ -132,7 +129,12 @@ def test_a_run_whose_score_file_is_damaged_goes_back_a_round(straight, tmp_path)
 
 
 @pytest.mark.parametrize(
-    "name", ["pmi", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
+    "name",
+    [
+        "pmi",
+        pytest.param("forgetting", marks=pytest.mark.slow),
+        pytest.param("dynamics-uncond", marks=pytest.mark.slow),
+    ],
 )
 def test_a_checkpoint_of_an_earlier_version_goes_on(tmp_path, name):
     straight = go(tmp_path / "straight", make_task(name))
