@@ -3,7 +3,8 @@
 Every row runs in a process of its own under a limit on its memory (RLIMIT_DATA), so that a row
 which needs more fails instead of taking the machine. The peak is the process's resident high-water
 mark during the operation, above what it held before. Scores are made up; `plan` runs a whole
-scoring round with a fake network on images of one pixel.
+scoring round with a fake network on images of one pixel. `checkpoint` writes and reads checkpoints
+of one score a sample, or of a thousand classes, without the weights.
 
     python benchmarks/scale.py [--samples 1e6 1e7 1e8] [--limit-gib 10] [--out scale.json]
 """
@@ -14,6 +15,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +34,10 @@ ROWS = {
 NUM_CLASSES = 10
 # Evidence is measured up to so many values held, and made up so many rows at a time.
 MOST_CELLS, PIECE = 200_000_000, 1 << 20
+# Checkpoints are written of up to so many bytes of scores.
+MOST_BYTES = 2_000_000_000
+# Bytes of state a sample of which checkpoints are written.
+CHECKPOINTS = {"checkpoint": 8, "checkpoint-1000": 90}
 BATCH = 512
 PLAN_BATCH = 32_768
 
@@ -162,13 +168,48 @@ def plan(count: int) -> dict[str, Any]:
     return {"state_bytes": 0, "operations": {"scoring round": done}}
 
 
+def checkpoints(count: int, width: int) -> dict[str, Any]:
+    """Measure checkpoints of `count` samples of so many bytes: scores within, and beside."""
+    import torch
+
+    from robustdiff.files.checkpoint import load_checkpoint, save_checkpoint, save_scores
+
+    tensors = {"scores": torch.randint(256, (count, width), dtype=torch.uint8)}
+    done: dict[str, Any] = {}
+
+    def measure(operation: str, folder: Path, work: Callable[[], object]) -> None:
+        before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+        found = measured(work)
+        after = {path: path.stat() for path in folder.iterdir()}
+        new = [file.st_size for path, file in after.items() if file.st_mtime_ns != before.get(path)]
+        done[operation] = found | {"bytes_written": sum(new)}
+
+    def beside(folder: Path, step: int) -> None:
+        held.append(save_scores(folder, tensors, 1, held[-1] if held else None))
+        save_checkpoint(folder, {"step": step}, step, scores=held[-1])
+
+    held: list[Any] = []
+    with tempfile.TemporaryDirectory(dir=".") as within, tempfile.TemporaryDirectory(dir=".") as by:
+        old, new = Path(within), Path(by)
+        for step, which in enumerate(("first", "second"), start=1):
+            state = {"step": step, "curriculum": tensors}
+            measure(f"{which}, within", old, lambda s=state: save_checkpoint(old, s, s["step"]))
+            measure(f"{which}, beside", new, lambda step=step: beside(new, step))
+        measure("read, within", old, lambda: load_checkpoint(old))
+        measure("read, beside", new, lambda: load_checkpoint(new))
+    return {"state_bytes": count * width, "operations": done}
+
+
 def worker(name: str, count: int, limit: int) -> None:
     """Measure one row in this process, and print it as JSON."""
     import torch
 
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    found = plan(count) if name == "plan" else row(name, count)
+    if name in CHECKPOINTS:
+        found = checkpoints(count, CHECKPOINTS[name])
+    else:
+        found = plan(count) if name == "plan" else row(name, count)
     print(json.dumps(found))
 
 
@@ -191,7 +232,8 @@ def shown(found: dict[str, Any]) -> list[str]:
         return [f"{start} - | - | {found['error']} | - | - |"]
     count = found["samples"]
     return [
-        f"{start} {found['state_bytes'] / count:.1f} | {operation} | "
+        f"{start} {found['state_bytes'] / count:.1f} | {operation}"
+        f"{', {:,} bytes'.format(cost['bytes_written']) if 'bytes_written' in cost else ''} | "
         f"{cost['peak_bytes'] / count:.1f} | {cost['peak_bytes'] / 2**30:.2f} | "
         f"{cost['seconds']:.2f} |"
         for operation, cost in found["operations"].items()
@@ -202,7 +244,7 @@ def main() -> None:
     """Measure all rows, print a table, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--samples", type=float, nargs="+", default=[1e6, 1e7, 1e8])
-    parser.add_argument("--curricula", nargs="+", default=[*ROWS, "plan"])
+    parser.add_argument("--curricula", nargs="+", default=[*ROWS, "plan", *CHECKPOINTS])
     parser.add_argument("--limit-gib", type=float, default=10)
     parser.add_argument("--out", type=Path, default=Path("scale.json"))
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
@@ -216,6 +258,8 @@ def main() -> None:
     for count in map(int, options.samples):
         for name in options.curricula:
             known = ROWS.get(name, ("", 0))[1]
+            if CHECKPOINTS.get(name, 0) * count > MOST_BYTES:
+                continue
             if (KEPT if known > MOST_DENSE else known) * count > MOST_CELLS:
                 continue
             rows.append(run(name, count, int(options.limit_gib * 2**30)))

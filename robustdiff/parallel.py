@@ -127,6 +127,25 @@ class Workers:
             os.close(kept)
         return result
 
+    def filled(self, value: T | None, *, wanted: bool) -> T | None:
+        """Return the value, or the leader's where there is none and it is wanted.
+
+        Args:
+            value: Picklable; the leader must have one. All processes must call this.
+            wanted: Whether this process is to have one.
+        """
+        if self.size == 1:
+            return value
+        box: list[Any] = [value]
+        lacking: list[Any] = [False] * self.size
+        dist.all_gather_object(lacking, wanted and value is None)
+        for rank in (rank for rank, lacks in enumerate(lacking) if lacks):
+            if self.leader:
+                dist.send_object_list(box, rank, device=torch.device("cpu"))
+            elif self.rank == rank:
+                dist.recv_object_list(box, 0, device=torch.device("cpu"))
+        return box[0]  # type: ignore[no-any-return]
+
     def total(self, values: Tensor) -> Tensor:
         """Return the sum over processes, on the CPU; all must pass one shape and dtype."""
         values = values.detach().cpu()

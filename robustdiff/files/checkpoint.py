@@ -1,67 +1,144 @@
 """Checkpoints: tensors and plain numbers only, written atomically, verified before use.
 
-Each `step-N.pt` has a `step-N.json` with its SHA-256. If either is damaged, the checkpoint before
-is used.
+Each `step-N.pt` has a `step-N.json` with its SHA-256, and holds that of the score file that it
+refers to. If any of the three is damaged, the checkpoint before is used.
 """
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from robustdiff.errors import DamagedError
 from robustdiff.files.atomic import sha256, write_atomic, write_text
+from robustdiff.files.score_files import (
+    Arrays,
+    ScoreFile,
+    forget_scores,
+    read_scores,
+    write_scores,
+)
 
 _KEPT = 2
 _FORMAT = "robustdiff-checkpoint-1"
 
 
+class Checkpoint(NamedTuple):
+    """A checkpoint as it was saved, on the CPU.
+
+    Attributes:
+        state: Nested dicts of tensors and plain values.
+        scores: The score file that it refers to; None if there is none.
+        arrays: Content of that file.
+    """
+
+    state: dict[str, Any]
+    scores: ScoreFile | None
+    arrays: Arrays
+
+
+def save_scores(
+    folder: Path, tensors: dict[str, Tensor], number: int, held: ScoreFile | None
+) -> ScoreFile | None:
+    """Write the score file of a round, unless it is there.
+
+    Args:
+        folder: The run's checkpoint folder; made if missing.
+        tensors: What changes once a round, by name.
+        number: Scoring rounds done.
+        held: The newest score file that this process has written, or has gone on from.
+
+    Returns:
+        What the next checkpoint refers to; None if there are no tensors.
+
+    Raises:
+        OSError: If it cannot be written; the earlier checkpoints are unchanged then.
+    """
+    if not tensors:
+        return None
+    if held is not None and held.round == number and (folder / held.name).exists():
+        return held
+    with _writing(folder, "scores", folder / ScoreFile(number, "").name):
+        return write_scores(folder, number, tensors)
+
+
 def save_checkpoint(
-    folder: Path, state: dict[str, Any], step: int, *, kept_step: int | None = None
-) -> None:
-    """Write a checkpoint, and delete all but the newest two up to this step.
+    folder: Path,
+    state: dict[str, Any],
+    step: int,
+    *,
+    scores: ScoreFile | None = None,
+    kept_step: int | None = None,
+) -> set[str]:
+    """Write a checkpoint, and delete the earlier ones but for a few.
+
+    The newest two up to this step are kept, and the newest one that refers to another score file
+    than this one, so that damage to one file never costs the run. Score files go with the last
+    checkpoint that refers to them.
 
     Args:
         folder: The run's checkpoint folder; made if missing.
         state: Nested dicts of tensors and plain numbers.
         step: Step of the state, names the file.
-        kept_step: A checkpoint that is kept besides these two.
+        scores: The score file that belongs to the state.
+        kept_step: A checkpoint that is kept besides these.
+
+    Returns:
+        Names of the score files that checkpoints refer to.
 
     Raises:
         OSError: If it cannot be written; the earlier checkpoints are unchanged then.
     """
-    folder.mkdir(exist_ok=True)
     path = _file(folder, step)
+    name = {} if scores is None else {"scores": scores.name}
 
     def record(temporary: Path) -> None:
         # Before the renaming: a process killed here leaves a digest without a file, not a file
         # without a digest.
-        write_text(_digest_file(path), json.dumps({"sha256": sha256(temporary)}) + "\n")
+        digest = {"sha256": sha256(temporary)} | name
+        write_text(_digest_file(path), json.dumps(digest) + "\n")
 
     content = {"format": _FORMAT, "state": state}
-    try:
+    content |= {} if scores is None else {"scores": asdict(scores)}
+    with _writing(folder, "checkpoint", path):
         write_atomic(path, lambda file: torch.save(content, file), written=record)
+    # Those of later steps are damaged, or of steps that a resumed run makes anew.
+    earlier = [old for old in _files(folder) if old <= path]
+    others = [old for old in earlier if _scores_of(old) != _scores_of(path)]
+    kept = {*earlier[:_KEPT], *others[:1]}
+    kept |= set() if kept_step is None else {_file(folder, kept_step)}
+    for old in folder.glob("step-*"):
+        if old.with_suffix(".pt") not in kept:
+            old.unlink()
+    referred = {found for old in kept if (found := _scores_of(old)) is not None}
+    forget_scores(folder, referred)
+    return referred
+
+
+@contextmanager
+def _writing(folder: Path, what: str, path: Path) -> Iterator[None]:
+    """Make the folder, and say what could not be written, and what that leaves."""
+    folder.mkdir(exist_ok=True)
+    try:
+        yield
     except (OSError, RuntimeError) as error:
         # On a full disk torch fails once more while it closes the archive, and hides the cause.
         cause = error if isinstance(error, OSError) else error.__context__
         if not isinstance(cause, OSError):
             raise
         earlier = "; the earlier ones are whole" if _files(folder) else ""
-        raise OSError(f"cannot write checkpoint {path}: {cause.strerror}{earlier}") from error
-    # Those of later steps are damaged, or of steps that a resumed run makes anew.
-    kept = [old for old in _files(folder) if old <= path][:_KEPT]
-    kept += [] if kept_step is None else [_file(folder, kept_step)]
-    for old in folder.glob("step-*"):
-        if old.with_suffix(".pt") not in kept:
-            old.unlink()
+        raise OSError(f"cannot write {what} {path}: {cause.strerror}{earlier}") from error
 
 
 def load_checkpoint(
     folder: Path, usable: Callable[[dict[str, Any]], bool] = lambda state: True
-) -> dict[str, Any] | None:
+) -> Checkpoint | None:
     """Load the newest checkpoint that is whole; damaged ones are skipped with a warning.
 
     Args:
@@ -69,7 +146,7 @@ def load_checkpoint(
         usable: Whether a saved state will do; others are passed over.
 
     Returns:
-        The saved state, on the CPU; None if there is none.
+        The checkpoint; None if there is none.
 
     Raises:
         DamagedError: If there are checkpoints, and none can be used.
@@ -77,15 +154,16 @@ def load_checkpoint(
     problems: list[str] = []
     for path in _files(folder):
         try:
-            state = _read(path)
+            state, scores = _read(path)
+            if not usable(state):
+                continue
+            arrays = {} if scores is None else _scores_for(path, scores)
         except DamagedError as error:
             problems.append(str(error))
             continue
-        if not usable(state):
-            continue
         for problem in problems:
             warnings.warn(f"{problem}; using {path.name} instead", stacklevel=2)
-        return state
+        return Checkpoint(state, scores, arrays)
     if problems:
         raise DamagedError(problems[0])
     return None
@@ -104,10 +182,26 @@ def _digest_file(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _scores_of(path: Path) -> str | None:
+    """Return the name of the score file that a checkpoint refers to, None if it has none."""
     try:
-        recorded = json.loads(_digest_file(path).read_text(encoding="utf-8"))["sha256"]
-        found = sha256(path)
+        name: str | None = json.loads(_digest_file(path).read_text(encoding="utf-8")).get("scores")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return name
+
+
+def _scores_for(path: Path, scores: ScoreFile) -> Arrays:
+    try:
+        return read_scores(path.parent, scores)
+    except DamagedError as error:
+        raise DamagedError(f"checkpoint {path} cannot be used: {error}") from error
+
+
+def _read(path: Path) -> tuple[dict[str, Any], ScoreFile | None]:
+    try:
+        beside = json.loads(_digest_file(path).read_text(encoding="utf-8"))
+        recorded, found = beside["sha256"], sha256(path)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DamagedError(f"checkpoint {path} cannot be verified: {error}") from error
     if found != recorded:
@@ -118,5 +212,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise DamagedError(f"checkpoint {path} cannot be read as tensors") from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise DamagedError(f"{path} is not a robustdiff checkpoint")
-    state: dict[str, Any] = content["state"]
-    return state
+    known = content.get("scores")
+    scores = None if known is None else ScoreFile(int(known["round"]), str(known["sha256"]))
+    if beside.get("scores") != (None if scores is None else scores.name):
+        raise DamagedError(f"checkpoint {path} is damaged: {_digest_file(path)} has other scores")
+    return content["state"], scores

@@ -67,15 +67,16 @@ def assemble(config: Config, report: Report, workers: Workers, run: Run | None =
         labels = workers.from_leader(lambda: prepare_labels(config, images, report))
         images, labels = without_removed(images, labels, report)
     else:
+        stored = workers.from_leader(run.labels)  # other hosts need not see the run's folder
         images, labels, _ = workers.leader_first(
-            lambda: load_run_data(run, config, report, whole=True)
+            lambda: load_run_data(run, config, report, labels=stored, whole=True)
         )
     labels = workers.on_host(lambda: labels)
     check_given(config, images, labels)
     if run is None and is_given(config.judge):
         data = dataset_of(config, images, labels)
         workers.from_leader(lambda: read_evidence(config.judge, data, report))
-    if run is None or config.eval != run.config().eval:
+    if run is None or config.eval != workers.from_leader(run.config).eval:
         _check_evaluation(config, images, report)
     return Material(images, labels, make_task(config, images, labels, report, workers))
 

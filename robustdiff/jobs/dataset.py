@@ -42,7 +42,13 @@ class RunData(NamedTuple):
 
 
 def load_run_data(
-    run: Run, config: Config, report: Report, *, whole: bool = False, published: bool = False
+    run: Run,
+    config: Config,
+    report: Report,
+    *,
+    labels: NoisyLabels | None = None,
+    whole: bool = False,
+    published: bool = False,
 ) -> RunData:
     """Load the dataset of a run and join it to the run's labels.
 
@@ -50,6 +56,7 @@ def load_run_data(
         run: The run.
         config: Its configuration; the data section may differ from the stored one.
         report: Receives progress, and what differs.
+        labels: The run's labels, where they have been read.
         whole: Whether every image of the run is needed, as for training.
         published: Whether a published model will do, whose labels are taken as published; its own
             stayed with its run.
@@ -64,7 +71,7 @@ def load_run_data(
     """
     if published and isinstance(run, PublishedRun):
         return _of_published(run, config, report)
-    labels = run.labels()
+    labels = run.labels() if labels is None else labels
     # Which part of named images is kept depends on all of them; the run's labels know theirs.
     data = config.data if labels.paths is None else replace(config.data, train_size=None)
     images = load_images(data, report)

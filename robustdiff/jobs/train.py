@@ -1,6 +1,5 @@
 """Training runs: start, resume, dry run; the loop with its checkpoints and signals."""
 
-import json
 import shlex
 import shutil
 import signal
@@ -11,15 +10,15 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from robustdiff.config.layers import resolve, to_plain
+from robustdiff.config.layers import to_plain
 from robustdiff.config.roles import check_resumable
 from robustdiff.config.sections import Config, TrainConfig
-from robustdiff.errors import DamagedError, DivergedError, InterruptedRunError
-from robustdiff.files.checkpoint import load_checkpoint, save_checkpoint
+from robustdiff.errors import DamagedError, InterruptedRunError
+from robustdiff.files.score_files import ScoreFile
 from robustdiff.jobs.assemble import Material, assemble
-from robustdiff.jobs.recorder import Event, Recorder, recording
+from robustdiff.jobs.checkpoints import rate_falls_after, resumed, write_checkpoint
+from robustdiff.jobs.recorder import Event, recording
 from robustdiff.labels.given import known_noise
 from robustdiff.parallel import ALONE, Workers, started_by_torchrun
 from robustdiff.progress import Report
@@ -29,7 +28,7 @@ from robustdiff.runs.folder import Run, check_name, create_run
 from robustdiff.runs.history import forget_after
 from robustdiff.training.loop import StepDone, train
 from robustdiff.training.state import TrainState, new_state
-from robustdiff.training.task import Task, total_steps
+from robustdiff.training.task import total_steps
 
 
 def start_run(config: Config, path: Path | None, report: Report, workers: Workers = ALONE) -> Run:
@@ -118,9 +117,8 @@ def resume_run(run: Run, config: Config, report: Report, workers: Workers = ALON
     state, steps = new_state(material.task), total_steps(config, len(material.task.data))
     with _locked(run, workers):
         workers.from_leader(lambda: _record(run, material))
-        saved = workers.from_leader(lambda: _newest_for(run, steps, len(material.labels.given)))
+        saved, held = resumed(run, material.task)
         if saved is not None:
-            _check_saved(saved, config, steps)
             try:
                 state.load_state_dict(saved)
             except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -136,46 +134,7 @@ def resume_run(run: Run, config: Config, report: Report, workers: Workers = ALON
             dropped = forget_after(run, step=state.step, rounds=state.rounds, prepared=prepared)
             repeated = any(entry["step"] == state.step for entry in dropped)
         report.message(f"resumed at step {state.step} of {steps}")
-        _train_to_end(run, material, state, report, repeated=repeated)
-
-
-def _newest_for(run: Run, steps: int, num_samples: int) -> dict[str, Any] | None:
-    """Load the newest checkpoint that a run of so many steps passes through.
-
-    A learning rate that falls at the end of a run falls elsewhere in one of another length, so the
-    steps of the fall are made again; the checkpoint before them is kept for that.
-
-    Raises:
-        ValueError: If there are checkpoints, all from after the rate began to fall.
-    """
-    newest: list[int] = []
-
-    def passed(saved: dict[str, Any]) -> bool:
-        newest.append(saved["step"])
-        config = resolve(json.loads(saved["config"])) if "config" in saved else run.config()
-        length = total_steps(config, num_samples)
-        return steps == length or saved["step"] <= length - config.train.decay_steps
-
-    saved = load_checkpoint(run.checkpoints, passed)
-    if saved is None and newest:
-        raise ValueError(
-            f"run {run.path} has no checkpoint from before its learning rate fell, so a run of "
-            f"{steps} steps cannot go on from its step {newest[0]}; train a new one of that length"
-        )
-    return saved
-
-
-def _check_saved(saved: dict[str, Any], config: Config, steps: int) -> None:
-    """Refuse a configuration that the checkpoint was not made with, such as an edited file's."""
-    if "config" in saved:
-        # Settings that are newer than the checkpoint have their defaults.
-        stored = to_plain(resolve(json.loads(saved["config"])))
-        check_resumable(stored, to_plain(config))
-    if steps < saved["step"]:
-        raise ValueError(
-            f"a resumed run may become longer, not shorter than the {saved['step']} steps that "
-            f"are done, got {steps}"
-        )
+        _train_to_end(run, material, state, report, held, repeated=repeated)
 
 
 def restarted_run(path: Path, config: Config) -> Run | None:
@@ -190,7 +149,13 @@ def restarted_run(path: Path, config: Config) -> Run | None:
 
 
 def _train_to_end(
-    run: Run, material: Material, state: TrainState, report: Report, *, repeated: bool = False
+    run: Run,
+    material: Material,
+    state: TrainState,
+    report: Report,
+    held: ScoreFile | None = None,
+    *,
+    repeated: bool = False,
 ) -> None:
     asked: list[int] = []
     kept = run.unfinished
@@ -211,9 +176,9 @@ def _train_to_end(
             if _due(event, config.sample_every, steps):
                 state.losses.read()  # raises rather than generate from spoilt weights
                 recorder.sample_grid(state.step, state.averaged())
-            late = bool(minutes) or state.step == _fall(config, steps)
+            late = bool(minutes) or state.step == rate_falls_after(config, steps)
             if number or _due(event, config.checkpoint_every, steps, late=late):
-                _checkpoint(run, task, state, recorder)
+                held = write_checkpoint(run, task, state, recorder, held)
                 saved_at = time.monotonic()
             if number:
                 raise InterruptedRunError(
@@ -238,11 +203,6 @@ def _stop_if_asked(run: Run, asked: list[int]) -> None:
             f"robustdiff train --resume {shlex.quote(str(run.path))}",
             asked[0],
         )
-
-
-def _fall(config: TrainConfig, steps: int) -> int | None:
-    """Return the step after which the learning rate falls, None if it does not."""
-    return steps - config.decay_steps if 0 < config.decay_steps < steps else None
 
 
 def _due(event: Event, every: int, steps: int, *, late: bool = False) -> bool:
@@ -285,27 +245,6 @@ def _stop_asked(received: list[int]) -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def _checkpoint(run: Run, task: Task, state: TrainState, recorder: Recorder) -> None:
-    """Save the state and the averaged weights; all processes must call it."""
-    content = state.state_dict() | {"config": json.dumps(to_plain(task.config))}
-    network = state.averaged()
-
-    def save() -> None:
-        # A gradient may overflow where the loss does not.
-        if not all(bool(weight.isfinite().all()) for weight in network.parameters()):
-            raise DivergedError(
-                f"the weights are not finite at step {state.step}; "
-                f"lower train.lr, now {task.config.train.lr:g}"
-            )
-        before = _fall(task.config.train, total_steps(task.config, len(task.data)))
-        save_checkpoint(run.checkpoints, content, state.step, kept_step=before)
-        run.save_weights(network)
-
-    recorder.flush()
-    task.workers.from_leader(save)
-    recorder.publish()
 
 
 def _summary(run: Run, material: Material, state: TrainState) -> str:

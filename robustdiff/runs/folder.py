@@ -154,7 +154,8 @@ class Run:
         with held:
             for name in _OF_TRAINING:
                 forget_temporaries(self.path, name)
-            forget_temporaries(self.checkpoints, "step-*")
+            for name in ("step-*", "scores-*"):
+                forget_temporaries(self.checkpoints, name)
             yield
 
     def check_images(self, images: Tensor, *, remember: bool = True) -> None:

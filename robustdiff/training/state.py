@@ -127,10 +127,6 @@ class TrainState:
         """Restore what `state_dict` returned, whatever the number of processes was."""
         self._load_weights(state)
         self.sampler.load_state_dict(state["curriculum"])
-        sampler = self.sampler
-        sampler.evidence, sampler.scores, sampler.trust = self.workers.on_host(
-            lambda: (sampler.evidence, sampler.scores, sampler.trust)
-        )
         if state["snapshot"] is not None:
             self.snapshot = self.build()
             self.snapshot.load_state_dict(state["snapshot"])

@@ -146,12 +146,17 @@ def test_a_rotated_round_of_classes_needs_no_more_than_its_result():
 
 @pytest.mark.slow
 def test_the_simulation_runs_and_a_row_over_its_limit_fails_alone(tmp_path):
-    words = ["--samples", "2e5", "--curricula", "pmi", "plan", "--out", tmp_path / "scale.json"]
-    subprocess.run([sys.executable, SCALE, *words], check=True, capture_output=True)
+    names = ["pmi", "plan", "checkpoint"]
+    words = ["--samples", "2e5", "--curricula", *names, "--out", tmp_path / "scale.json"]
+    subprocess.run([sys.executable, SCALE, *words], check=True, capture_output=True, cwd=tmp_path)
     rows = json.loads((tmp_path / "scale.json").read_text())
     assert rows[0]["state_bytes"] == 8 * 200_000
-    assert set(rows[0]["operations"]) == {"first update", "update", "epoch", "labels"}
+    assert set(rows[0]["operations"]) == {
+        "first update", "update", "epoch", "first batch", "labels",
+    }  # fmt: skip
     assert set(rows[1]["operations"]) == {"scoring round"}
+    written = {name: cost["bytes_written"] for name, cost in rows[2]["operations"].items()}
+    assert written["second, within"] > 8 * 200_000 > 4_000 > written["second, beside"] > 0
     done = subprocess.run(
         [sys.executable, SCALE, "--samples", "1e8", "--curricula", "pmi",
          "--limit-gib", "1", "--out", tmp_path / "over.json"],

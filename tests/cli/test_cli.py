@@ -55,7 +55,8 @@ def test_train_eval_and_sample(capsys):
         "samples",
         "tb",
     }
-    assert len(list((run / "checkpoints").glob("*.pt"))) == 2
+    assert len(list((run / "checkpoints").glob("step-*.pt"))) == 2
+    assert len(list((run / "checkpoints").glob("scores-*.pt"))) == 1
     with np.load(run / "labels.npz", allow_pickle=False) as labels:
         assert labels["flipped"].sum() == round(0.3 * 1347)
         assert (labels["flipped"] == (labels["clean"] != labels["given"])).all()

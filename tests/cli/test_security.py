@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 import torch
 from commands import call
-from robustdiff.cli.console import plain, printable
 
 from corruptions import NoisyLabels, corrupt, read_labels
 from robustdiff.classifiers.noisy_image import TimeClassifier
+from robustdiff.cli.console import plain, printable
 from robustdiff.config.layers import resolve
 from robustdiff.data.registry import load_images
 from robustdiff.errors import DamagedError
 from robustdiff.files.atomic import sha256
-from robustdiff.files.checkpoint import load_checkpoint
+from robustdiff.files.checkpoint import load_checkpoint, save_checkpoint
+from robustdiff.files.score_files import ScoreFile
 from robustdiff.jobs import sample as samples
 from robustdiff.progress import Report
 from robustdiff.reports.card import write_card
@@ -261,7 +262,6 @@ def test_hostile_class_names_on_the_terminal(capsys):
 
 def test_hostile_names_of_runs_in_the_table_of_an_evaluation(capsys):
     from robustdiff.cli.eval import _print_table
-
     from robustdiff.metrics.catalogue import METRICS
 
     figures = {key: 1.0 for metric in METRICS for key in (metric.key, metric.real)}
@@ -315,6 +315,16 @@ def test_damaged_weights_are_refused_and_the_network_stays(run):
     run.weights_file.write_bytes(content)
     with pytest.raises(DamagedError, match="SHA-256"):
         run.load_weights(network)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_score_files_hold_nothing_but_tensors(form, tmp_path):
+    form(tmp_path / "scores-00000001.pt")
+    file = ScoreFile(1, sha256(tmp_path / "scores-00000001.pt"))
+    save_checkpoint(tmp_path, {"step": 1}, 1, scores=file)
+    with pytest.raises(DamagedError, match="cannot be read as tensors"):
+        load_checkpoint(tmp_path)
+    assert not Path("executed").exists()
 
 
 def test_checkpoints_hold_nothing_but_tensors_and_plain_data(tmp_path):

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from robustdiff.errors import DamagedError
 from robustdiff.files.atomic import write_atomic
-from robustdiff.files.checkpoint import load_checkpoint, save_checkpoint
+from robustdiff.files.checkpoint import load_checkpoint, save_checkpoint, save_scores
 
 
 def state(step):
@@ -36,7 +36,7 @@ def test_the_newest_two_are_kept_with_their_digests(tmp_path):
         "step-00000012.json",
         "step-00000012.pt",
     ]
-    assert load_checkpoint(tmp_path)["step"] == 12
+    assert load_checkpoint(tmp_path).state["step"] == 12
 
 
 def test_nothing_written_yet_is_no_failure(tmp_path):
@@ -62,11 +62,11 @@ def test_a_flipped_bit_costs_one_checkpoint(tmp_path, suffix, share):
     flip(path, int(share * path.stat().st_size))
     try:
         with pytest.warns(UserWarning, match=r"step-00000008.*using step-00000004.pt instead"):
-            assert load_checkpoint(tmp_path)["step"] == 4
+            assert load_checkpoint(tmp_path).state["step"] == 4
     except pytest.fail.Exception:
         # A flipped bit of the digest file may leave its meaning, such as in white space.
         assert suffix == "json"
-        assert load_checkpoint(tmp_path)["step"] == 8
+        assert load_checkpoint(tmp_path).state["step"] == 8
 
 
 @pytest.mark.parametrize("suffix", ["pt", "json"])
@@ -77,7 +77,7 @@ def test_a_truncated_file_costs_one_checkpoint(tmp_path, suffix, share):
     path = tmp_path / f"step-00000008.{suffix}"
     os.truncate(path, int(share * path.stat().st_size))
     with pytest.warns(UserWarning, match=r"using step-00000004.pt instead"):
-        assert load_checkpoint(tmp_path)["step"] == 4
+        assert load_checkpoint(tmp_path).state["step"] == 4
 
 
 def test_a_resumed_run_replaces_what_was_damaged_after_it(tmp_path):
@@ -129,7 +129,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoints(tmp_path, monkeypatch, left)
         save_checkpoint(tmp_path / "first", state(12), 12)
     (tmp_path / "first").rmdir()
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-    assert load_checkpoint(tmp_path)["step"] == 8
+    assert load_checkpoint(tmp_path).state["step"] == 8
 
 
 def test_a_run_on_a_full_disk_says_so_and_goes_on_later(tmp_path, monkeypatch, capsys):
@@ -152,6 +152,20 @@ def test_a_run_on_a_full_disk_says_so_and_goes_on_later(tmp_path, monkeypatch, c
     assert call("train", f"--resume={tmp_path / 'full'}") == 0
     one, other = (load_file(tmp_path / n / "model.safetensors") for n in ("straight", "full"))
     assert all((one[name] == other[name]).all() for name in one)
+
+
+@pytest.mark.parametrize("left", [0, 1000])
+def test_a_disk_that_is_full_for_scores_leaves_the_earlier_checkpoints(tmp_path, monkeypatch, left):
+    make(tmp_path, [4, 8])
+    before = names(tmp_path)
+
+    def full(path, write, **rest):
+        write_atomic(path, lambda file: write(FullDisk(file, left)), **rest)
+
+    monkeypatch.setattr("robustdiff.files.score_files.write_atomic", full)
+    with pytest.raises(OSError, match=r"cannot write scores .* No space.*the earlier ones are"):
+        save_scores(tmp_path, {"evidence": torch.ones(3000)}, 1, None)
+    assert names(tmp_path) == before
 
 
 def test_atomic_writes_keep_the_old_content_when_they_fail(tmp_path):
@@ -194,4 +208,4 @@ def test_file_systems_that_cannot_sync_folders_are_used_all_the_same(tmp_path, m
 
     monkeypatch.setattr(os, "fsync", refuse)
     make(tmp_path, [4])
-    assert load_checkpoint(tmp_path)["step"] == 4
+    assert load_checkpoint(tmp_path).state["step"] == 4

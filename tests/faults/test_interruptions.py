@@ -13,7 +13,7 @@ import torch
 from commands import TINY, attempt, call, outcome
 from PIL import Image
 
-from robustdiff.jobs import evaluate
+from robustdiff.jobs import checkpoints, evaluate
 from robustdiff.jobs import sample as samples
 from robustdiff.jobs import train as experiment
 from robustdiff.runs.folder import Run
@@ -148,7 +148,7 @@ def test_a_clock_that_jumps_moves_no_checkpoint(jump, monkeypatch):
         jumped = clock() + jump * len(saved)
         monkeypatch.setattr(time, "time", lambda: jumped)
 
-    monkeypatch.setattr(experiment, "save_checkpoint", note)
+    monkeypatch.setattr(checkpoints, "save_checkpoint", note)
     assert (
         call("train", *WORDS, "--checkpoint-every=4", "--checkpoint-minutes=60", "--out=run") == 0
     )
@@ -158,7 +158,7 @@ def test_a_clock_that_jumps_moves_no_checkpoint(jump, monkeypatch):
 def test_checkpoints_come_by_the_minute(monkeypatch):
     minutes, saved, start = iter(range(1000)), [], time.monotonic()
     monkeypatch.setattr(
-        experiment, "save_checkpoint", lambda folder, state, step, **_: saved.append(step)
+        checkpoints, "save_checkpoint", lambda folder, state, step, **_: saved.append(step)
     )
     monkeypatch.setattr(experiment.time, "monotonic", lambda: start + 60.0 * next(minutes))
     assert call("train", *WORDS, "--checkpoint-minutes=2", "--out=run") == 0
@@ -192,7 +192,8 @@ def test_a_run_goes_on_with_its_own_images_alone(tmp_path, capsys):
 
 def test_half_written_files_of_a_killed_process_go_when_the_run_goes_on():
     assert call("train", *WORDS, "--out=run") == 0
-    left = ["checkpoints/.step-00000012.pt.7.tmp", ".model.safetensors.7.tmp"]
+    left = ["checkpoints/.step-00000012.pt.7.tmp", "checkpoints/.scores-00000001.pt.7.tmp"]
+    left += [".model.safetensors.7.tmp"]
     others = [".metrics.json.7.tmp", ".sweep-guidance.csv.7.tmp"]  # may be being written
     for name in (*left, *others):
         Path("run", name).write_bytes(b"half")

@@ -11,10 +11,10 @@ import pytest
 import torch
 import torch.distributed as dist
 from commands import TINY, call
-from robustdiff.cli.app import main
 from safetensors.torch import load_file
 
 from robustdiff import parallel
+from robustdiff.cli.app import main
 from robustdiff.parallel import Workers
 from robustdiff.runs import folder as runs
 from robustdiff.shared_memory import can_share
@@ -266,6 +266,51 @@ with joined("cpu") as workers:
 @pytest.mark.skipif(not can_share(), reason="this system has no memory without a name")
 def test_processes_of_a_host_share_one_copy_that_has_no_name(processes):
     assert together(processes, None, 2, code=SHARING) == [0, 0]
+
+
+SCORES = """
+import os, pathlib
+os.environ |= {env!r}
+folder, hosts = pathlib.Path({words!r}[0]), {words!r}[1]
+if hosts == 2:  # each with a disk of its own
+    os.environ |= dict(LOCAL_RANK="0", LOCAL_WORLD_SIZE="1")
+    folder = folder / os.environ["RANK"]
+import torch
+from robustdiff.files.checkpoint import save_scores
+from robustdiff.files.score_files import as_arrays, scores_everywhere, write_where_unseen
+from robustdiff.parallel import joined
+
+classes = torch.arange(1000).to(torch.int16)
+mine = dict(right=torch.ones(1000), classes=classes, again=classes)
+
+def read(file, value):
+    sent = as_arrays(mine | dict(right=torch.full((1000,), value))) if workers.leader else None
+    found = scores_everywhere(folder, file, sent, workers)
+    assert found.keys() == mine.keys() and found["again"] is found["classes"]
+    assert (found["classes"] == range(1000)).all()
+    return found["right"]
+
+with joined("cpu") as workers:
+    assert workers.place == (0 if hosts == 2 else workers.rank)
+    file = workers.from_leader(lambda: save_scores(folder, mine, 3, None))
+    write_where_unseen(folder, file, mine, set([file.name]), workers)
+    assert (folder / file.name).exists()
+    own = 1 if hosts == 2 and workers.rank == 1 else 7
+    assert (read(file, 7) == own).all()
+    if own == 1:
+        (folder / file.name).write_bytes(b"damaged")
+    assert (read(file, 8) == 8).all()
+    if own == 1:
+        (folder / file.name).unlink()
+    assert (read(file, 9) == 9).all()
+    assert (read(None, 5) == 5).all()  # a checkpoint of an earlier version
+"""
+
+
+@pytest.mark.skipif(not can_share(), reason="this system has no memory without a name")
+@pytest.mark.parametrize("hosts", [1, 2])
+def test_a_host_reads_scores_where_it_sees_them_and_gets_the_others(processes, tmp_path, hosts):
+    assert together(processes, [str(tmp_path), hosts], 2, code=SCORES) == [0, 0]
 
 
 HIDDEN = """

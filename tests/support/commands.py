@@ -4,8 +4,9 @@ import json
 import os
 import signal
 
-from robustdiff.cli.app import main
 from safetensors.torch import load_file
+
+from robustdiff.cli.app import main
 
 # Of several words for one setting the last counts, so a test may add its own.
 TINY = [

@@ -14,8 +14,8 @@ from robustdiff.config.images import DataConfig
 from robustdiff.config.layers import resolve, to_plain
 from robustdiff.config.sections import NoiseConfig
 from robustdiff.data.registry import load_images
+from robustdiff.jobs.checkpoints import _check_saved
 from robustdiff.jobs.corrupt import corrupt_source, open_source, write_labels
-from robustdiff.jobs.train import _check_saved
 from robustdiff.labels.given import prepare_labels
 from robustdiff.progress import Report
 
