@@ -180,6 +180,16 @@ def some_rows(values: ClassValues, rows: slice | Ints | NDArray[np.bool_]) -> Cl
     return values.at(rows) if isinstance(values, SparseClasses) else values[rows]
 
 
+def add_share(total: ClassValues, where: slice, values: ClassValues, parts: int) -> None:
+    """Add one of several parts of a mean to some rows; sparse ones keep the same classes."""
+    if isinstance(values, SparseClasses):
+        assert isinstance(total, SparseClasses)
+        total.values[where] += values.values / parts
+        total.rest[where] += values.rest / parts
+    else:
+        total[where] += values / parts
+
+
 def of_class(values: ClassValues, labels: Ints) -> Floats:
     """Return the value of one class of each row, (N,), by labels, (N,) int64."""
     if not isinstance(values, SparseClasses):
