@@ -8,16 +8,17 @@ from sklearn.metrics import roc_auc_score
 from corruptions import corrupt
 from robustdiff.classifiers.image import Lessons, Trained
 from robustdiff.config.judging import JudgeConfig
-from robustdiff.labels import crossfit as module
+from robustdiff.labels import folds
+from robustdiff.labels import rows as rows_module
 from robustdiff.labels.checked import Checked
 from robustdiff.labels.crossfit import (
-    Plan,
     crossfit,
     crossfit_again,
     likeliest_decision,
     make_plan,
 )
 from robustdiff.labels.decision import decide
+from robustdiff.labels.folds import Plan
 from robustdiff.labels.probabilities import by_decision
 from robustdiff.parallel import ALONE
 
@@ -63,15 +64,14 @@ def lessons_of(monkeypatch, digits, given, plan):
     def train(images, targets, num_classes, *, rows, **_):
         taught.append([rows, targets, None])
         likely = 0.8 * torch.nn.functional.one_hot(digits.train_labels, 10).float() + 0.02
-        outputs, margins = torch.full((len(rows), 10), 0.1), torch.ones(len(rows))
-        return Trained(likely, outputs, margins)
+        return Trained(likely, torch.ones(len(rows)))
 
     def ask(classifier, images, rows, **_):
         taught[-1][2] = rows
         return classifier[rows]
 
-    monkeypatch.setattr(module, "train_image_classifier", train)
-    monkeypatch.setattr(module, "predict", ask)
+    monkeypatch.setattr(folds, "train_image_classifier", train)
+    monkeypatch.setattr(rows_module, "predict", ask)
     crossfit(digits.train, torch.from_numpy(given), 10, plan, progress=silent)
     return taught
 
@@ -117,7 +117,7 @@ def test_a_killed_judge_goes_on_with_the_classifier_it_was_at(digits, noisy, tmp
     resumed = judged(tmp_path)
     # Of each finished classifier there is one report left, that it is done.
     assert len(steps) < count * 0.4
-    for name in ("probabilities", "outputs", "margins"):
+    for name in ("probabilities", "margins"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(resumed, name))
     np.testing.assert_array_equal(whole.decision.right, resumed.decision.right)
     other = torch.from_numpy(noisy.clean)
@@ -143,7 +143,7 @@ def test_processes_share_the_classifiers(monkeypatch, digits, noisy):
             digits.train, given, 10, plan, progress=silent, workers=type(ALONE)(rank, 2)
         )
     np.testing.assert_allclose(found.probabilities, whole.probabilities, atol=1e-6)
-    np.testing.assert_allclose(found.outputs, whole.outputs, atol=1e-6)
+    np.testing.assert_allclose(found.margins, whole.margins, atol=1e-5)
 
 
 @pytest.mark.parametrize(

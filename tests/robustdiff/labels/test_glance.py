@@ -3,6 +3,7 @@ import torch
 
 from corruptions import corrupt
 from robustdiff.labels import glance as module
+from robustdiff.labels import rows as rows_module
 from robustdiff.labels.glance import glance
 from robustdiff.parallel import Workers
 
@@ -25,7 +26,7 @@ def test_no_classifier_of_a_glance_learns_the_labels_that_it_ranks(digits, monke
     monkeypatch.setattr(module, "_SEEN", {False: 40})
     images, given = digits.train[:40], digits.train_labels[:40]
     lessons = []
-    train, predict = module.train_image_classifier, module.predict
+    train, predict = module.train_image_classifier, rows_module.predict
 
     def learning(images, targets, k, **more):
         assert torch.equal(targets, given[more["rows"]])
@@ -37,7 +38,7 @@ def test_no_classifier_of_a_glance_learns_the_labels_that_it_ranks(digits, monke
         return predict(classifier, images, rows, **more)
 
     monkeypatch.setattr(module, "train_image_classifier", learning)
-    monkeypatch.setattr(module, "predict", asking)
+    monkeypatch.setattr(rows_module, "predict", asking)
     glance(images, given, 10, seed=0, progress=lambda *_: None)
     learnt, asked, learnt_next, asked_next = lessons
     assert learnt == asked_next
