@@ -13,6 +13,7 @@ from robustdiff.classifiers.image import train_image_classifier
 from robustdiff.config.images import DataConfig
 from robustdiff.data.registry import load_images
 from robustdiff.labels import crossfit as module
+from robustdiff.labels import folds
 from robustdiff.labels.crossfit import Crossfitted
 from robustdiff.labels.decision import decide
 from robustdiff.progress import Report
@@ -39,7 +40,7 @@ def test_real_classifiers_find_the_wrong_labels_once_and_again_from_the_cache(
     trained = []
     monkeypatch.setattr(module, "_SMALL_LEAST", 2000)
     monkeypatch.setattr(
-        module,
+        folds,
         "train_image_classifier",
         lambda *words, **more: trained.append(1) or train_image_classifier(*words, **more),
     )
