@@ -142,7 +142,8 @@ def _class_evidence(state: TrainState, task: Task, model: Model, rows: Tensor) -
     found = class_evidence(probing, task.data, model, likely, rows, state.rounds)
     if isinstance(found, SparseClasses):
         found = merged_rows(task.workers, found, chosen=likely is None)
-        return found if glanced is None else _with_rest(found)
+        # Classes that were not tried count as much as the least likely one that was.
+        return found if glanced is None else replace(found, rest=found.values.min(axis=1))
     gains = task.workers.merged(found)
     if glanced is None:
         return gains
@@ -163,12 +164,6 @@ def _glanced(task: Task) -> ClassValues | None:
             )
             return None
     return likely
-
-
-def _with_rest(gains: SparseClasses) -> SparseClasses:
-    """Put the classes that were not tried, which share a value, below those that were."""
-    below = _BELOW * np.abs(gains.values).mean()
-    return replace(gains, rest=gains.values.min(axis=1) - below)
 
 
 def _filled(gains: Floats, likely: Floats) -> Floats:

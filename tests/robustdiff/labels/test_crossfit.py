@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -6,8 +7,11 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from corruptions import corrupt
+from curricula import sparse
+from robustdiff.classifiers import class_rows
 from robustdiff.classifiers.image import Lessons, Trained
 from robustdiff.config.judging import JudgeConfig
+from robustdiff.labels import crossfit as crossfit_module
 from robustdiff.labels import folds
 from robustdiff.labels import rows as rows_module
 from robustdiff.labels.checked import Checked
@@ -34,6 +38,12 @@ def noisy(digits):
 
 def silent(done, total):
     pass
+
+
+class Kind(NamedTuple):
+    """All of a decision that further rounds depend on."""
+
+    kind: str
 
 
 def test_classifiers_find_wrong_labels_of_images_whose_labels_they_never_saw(digits, noisy):
@@ -200,3 +210,70 @@ def test_decisions_tell_which_kind_of_noise_there_is(digits, noisy):
         return np.log(decision.classes[np.arange(300), clean[:300]] + 1e-4).sum()
 
     assert seen(found) >= seen(plain)
+
+
+@pytest.fixture
+def all_kept(monkeypatch):
+    """Ten classes count as many, and rows keep all of them."""
+    for where in (crossfit_module, class_rows, sparse, rows_module):
+        monkeypatch.setattr(where, "MOST_DENSE", 4)
+    monkeypatch.setattr(class_rows, "KEPT", 10)
+    for function in (sparse.keep_few, sparse.unknown):
+        monkeypatch.setattr(function, "__defaults__", (10,))
+
+
+def test_classifiers_of_all_classes_kept_find_what_dense_ones_find(
+    digits, noisy, tmp_path, request
+):
+    given, early = torch.from_numpy(noisy.given), replace(LESSONS, early=2.0, smoothing=0.1)
+    plan = replace(SHORT, folds=2, lessons=early)
+    whole = crossfit(digits.train, given, 10, plan, progress=silent)
+    request.getfixturevalue("all_kept")
+    found = crossfit(digits.train, given, 10, plan, progress=silent)
+    assert isinstance(found.probabilities, sparse.SparseClasses)
+    np.testing.assert_allclose(found.probabilities[:], whole.probabilities, atol=1e-6)
+    np.testing.assert_allclose(found.margins, whole.margins, atol=1e-6)
+    np.testing.assert_allclose(found.decision.right, whole.decision.right, atol=1e-6)
+
+
+def test_a_killed_judge_of_many_classes_goes_on(digits, noisy, tmp_path, all_kept):
+    given, seen = torch.from_numpy(noisy.given), []
+    plan = replace(SHORT, folds=2, splits=1, lessons=replace(LESSONS, early=2.0))
+
+    def judged(folder, kill_at=0):
+        def progress(done, total):
+            seen.append(done)
+            if len(seen) == kill_at:
+                raise KeyboardInterrupt
+
+        seen.clear()
+        return crossfit(digits.train, given, 10, plan, progress=progress, folder=folder)
+
+    whole = judged(None)
+    count = len(seen)
+    with pytest.raises(KeyboardInterrupt):
+        judged(tmp_path, kill_at=count * 7 // 8)
+    resumed = judged(tmp_path)
+    assert len(seen) < count / 3
+    np.testing.assert_array_equal(whole.probabilities[:], resumed.probabilities[:])
+
+
+def test_processes_share_the_classifiers_of_many_classes(monkeypatch, digits, noisy, all_kept):
+    given, parts = torch.from_numpy(noisy.given), []
+    plan = replace(SHORT, folds=2, splits=1, rounds=1)
+    whole = crossfit(digits.train, given, 10, plan, progress=silent)
+
+    def total(self, values):
+        parts[-1].append(values)
+        return values if self.rank == 0 else parts[0][len(parts[1]) - 1] + values
+
+    monkeypatch.setattr(type(ALONE), "total", total)
+    # The first process has but its part, about which nothing can be decided.
+    monkeypatch.setattr(crossfit_module, "decide", lambda *_: Kind("no noise"))
+    for rank in (0, 1):
+        parts.append([])
+        found = crossfit(
+            digits.train, given, 10, plan, progress=silent, workers=type(ALONE)(rank, 2)
+        )
+    np.testing.assert_allclose(found.probabilities[:], whole.probabilities[:], atol=1e-6)
+    np.testing.assert_allclose(found.margins, whole.margins, atol=1e-5)
