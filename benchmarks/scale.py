@@ -3,7 +3,8 @@
 Every row runs in a process of its own under a limit on its memory (RLIMIT_DATA), so that a row
 which needs more fails instead of taking the machine. The peak is the process's resident high-water
 mark during the operation, above what it held before. Scores are made up; `plan` runs a whole
-scoring round with a fake network on images of one pixel.
+scoring round with a fake network on images of one pixel. `judge-1000` runs the rounds of `crossfit`
+on such images of 1,000 classes, one pass over them, and decides about made-up probabilities.
 
     python benchmarks/scale.py [--samples 1e6 1e7 1e8] [--limit-gib 10] [--out scale.json]
 """
@@ -29,7 +30,7 @@ ROWS = {
     "aum": ("aum", 0), "forgetting": ("forgetting", 0), "margin": ("margin", 10),
     "margin-1000": ("margin", 1000),
 }  # fmt: skip
-NUM_CLASSES = 10
+NUM_CLASSES, MANY = 10, 1000
 # Evidence is measured up to so many values held, and made up so many rows at a time.
 MOST_CELLS, PIECE = 200_000_000, 1 << 20
 BATCH = 512
@@ -162,13 +163,45 @@ def plan(count: int) -> dict[str, Any]:
     return {"state_bytes": 0, "operations": {"scoring round": done}}
 
 
+def judging(count: int) -> dict[str, Any]:
+    """Measure what `crossfit` does between two epochs: both rounds of classifiers, the decision."""
+    import torch
+
+    from robustdiff.classifiers import image
+    from robustdiff.classifiers.networks import ImageClassifier
+    from robustdiff.labels.decision import decide
+    from robustdiff.labels.folds import Plan, Work, judge_folds
+    from robustdiff.parallel import ALONE
+    from robustdiff.progress import silent
+
+    image.make_classifier = lambda shape, k: ImageClassifier(torch.nn.Flatten(), 1, k)
+    lessons = image.Lessons(seed=0, passes=1, early=2.0)
+    plan = Plan(folds=2, splits=1, rounds=2, lessons=lessons, later=lessons)
+    rng, given = np.random.default_rng(0), np.arange(count) % MANY
+    said = sparse_evidence(given, MANY, rng)
+    said.values[:] = np.exp(said.values)
+    said.rest[:] = np.exp(0.5)  # mean of exp(z), z normal
+    total = said.values.sum(axis=1) + said.left * said.rest
+    said.values[:], said.rest[:] = said.values / total[:, None], said.rest / total
+    work = Work(torch.zeros(count, 1, 1, 1, dtype=torch.uint8), given, MANY, None)
+    done = {"first round": measured(lambda: judge_folds(work, plan, None, ALONE, silent))}
+    work = work._replace(others=said, own=said, number=1)
+    done["later round"] = measured(lambda: judge_folds(work, plan, None, ALONE, silent))
+    done["decision"] = measured(lambda: decide(said, given))
+    return {"state_bytes": 0, "operations": done}
+
+
+# Rows that are not a sampler's, by name.
+OTHERS = {"plan": plan, "judge-1000": judging}
+
+
 def worker(name: str, count: int, limit: int) -> None:
     """Measure one row in this process, and print it as JSON."""
     import torch
 
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    found = plan(count) if name == "plan" else row(name, count)
+    found = OTHERS[name](count) if name in OTHERS else row(name, count)
     print(json.dumps(found))
 
 
@@ -202,7 +235,7 @@ def main() -> None:
     """Measure all rows, print a table, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--samples", type=float, nargs="+", default=[1e6, 1e7, 1e8])
-    parser.add_argument("--curricula", nargs="+", default=[*ROWS, "plan"])
+    parser.add_argument("--curricula", nargs="+", default=[*ROWS, *OTHERS])
     parser.add_argument("--limit-gib", type=float, default=10)
     parser.add_argument("--out", type=Path, default=Path("scale.json"))
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
