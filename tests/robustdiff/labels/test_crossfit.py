@@ -104,6 +104,21 @@ def test_no_label_is_judged_by_a_classifier_that_learnt_it(monkeypatch, digits, 
         assert (asked == 2).all()
 
 
+@pytest.mark.parametrize("kept", [None, 2, 4], ids=["dense", "sparse", "all kept"])
+def test_images_are_learnt_by_the_image_alone_where_they_are_judged(kept):
+    rng, given = np.random.default_rng(0), np.arange(6) % 4
+    others, own = rng.dirichlet(np.ones(4), size=(2, 6)).astype(np.float32)
+    judged, learnt = np.arange(6) < 2, np.arange(6) != 3
+    if kept is not None:
+        others, own = (sparse.keep_few(part, given, kept) for part in (others, own))
+    work = folds.Work(torch.zeros(6, 1, 1, 1), given, 4, others, own, 1)
+    found = folds._targets(work, judged, learnt)
+    found = found[:] if kept is not None else found.numpy()
+    np.testing.assert_array_equal(found, np.concatenate([own[:2], others[2:]])[[0, 1, 2, 4, 5]])
+    first = folds._targets(work._replace(others=None, own=None), judged, learnt)
+    assert first.tolist() == [0, 1, 2, 0, 1]
+
+
 def test_labels_without_noise_are_not_learnt_twice(monkeypatch, digits):
     assert len(lessons_of(monkeypatch, digits, digits.train_labels.numpy(), SHORT)) == 6
 

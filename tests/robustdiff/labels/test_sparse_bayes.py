@@ -11,7 +11,7 @@ from scipy.special import softmax
 from curricula import CURRICULA, Labels
 from curricula.sparse import holding, keep_few
 from robustdiff.labels import noise_model
-from robustdiff.labels.decision import decide
+from robustdiff.labels.decision import _transition, decide
 from robustdiff.labels.judge import judge, margins, posterior
 from robustdiff.labels.label_fit import LabelModel, _sums, deconvolve, sparse_deconvolve
 from robustdiff.labels.sparse_bayes import (
@@ -106,6 +106,16 @@ def test_learnt_noise_is_undone_as_in_dense_rows(case):
     np.testing.assert_allclose(found[:], deconvolve(few[:], transition), atol=1e-5)
     some = sparse_deconvolve(keep_few(noisy_rows, given, evidence.values.shape[1]), transition)
     np.testing.assert_allclose(some[:].sum(axis=1), 1, atol=1e-5)
+
+
+@drawn(cases())
+@settings(max_examples=40, deadline=None)
+def test_the_matrix_of_a_decision_is_that_of_the_dense_rows(case):
+    evidence, given, bias, _ = case
+    classes = sparse_image_classes(evidence, 1.0, bias)
+    np.testing.assert_allclose(
+        _transition(classes, given), _transition(classes[:].astype(np.float64), given), atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("target", [1, 40], ids=["a class that is kept", "one that is left out"])
