@@ -4,7 +4,9 @@ Every row runs in a process of its own under a limit on its memory (RLIMIT_DATA)
 which needs more fails instead of taking the machine. The peak is the process's resident high-water
 mark during the operation, above what it held before. Scores are made up; `plan` runs a whole
 scoring round with a fake network on images of one pixel. `checkpoint` writes and reads checkpoints
-of one score a sample, or of a thousand classes, without the weights.
+of one score a sample, or of a thousand classes, without the weights. `judge-1000` runs the rounds
+of `crossfit` on images of one pixel and 1,000 classes, one pass over them, and decides about
+made-up probabilities.
 
     python benchmarks/scale.py [--samples 1e6 1e7 1e8] [--limit-gib 10] [--out scale.json]
 """
@@ -18,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +34,7 @@ ROWS = {
     "aum": ("aum", 0), "forgetting": ("forgetting", 0), "margin": ("margin", 10),
     "margin-1000": ("margin", 1000),
 }  # fmt: skip
-NUM_CLASSES = 10
+NUM_CLASSES, MANY = 10, 1000
 # Evidence is measured up to so many values held, and made up so many rows at a time.
 MOST_CELLS, PIECE = 200_000_000, 1 << 20
 # Checkpoints are written of up to so many bytes of scores.
@@ -200,16 +203,49 @@ def checkpoints(count: int, width: int) -> dict[str, Any]:
     return {"state_bytes": count * width, "operations": done}
 
 
+def judging(count: int) -> dict[str, Any]:
+    """Measure what `crossfit` does between two epochs: both rounds of classifiers, the decision."""
+    import torch
+
+    from robustdiff.classifiers import image
+    from robustdiff.classifiers.networks import ImageClassifier
+    from robustdiff.labels.decision import decide
+    from robustdiff.labels.folds import Plan, Work, judge_folds
+    from robustdiff.parallel import ALONE
+    from robustdiff.progress import silent
+
+    image.make_classifier = lambda shape, k: ImageClassifier(torch.nn.Flatten(), 1, k)
+    lessons = image.Lessons(seed=0, passes=1, early=2.0)
+    plan = Plan(folds=2, splits=1, rounds=2, lessons=lessons, later=lessons)
+    rng, given = np.random.default_rng(0), np.arange(count) % MANY
+    said = sparse_evidence(given, MANY, rng)
+    said.values[:] = np.exp(said.values)
+    said.rest[:] = np.exp(0.5)  # mean of exp(z), z normal
+    total = said.values.sum(axis=1) + said.left * said.rest
+    said.values[:], said.rest[:] = said.values / total[:, None], said.rest / total
+    work = Work(torch.zeros(count, 1, 1, 1, dtype=torch.uint8), given, MANY, None)
+    done = {"first round": measured(lambda: judge_folds(work, plan, None, ALONE, silent))}
+    work = work._replace(others=said, own=said, number=1)
+    done["later round"] = measured(lambda: judge_folds(work, plan, None, ALONE, silent))
+    done["decision"] = measured(lambda: decide(said, given))
+    return {"state_bytes": 0, "operations": done}
+
+
+# Rows that are not a sampler's, by name.
+OTHERS = {
+    "plan": plan,
+    "judge-1000": judging,
+    **{name: partial(checkpoints, width=width) for name, width in CHECKPOINTS.items()},
+}
+
+
 def worker(name: str, count: int, limit: int) -> None:
     """Measure one row in this process, and print it as JSON."""
     import torch
 
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    if name in CHECKPOINTS:
-        found = checkpoints(count, CHECKPOINTS[name])
-    else:
-        found = plan(count) if name == "plan" else row(name, count)
+    found = OTHERS[name](count) if name in OTHERS else row(name, count)
     print(json.dumps(found))
 
 
@@ -244,7 +280,7 @@ def main() -> None:
     """Measure all rows, print a table, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--samples", type=float, nargs="+", default=[1e6, 1e7, 1e8])
-    parser.add_argument("--curricula", nargs="+", default=[*ROWS, "plan", *CHECKPOINTS])
+    parser.add_argument("--curricula", nargs="+", default=[*ROWS, *OTHERS])
     parser.add_argument("--limit-gib", type=float, default=10)
     parser.add_argument("--out", type=Path, default=Path("scale.json"))
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)

@@ -6,7 +6,7 @@ class left out: the mean of theirs. The mean keeps the sum of a row, so distribu
 1, and it is linear, so smoothing and averaging over models are the same before and after.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -178,6 +178,49 @@ def dense(values: ClassValues) -> Floats:
 def some_rows(values: ClassValues, rows: slice | Ints | NDArray[np.bool_]) -> ClassValues:
     """Return some rows in the same form."""
     return values.at(rows) if isinstance(values, SparseClasses) else values[rows]
+
+
+def joined(parts: Sequence[ClassValues]) -> ClassValues:
+    """Return the rows of several arrays one after the other, all dense or all sparse."""
+    some = [part for part in parts if isinstance(part, SparseClasses)]
+    if not some:
+        return np.concatenate([np.asarray(part) for part in parts])
+    values, classes = ([getattr(part, name) for part in some] for name in ("values", "classes"))
+    rest = np.concatenate([part.rest for part in some])
+    return SparseClasses(np.concatenate(values), np.concatenate(classes), rest, some[0].count)
+
+
+def picked(which: NDArray[np.bool_], one: ClassValues, two: ClassValues) -> ClassValues:
+    """Return rows of one array where `which`, (N,), is true, else those of another one."""
+    if not isinstance(one, SparseClasses):
+        return np.where(which[:, None], one, dense(two))
+    assert isinstance(two, SparseClasses)
+    values = np.where(which[:, None], one.values, two.values)
+    classes = np.where(which[:, None], one.classes, two.classes)
+    return replace(two, values=values, classes=classes, rest=np.where(which, one.rest, two.rest))
+
+
+def put_rows(to: ClassValues, rows: Ints | NDArray[np.bool_], values: ClassValues) -> None:
+    """Write rows; sparse ones with the classes that they keep."""
+    if isinstance(values, SparseClasses):
+        assert isinstance(to, SparseClasses)
+        to.values[rows], to.classes[rows], to.rest[rows] = (
+            values.values,
+            values.classes,
+            values.rest,
+        )
+    else:
+        to[rows] = values
+
+
+def add_share(total: ClassValues, where: slice, values: ClassValues, parts: int) -> None:
+    """Add one of several parts of a mean to some rows; sparse ones keep the same classes."""
+    if isinstance(values, SparseClasses):
+        assert isinstance(total, SparseClasses)
+        total.values[where] += values.values / parts
+        total.rest[where] += values.rest / parts
+    else:
+        total[where] += values / parts
 
 
 def of_class(values: ClassValues, labels: Ints) -> Floats:

@@ -26,7 +26,8 @@ from robustdiff.classifiers.image import train_image_classifier
 from robustdiff.config.judging import JudgeConfig
 from robustdiff.data.arrays import to_float
 from robustdiff.device import pick_device, set_precision
-from robustdiff.labels.crossfit import Plan, crossfit, make_plan
+from robustdiff.labels.crossfit import crossfit, make_plan
+from robustdiff.labels.folds import Plan
 from robustdiff.progress import silent
 
 ROWS: dict[str, dict[str, Any]] = {

@@ -3,14 +3,16 @@
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from curricula.sparse import SparseClasses
 from robustdiff.classifiers.augment import augmented
+from robustdiff.classifiers.class_rows import plain, restore, target_rows, zero_rows
 from robustdiff.classifiers.fit import Fit, Recipe, early_learning
 from robustdiff.classifiers.networks import ImageClassifier, is_natural, make_classifier, whiten
 from robustdiff.data.arrays import to_float
@@ -23,8 +25,6 @@ _SMALL = Recipe("adamw", learning_rate=1e-2, weight_decay=1e-2, batch_size=128)
 _NATURAL = Recipe("sgd", learning_rate=0.1, weight_decay=5e-4, batch_size=125)
 # Share of the memory of earlier predictions that a new one leaves.
 _MEMORY = 0.6
-# Predictions count from this share of the passes on: earlier ones tell little about the classes.
-_TAKEN_FROM = 1 / 3
 # Initial weights come from the global generator, which threads would draw from in turn.
 _SEEDING = threading.Lock()
 
@@ -55,23 +55,20 @@ class Trained(NamedTuple):
 
     Attributes:
         classifier: In evaluation mode.
-        outputs: (N, K) float32, mean probabilities of each training image over the later passes.
         margins: (N,) float32, mean over all passes of the logit of the class that its target
             favours less the largest other one: the area under the margin (Pleiss et al. 2020).
     """
 
     classifier: ImageClassifier
-    outputs: Tensor
     margins: Tensor
 
 
 class _Diary:
     """What a network predicted of its training images, (N, K) and (N,) on their device."""
 
-    def __init__(self, targets: Tensor) -> None:
-        self.learnt = torch.zeros_like(targets)
-        self.outputs = torch.zeros_like(targets)
-        self.margins = torch.zeros_like(targets[:, 0])
+    def __init__(self, rows: int, num_classes: int, device: torch.device) -> None:
+        self.learnt = zero_rows(rows, num_classes, device)
+        self.margins = torch.zeros(rows, device=device)
 
     def remember(self, places: Tensor, probabilities: Tensor) -> Tensor:
         """Return running means of the probabilities of some images, (B, K)."""
@@ -79,20 +76,18 @@ class _Diary:
         self.learnt[places] = mixed
         return mixed
 
-    def note(self, places: Tensor, logits: Tensor, targets: Tensor, *, late: bool) -> None:
+    def note(self, places: Tensor, logits: Tensor, targets: Tensor) -> None:
         """Add the logits of some images, (B, K)."""
         own = targets.argmax(1, keepdim=True)  # no boolean mask: a GPU's host would wait for it
         others = logits.scatter(1, own, -torch.inf).amax(1)
         self.margins[places] += logits.gather(1, own)[:, 0] - others
-        if late:
-            self.outputs[places] += logits.softmax(1)
 
-    def state(self) -> dict[str, Tensor]:
-        return {"learnt": self.learnt, "outputs": self.outputs, "margins": self.margins}
+    def state(self) -> dict[str, Any]:
+        return {"learnt": plain(self.learnt), "margins": self.margins}
 
-    def load(self, state: dict[str, Tensor]) -> None:
-        for name, value in self.state().items():
-            value.copy_(state[name])
+    def load(self, state: dict[str, Any]) -> None:
+        restore(self.learnt, state["learnt"])
+        self.margins.copy_(state["margins"])
 
 
 def passes_for(count: int, images_seen: int, least: int = 3) -> int:
@@ -102,7 +97,7 @@ def passes_for(count: int, images_seen: int, least: int = 3) -> int:
 
 def train_image_classifier(
     images: Tensor,
-    targets: Tensor,
+    targets: Tensor | SparseClasses,
     num_classes: int,
     *,
     lessons: Lessons,
@@ -114,7 +109,8 @@ def train_image_classifier(
 
     Args:
         images: (M, C, H, W) uint8; training runs on their device.
-        targets: (N,) int64 labels in [0, num_classes), or (N, num_classes) probabilities.
+        targets: (N,) int64 labels in [0, num_classes), or (N, num_classes) probabilities, dense or
+            sparse.
         num_classes: K.
         lessons: How it is trained.
         rows: (N,) int64, N >= 2, which images are learnt from; None for all.
@@ -129,32 +125,30 @@ def train_image_classifier(
     """
     check_images(images, "training images")
     rows = torch.arange(len(images)) if rows is None else rows
-    if targets.ndim == 1:
+    if isinstance(targets, Tensor) and targets.ndim == 1:
         check_labels(targets, len(rows), num_classes, "training labels")
-        targets = F.one_hot(targets, num_classes)
     if len(rows) < 2:
         raise ValueError(f"training a classifier takes at least 2 images, got {len(rows)}")
-    targets, natural = targets.float().to(images.device), is_natural(images.shape[1:])
+    taught, natural = (
+        target_rows(targets, num_classes, images.device),
+        is_natural(images.shape[1:]),
+    )
     classifier = _new_classifier(images, rows, num_classes, lessons.seed)
     recipe = _NATURAL if natural else _SMALL
     size = min(recipe.batch_size, len(rows))
     steps = len(rows) // size
     fit = Fit(classifier, recipe, steps * lessons.passes, lessons.dtype)
-    diary = _Diary(targets)
+    diary = _Diary(len(rows), num_classes, images.device)
     for number in range(_resumed(unfinished, fit, diary), lessons.passes):
-        late = number >= int(lessons.passes * _TAKEN_FROM)
         batches = _batches(images, rows, size, (lessons.seed, number), flip=lessons.flip)
         for step, (places, inputs) in enumerate(batches, start=1):
-            _lesson(fit, inputs, targets[places], places, diary, lessons, late=late)
+            _lesson(fit, inputs, taught[places], places, diary, lessons)
             progress(number * steps + step, lessons.passes * steps)
         if unfinished is not None:
             state = {"passes": number + 1, "fit": fit.state_dict(), "diary": diary.state()}
             unfinished.save(state)
-    outputs = diary.outputs + torch.finfo(torch.float32).tiny
     classifier.to(memory_format=torch.contiguous_format).eval()
-    return Trained(
-        classifier, outputs / outputs.sum(1, keepdim=True), diary.margins / lessons.passes
-    )
+    return Trained(classifier, diary.margins / lessons.passes)
 
 
 def _new_classifier(images: Tensor, rows: Tensor, num_classes: int, seed: int) -> ImageClassifier:
@@ -177,14 +171,7 @@ def _resumed(unfinished: Unfinished | None, fit: Fit, diary: _Diary) -> int:
 
 
 def _lesson(
-    fit: Fit,
-    inputs: Tensor,
-    targets: Tensor,
-    places: Tensor,
-    diary: _Diary,
-    lessons: Lessons,
-    *,
-    late: bool,
+    fit: Fit, inputs: Tensor, targets: Tensor, places: Tensor, diary: _Diary, lessons: Lessons
 ) -> None:
     """Take one step on (B, C, H, W) images, by (B, K) targets."""
 
@@ -195,7 +182,7 @@ def _lesson(
             found = found + early_learning(logits, learnt, lessons.early)
         return found
 
-    diary.note(places, fit.step((inputs,), loss), targets, late=late)
+    diary.note(places, fit.step((inputs,), loss), targets)
 
 
 def _batches(

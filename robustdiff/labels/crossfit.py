@@ -6,7 +6,6 @@ train anew on what the round before says about all images: in the other folds by
 in the own fold by the image alone.
 """
 
-import hashlib
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,26 +14,26 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from curricula import Trust
-from curricula.sparse import ClassValues, compact, dense, of_class, some_rows
-from curricula.types import Floats, Ints
-from robustdiff.classifiers.image import (
-    Lessons,
-    passes_for,
-    predict,
-    train_image_classifier,
+from curricula.sparse import (
+    MOST_DENSE,
+    ClassValues,
+    SparseClasses,
+    compact,
+    of_class,
+    some_rows,
 )
+from curricula.types import Floats, Ints
+from robustdiff.classifiers.image import Lessons, passes_for
 from robustdiff.classifiers.networks import is_natural
 from robustdiff.config.judging import JudgeConfig
-from robustdiff.files.unfinished import Unfinished
 from robustdiff.labels.checked import Checked, taught
 from robustdiff.labels.decision import Decision, decide, hedged
-from robustdiff.labels.rows import spread_folds
+from robustdiff.labels.folds import Plan, Work, judge_folds
 from robustdiff.parallel import ALONE, Workers
-from robustdiff.progress import Progress, part_of
+from robustdiff.progress import Progress
 from robustdiff.rng import Stream, stream_seed
 
 # What the deeper network's classifiers see in a round: so many passes by effort, and of few images
@@ -51,8 +50,6 @@ _SMALL_LATER = 2 / 3
 _FEW, _FEW_FOLDS, _FEW_SPLITS = 5_000, 5, 2
 # Least probability of a class that a person saw.
 _LEAST_SEEN_CLASS = 1e-4
-# Images that a piece of unfinished work is recognised by.
-_RECOGNISED_BY = 64
 
 
 @dataclass(frozen=True)
@@ -81,34 +78,6 @@ EFFORTS = {
 }
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is trained; see `make_plan`.
-
-    Attributes:
-        folds: Into how many the images are split.
-        splits: How many different splits the predictions are averaged over.
-        rounds: How often classifiers are trained.
-        lessons: How each is trained in round one; its seed is that of the first.
-        later: How each is trained in later rounds.
-    """
-
-    folds: int
-    splits: int
-    rounds: int
-    lessons: Lessons
-    later: Lessons
-
-    def in_words(self) -> str:
-        """Describe it in a few words."""
-        rounds = f"{self.rounds} rounds" if self.rounds > 1 else "one round"
-        mirrored = ", with mirror images (--no-judge-flip: without)" if self.lessons.flip else ""
-        return (
-            f"{self.splits * self.folds * self.rounds} classifiers in {rounds}, "
-            f"none of which learnt a label that it judges{mirrored}"
-        )
-
-
 class Crossfitted(NamedTuple):
     """What the classifiers predict.
 
@@ -116,14 +85,12 @@ class Crossfitted(NamedTuple):
         probabilities: (N, K) float32, rows sum to 1: those of the given label after one round, of
             the class after more; sparse, like the decision, for many classes.
         decision: What they say about the labels.
-        outputs: (N, K) float32, what the classifiers of round one that learnt an image predicted
-            for it meanwhile, on average.
-        margins: (N,) float32, their areas under the margin.
+        margins: (N,) float32, areas under the margin of the classifiers of round one that learnt an
+            image.
     """
 
     probabilities: ClassValues
     decision: Decision
-    outputs: Floats
     margins: Floats
 
 
@@ -196,27 +163,22 @@ def crossfit(
         The evidence of one round is weak, so the mean of all explanations decides then.
     """
     labels = given.cpu().numpy()
-    others: Tensor
-    own: Tensor | None
-    others, own = F.one_hot(given.cpu(), num_classes).float(), None
-    first = _round(_Work(images, labels, others, own, 0), plan, folder, workers, progress)
-    predicted = compact(first.predicted, labels)
+    certain = None if num_classes > MOST_DENSE else F.one_hot(given.cpu(), num_classes)
+    work = Work(images, labels, num_classes, None if certain is None else certain.float().numpy())
+    predicted, margins = judge_folds(work, plan, folder, workers, progress)
     decision = workers.on_host(partial(decide, predicted, labels))
     # Later classifiers learn what was decided, so only round one tells the kinds of noise apart.
     by_image = {"by image": True, "by class": False}.get(decision.kind)
     for number in range(1, plan.rounds):
         if decision.kind in ("no evidence", "no noise"):
             break
-        others, own = (
-            torch.from_numpy(dense(mean))
-            for mean in (decision.mean_classes, decision.mean_image_classes)
-        )
-        last = _round(_Work(images, labels, others, own, number), plan, folder, workers, progress)
-        predicted = compact(last.predicted, labels)
+        others, own = decision.mean_classes, decision.mean_image_classes
+        work = work._replace(others=others, own=own, number=number)
+        predicted, _ = judge_folds(work, plan, folder, workers, progress)
         decision = workers.on_host(partial(decide, predicted, labels, by_image=by_image))
     if plan.rounds == 1 and decision.kind not in ("no evidence", "no noise"):
         decision = hedged(decision, labels)
-    return Crossfitted(predicted, decision, first.outputs, first.margins)
+    return Crossfitted(predicted, decision, margins)
 
 
 def crossfit_again(
@@ -248,16 +210,17 @@ def crossfit_again(
     """
     labels = given.cpu().numpy()
     about = (taught(known, labels, checked).classes, known.image_classes)
-    others, own = (
-        torch.from_numpy(np.asarray(dense(targets), dtype=np.float32))
-        for targets in about
-        if targets is not None
-    )
-    work = _Work(images, labels, others, own, 1, checked.removed)
-    found = _round(work, replace(plan, rounds=1), folder, ALONE, progress)
-    predicted = compact(found.predicted, labels)
+    others, own = (_as_kept(targets, labels) for targets in about if targets is not None)
+    work = Work(images, labels, others.shape[1], others, own, 1, checked.removed)
+    predicted, margins = judge_folds(work, replace(plan, rounds=1), folder, ALONE, progress)
     decision = likeliest_decision(predicted, labels, checked)
-    return Crossfitted(predicted, decision, found.outputs, found.margins)
+    return Crossfitted(predicted, decision, margins)
+
+
+def _as_kept(targets: ClassValues, given: Ints) -> ClassValues:
+    if isinstance(targets, SparseClasses):
+        return targets
+    return compact(np.asarray(targets, dtype=np.float32), given)
 
 
 def likeliest_decision(probabilities: ClassValues, given: Ints, checked: Checked) -> Decision:
@@ -280,111 +243,3 @@ def likeliest_decision(probabilities: ClassValues, given: Ints, checked: Checked
         for by_image in (None, False, True)
     ]
     return max([*found, hedged(found[0], given)], key=likelihood)
-
-
-class _Work(NamedTuple):
-    """What a round learns from.
-
-    Attributes:
-        images: (N, C, H, W) uint8.
-        given: (N,) int64, by which folds are made.
-        others: (N, K) float32, what a classifier learns about images of the other folds.
-        own: The same about images of the fold that it judges; None where it learns nothing.
-        number: The round, from 0.
-        removed: (N,) bool, images that are not learnt; None for no such.
-    """
-
-    images: Tensor
-    given: Ints
-    others: Tensor
-    own: Tensor | None
-    number: int
-    removed: NDArray[np.bool_] | None = None
-
-
-class _Found(NamedTuple):
-    """What classifiers predict for the images that they judge, and about those they learn."""
-
-    predicted: Floats
-    outputs: Floats
-    margins: Floats
-
-
-def _round(
-    work: _Work, plan: Plan, folder: Path | None, workers: Workers, progress: Progress
-) -> _Found:
-    """Train and ask the classifiers of all splits and folds, which processes share."""
-    first, jobs = work.own is None, plan.splits * plan.folds
-    predicted, outputs = (np.zeros(work.others.shape, np.float32) for _ in range(2))
-    found = _Found(predicted, outputs, np.zeros(len(work.given), np.float32))
-    for job in range(workers.rank, jobs, workers.size):
-        split, part = divmod(job, plan.folds)
-        judged = spread_folds(work.given, plan.folds, plan.lessons.seed + split) == part
-        learnt = ~judged if first else np.ones_like(judged)
-        if work.removed is not None:
-            learnt &= ~work.removed
-        lessons = plan.lessons if first else plan.later
-        some = _classifier(
-            work,
-            judged,
-            learnt,
-            replace(lessons, seed=lessons.seed + work.number * jobs + job),
-            None if folder is None else folder / f"round-{work.number + 1}-classifier-{job + 1}.pt",
-            part_of(progress, min(work.number, plan.rounds - 1) * jobs + job, plan.rounds * jobs),
-        )
-        found.predicted[judged] += some.predicted / plan.splits
-        found.outputs[learnt] += some.outputs
-        found.margins[learnt] += some.margins
-    found = _Found(*(workers.total(torch.from_numpy(part)).numpy() for part in found))
-    total = found.outputs.sum(1, keepdims=True)
-    return found._replace(outputs=found.outputs / np.maximum(total, 1e-12))
-
-
-def _classifier(
-    work: _Work,
-    judged: NDArray[np.bool_],
-    learnt: NDArray[np.bool_],
-    lessons: Lessons,
-    path: Path | None,
-    progress: Progress,
-) -> _Found:
-    """Train one classifier and ask it; take up what an interrupted process has kept of it."""
-    targets = work.others
-    if work.own is not None:
-        targets = torch.where(torch.from_numpy(judged)[:, None], work.own, targets)
-    rows, asked = (torch.from_numpy(np.flatnonzero(which)) for which in (learnt, judged))
-    targets = targets[rows]
-    kept = None if path is None else Unfinished(path, _name(work.images, targets, rows, lessons))
-    done = None if kept is None else kept.load()
-    if done is None or "predicted" not in done:
-        trained = train_image_classifier(
-            work.images,
-            targets,
-            targets.shape[1],
-            lessons=lessons,
-            rows=rows,
-            unfinished=kept,
-            progress=progress,
-        )
-        predicted = predict(
-            trained.classifier, work.images, asked, flip=lessons.flip, dtype=lessons.dtype
-        )
-        done = {
-            "predicted": predicted,
-            "outputs": trained.outputs.cpu(),
-            "margins": trained.margins.cpu(),
-        }
-        if kept is not None:
-            kept.save(done)
-    else:
-        progress(1, 1)
-    return _Found(*(done[name].numpy() for name in _Found._fields))
-
-
-def _name(images: Tensor, targets: Tensor, rows: Tensor, lessons: Lessons) -> str:
-    """Return a name of one training: a digest of all that it depends on, but of few images."""
-    digest = hashlib.sha256(f"{tuple(images.shape)} {lessons}".encode())
-    some = rows[:: -(-len(rows) // _RECOGNISED_BY)]
-    for part in (targets, rows, images[some.to(images.device)].cpu()):
-        digest.update(part.contiguous().numpy().data)
-    return digest.hexdigest()

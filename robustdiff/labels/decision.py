@@ -7,6 +7,7 @@ what other classifiers learn from is the mean of all, since whichever is wrong, 
 far off.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from scipy.stats import binom, chi2
 from curricula.sparse import (
     ClassValues,
     SparseClasses,
+    add_share,
     certain,
     empty_like,
     held,
@@ -24,7 +26,7 @@ from curricula.sparse import (
     pieces,
 )
 from robustdiff.labels.doubts import WEAK, sentences, unclear_names
-from robustdiff.labels.explanations import Explanation, Labelled, explanations, logs
+from robustdiff.labels.explanations import Explanation, Labelled, explanations, logs, readable
 from robustdiff.labels.label_fit import Family, LabelModel, fit_labels
 from robustdiff.labels.mistakes import hardness
 from robustdiff.labels.sure import Contradictions, contradictions, sure_transition
@@ -118,7 +120,7 @@ def decide(
     _check(probabilities, given)
     k = probabilities.shape[1]
     rows = _some_rows(given, k)
-    some, y = probabilities[rows], given[rows]
+    some, y = readable(probabilities, rows), given[rows]
     none = fit_labels(logs(some), y, np.zeros(k + 1), Family("none"))
     by_frequency = _by_frequency(y, k)
     explained = 1 - none.likelihood / min(by_frequency, -_LEAST)
@@ -187,8 +189,16 @@ def _transition(classes: ClassValues, given: Ints) -> Floats:
     """Return T[clean, given] by p(class | image, label), (N, K)."""
     n, k = classes.shape
     counts = _LEAST * np.eye(k)
-    for where in pieces(n, k):
-        np.add.at(counts.T, given[where], classes[where])
+    if isinstance(classes, SparseClasses):
+        # Every class has the value of those left out, and those kept have more.
+        counts += np.bincount(given, classes.rest, k)
+        more = classes.values - classes.rest[:, None]
+        pairs = classes.classes.astype(np.int64) * k + given[:, None]
+        counts += np.bincount(pairs.ravel(), more.ravel(), k * k).reshape(k, k)
+        counts = np.maximum(counts, 0)
+    else:
+        for where in pieces(n, k):
+            np.add.at(counts.T, given[where], classes[where])
     return np.asarray(counts / counts.sum(axis=1, keepdims=True))
 
 
@@ -249,22 +259,28 @@ def _by_explanations(
 
 def _mean_posterior(everyone: Labelled, some: list[Explanation]) -> tuple[ClassValues, ClassValues]:
     """Return p(class | image, label) and p(class | image), (N, K), means over explanations."""
-    n, k = everyone.probabilities.shape
     classes, image_classes = (empty_like(everyone.probabilities) for _ in range(2))
-    for where in pieces(n, k):
+    for where in _pieces(everyone.probabilities):
         part = everyone.at(where)
         for each in some:
             by_image, by_both = each.posterior(part)
-            image_classes[where] += by_image / len(some)
-            classes[where] += by_both / len(some)
+            add_share(image_classes, where, by_image, len(some))
+            add_share(classes, where, by_both, len(some))
     return classes, image_classes
+
+
+def _pieces(values: ClassValues) -> Iterator[slice]:
+    """Yield slices of rows; a sparse one takes a matrix of the classes it keeps and the others."""
+    few = isinstance(values, SparseClasses)
+    return pieces(len(values), (held(values).shape[1] + 1) ** 2 if few else values.shape[1])
 
 
 def _as_given(probabilities: ClassValues, given: Ints, none: LabelModel, kind: str) -> Decision:
     n, k = probabilities.shape
     image_classes, classes = empty_like(probabilities), certain(given, probabilities)
-    for where in pieces(n, k):
-        image_classes[where] = none.image_classes(logs(probabilities[where]))
+    for where in _pieces(probabilities):
+        found = none.image_classes(logs(readable(probabilities, where)))
+        add_share(image_classes, where, found, 1)
     high = 1.0 if kind == "no evidence" else 0.0
     both = (classes, image_classes)
     return Decision(np.ones(n), given, *both, *both, np.eye(k), 0.0, 0.0, high, kind)

@@ -14,14 +14,21 @@ its labellers said. So where the noise has structure and the classifier knows mo
 sharpest classes that explain the labels as well are taken.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logit
 
-from curricula.sparse import ClassValues, dense
-from robustdiff.labels.label_fit import Family, LabelModel, deconvolve, fit_labels
+from curricula.sparse import ClassValues, SparseClasses, dense, held, of_class, some_rows
+from robustdiff.labels.label_fit import (
+    Family,
+    LabelModel,
+    deconvolve,
+    fit_labels,
+    sparse_deconvolve,
+)
 from robustdiff.labels.mistakes import MistakeModel, fit_mistakes
 
 Floats = NDArray[np.float64]
@@ -53,7 +60,7 @@ class Labelled(NamedTuple):
     """Images and labels that are explained.
 
     Attributes:
-        probabilities: (N, K), as a classifier says; sparse of all images, not of some.
+        probabilities: (N, K), as a classifier says.
         hardness: (N,), see `robustdiff.labels.mistakes`.
         given: (N,) int64 labels.
         unnoisy: The model without noise, fitted to these or to more of them.
@@ -67,7 +74,7 @@ class Labelled(NamedTuple):
     def at(self, rows: Ints | slice) -> "Labelled":
         """Return some of them."""
         return self._replace(
-            probabilities=self.probabilities[rows],
+            probabilities=readable(self.probabilities, rows),
             hardness=self.hardness[rows],
             given=self.given[rows],
         )
@@ -75,7 +82,7 @@ class Labelled(NamedTuple):
     def forecast(self) -> Floats:
         """Return h(given label), (N,)."""
         classes = self.unnoisy.image_classes(logs(self.probabilities))
-        return np.asarray(classes[np.arange(len(self.given)), self.given])
+        return np.asarray(of_class(classes, self.given), dtype=np.float64)
 
 
 class Explanation(NamedTuple):
@@ -102,19 +109,19 @@ class Explanation(NamedTuple):
             return self.model.resemblance > _RESEMBLING
         return self.model.guessed > 0
 
-    def posterior(self, some: Labelled) -> tuple[Floats, Floats]:
+    def posterior(self, some: Labelled) -> tuple[ClassValues, ClassValues]:
         """Return p(class | image) and p(class | image, label), both (N, K)."""
         z = logs(some.probabilities, self.matrix)
         if isinstance(self.model, MistakeModel):
-            found = self.model.posterior(z, some.hardness, some.given)
-        else:
-            found = self.model.posterior(z, some.given, some.forecast())
-        return self.model.image_classes(z), found
+            known = _dense(z)
+            found = self.model.posterior(known, some.hardness, some.given)
+            return self.model.image_classes(known), found
+        return self.model.image_classes(z), self.model.posterior(z, some.given, some.forecast())
 
     def share(self, some: Labelled) -> float:
         """Return the share of wrong labels."""
         _, found = self.posterior(some)
-        return float(1 - found[np.arange(len(found)), some.given].mean())
+        return float(1 - of_class(found, some.given).mean())
 
 
 def explanations(
@@ -141,14 +148,38 @@ def explanations(
     return everything, likeliest
 
 
-def logs(probabilities: ClassValues, matrix: Floats | None = None) -> Floats:
+def readable(probabilities: ClassValues, rows: Ints | slice) -> ClassValues:
+    """Return some rows; of few classes dense ones, which noise that depends on the image needs."""
+    if probabilities.shape[1] <= _IMAGE_CLASSES:
+        return probabilities[rows]
+    return some_rows(probabilities, rows)
+
+
+def logs(probabilities: ClassValues, matrix: Floats | None = None) -> ClassValues:
     """Return log-probabilities less their mean, (N, K), of the classes that give these under T."""
-    shares = dense(probabilities).astype(np.float64)
+    if isinstance(probabilities, SparseClasses):
+        return _sparse_logs(probabilities, matrix)
+    shares = probabilities.astype(np.float64)
     shares /= np.maximum(shares.sum(axis=1, keepdims=True), _LEAST)
     if matrix is not None:
         shares = deconvolve(shares, matrix)
     found = np.log(np.maximum(shares, _FLOOR))
     return np.asarray(found - found.mean(axis=1, keepdims=True))
+
+
+def _dense(z: ClassValues) -> Floats:
+    return np.asarray(dense(z), dtype=np.float64)
+
+
+def _sparse_logs(few: SparseClasses, matrix: Floats | None) -> SparseClasses:
+    values, rest = few.values.astype(np.float64), few.rest.astype(np.float64)
+    total = np.maximum(values.sum(axis=1) + few.left * rest, _LEAST)
+    few = replace(few, values=values / total[:, None], rest=rest / total)
+    if matrix is not None:
+        few = sparse_deconvolve(few, matrix)
+    values, rest = (np.log(np.maximum(part, _FLOOR)) for part in (few.values, few.rest))
+    mean = (values.sum(axis=1) + few.left * rest) / few.count
+    return replace(few, values=values - mean[:, None], rest=rest - mean)
 
 
 def _by_class(some: Labelled, matrix: Floats | None) -> Explanation:
@@ -219,11 +250,11 @@ def _by_image(some: Labelled, matrices: list[Floats | None]) -> tuple[Explanatio
     (n, k), y, u = some.probabilities.shape, some.given, some.hardness
     before = MistakeModel.before(k).parameters()
     starts = [
-        (matrix, fit_mistakes(logs(some.probabilities, matrix), u, y, before))
+        (matrix, fit_mistakes(_dense(logs(some.probabilities, matrix)), u, y, before))
         for matrix in matrices
     ]
     matrix, first = max(starts, key=lambda start: start[1].likelihood)
-    z, model = logs(some.probabilities, matrix), first
+    z, model = _dense(logs(some.probabilities, matrix)), first
     for step in _IMAGE_STEPS:
         tried = fit_mistakes(z, u, y, model.parameters(), scale=first.scale + step)
         if tried.likelihood < first.likelihood - _IMAGE_COST * n:
@@ -262,6 +293,8 @@ def _with_images(
     return [found, *likeliest]
 
 
-def _sharpness(model: LabelModel | MistakeModel, z: Floats) -> float:
+def _sharpness(model: LabelModel | MistakeModel, z: ClassValues) -> float:
     """Return the mean probability of the likeliest class."""
-    return float(model.image_classes(z).max(axis=1).mean())
+    if isinstance(model, MistakeModel):
+        return float(model.image_classes(_dense(z)).max(axis=1).mean())
+    return float(held(model.image_classes(z)).max(axis=1).mean())

@@ -4,16 +4,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from curricula.types import Floats
-from robustdiff.classifiers.image import Lessons, predict, train_image_classifier
+from curricula.sparse import MOST_DENSE, ClassValues, put_rows
+from robustdiff.classifiers.image import Lessons, train_image_classifier
 from robustdiff.classifiers.networks import is_natural
-from robustdiff.labels.rows import spread_folds
+from robustdiff.labels.rows import all_said, ask, nothing_said, spread_folds
 from robustdiff.parallel import ALONE, Workers
 from robustdiff.progress import Progress, part_of
 from robustdiff.rng import Stream, stream_seed
 
 _FOLDS = 2
 # Images that the small and the deeper network see in a fold: in passes over few, or some of many.
+# Above the classes of dense evidence they see more, in proportion to the classes.
 _SEEN = {False: 8_000, True: 50_000}
 
 
@@ -26,7 +27,7 @@ def glance(
     progress: Progress,
     dtype: torch.dtype = torch.float32,
     workers: Workers = ALONE,
-) -> Floats:
+) -> ClassValues:
     """Predict the classes of images by classifiers that did not learn their labels.
 
     Each of two classifiers learns of one half and predicts the other. This takes a tenth of what
@@ -42,20 +43,21 @@ def glance(
         workers: Those that share the work.
 
     Returns:
-        (N, K) float32 probabilities of the given label.
+        (N, K) float32 probabilities of the given label, sparse for many classes.
     """
     natural = is_natural(images.shape[1:])
     first = stream_seed(seed, Stream.CROSSFIT) % 2**32
-    folds = spread_folds(given.cpu().numpy(), _FOLDS, first)
-    found = torch.zeros(len(images), num_classes)
+    labels, seen = given.cpu().numpy(), _SEEN[natural] * max(num_classes, MOST_DENSE) // MOST_DENSE
+    folds = spread_folds(labels, _FOLDS, first)
+    found = nothing_said(len(images), num_classes)
     for part in range(workers.rank, _FOLDS, workers.size):
         others, asked = (
             torch.from_numpy(np.flatnonzero(w)) for w in (folds != part, folds == part)
         )
-        learnt = others[:: -(-len(others) // _SEEN[natural])]
+        learnt = others[:: -(-len(others) // seen)]
         lessons = Lessons(
             seed=first + part,
-            passes=_SEEN[natural] // len(learnt),
+            passes=seen // len(learnt),
             flip=images.shape[1] == 3,
             dtype=dtype if natural else torch.float32,
         )
@@ -67,7 +69,5 @@ def glance(
             rows=learnt,
             progress=part_of(progress, part, _FOLDS),
         )
-        found[asked] = predict(
-            trained.classifier, images, asked, flip=lessons.flip, dtype=lessons.dtype
-        )
-    return workers.total(found).numpy()
+        put_rows(found, asked.numpy(), ask(trained.classifier, images, asked, labels, lessons))
+    return all_said(workers, found)

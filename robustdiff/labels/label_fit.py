@@ -7,12 +7,21 @@
 Scale, bias, T and guessed are those under which the labels are likeliest.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit, softmax
+
+from curricula.sparse import ClassValues, SparseClasses
+from robustdiff.labels.sparse_bayes import (
+    Sums,
+    sparse_by_both,
+    sparse_image_classes,
+    sparse_sums,
+)
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -43,14 +52,20 @@ class LabelModel(NamedTuple):
     guessed: float
     likelihood: float
 
-    def image_classes(self, z: Floats) -> Floats:
-        """Return p(class | image), (N, K), of evidence z, (N, K)."""
+    def image_classes(self, z: ClassValues) -> ClassValues:
+        """Return p(class | image), (N, K), of evidence z, (N, K); sparse where that is."""
+        if isinstance(z, SparseClasses):
+            return sparse_image_classes(z, float(np.exp(self.scale)), self.bias)
         return np.asarray(softmax(np.exp(self.scale) * z + self.bias, axis=1))
 
-    def posterior(self, z: Floats, labels: Ints, forecast: Floats) -> Floats:
+    def posterior(self, z: ClassValues, labels: Ints, forecast: Floats) -> ClassValues:
         """Return p(class | image, label), (N, K), by Bayes' rule; forecast is h(label), (N,)."""
+        if isinstance(z, SparseClasses):
+            scale, t = float(np.exp(self.scale)), self.transition
+            return sparse_by_both(z, labels, scale, self.bias, t, self.guessed, forecast)
         named = (1 - self.guessed) * self.transition[:, labels].T
-        joint = self.image_classes(z) * (named + self.guessed * forecast[:, None])
+        classes = softmax(np.exp(self.scale) * z + self.bias, axis=1)
+        joint = classes * (named + self.guessed * forecast[:, None])
         return np.asarray(joint / np.maximum(joint.sum(axis=1, keepdims=True), _TINY))
 
 
@@ -92,14 +107,14 @@ class Family(NamedTuple):
 
 
 def fit_labels(
-    z: Floats, labels: Ints, start: Floats, family: Family, forecast: Floats | None = None
+    z: ClassValues, labels: Ints, start: Floats, family: Family, forecast: Floats | None = None
 ) -> LabelModel:
     """Maximise the likelihood of labels.
 
     The gradient follows from the posterior of class and of guessing, as in an EM step.
 
     Args:
-        z: (N, K) evidence.
+        z: (N, K) evidence; rows of sparse one keep their label.
         labels: (N,) int64.
         start: Log scale unless the family fixes it, bias (K,), the family's own parameters, and
             the logit of `guessed` if there is a forecast.
@@ -110,35 +125,29 @@ def fit_labels(
         The model.
     """
     n, k = z.shape
-    onehot = np.eye(k)[labels]
+    onehot = None if isinstance(z, SparseClasses) else np.eye(k)[labels]
     prior = np.zeros((k, k))
     if family.noise == "any":
         prior = _PSEUDO_LABELS * ((1 - _PSEUDO_NOISE) * np.eye(k) + _PSEUDO_NOISE / k)
 
-    def expected(p: Floats) -> tuple[LabelModel, Floats, Floats, Floats]:
-        """Return the model, p(class | image), and the joint of label with class and guessing."""
+    def expected(p: Floats) -> tuple[LabelModel, Sums]:
         scale, bias, matrix, rest = family.parts(p, k)
         guessed = 0.0 if forecast is None else float(expit(rest[0]))
         model = LabelModel(scale, bias, matrix, guessed, 0.0)
-        classes = model.image_classes(z)
-        lucky = np.zeros(n) if forecast is None else guessed * forecast
-        return model, classes, (1 - guessed) * classes * matrix[:, labels].T, lucky
+        return model, _sums(model, z, labels, onehot, forecast)
 
     def loss(p: Floats) -> tuple[float, Floats]:
-        model, classes, named, lucky = expected(p)
-        total = named.sum(axis=1) + lucky + _TINY
-        by_name = named / total[:, None]
-        off = by_name - classes * by_name.sum(axis=1, keepdims=True)
-        value = np.log(total).sum() - _BIAS_PRECISION / 2 * (model.bias**2).sum()
+        model, found = expected(p)
+        value = found.likelihood - _BIAS_PRECISION / 2 * (model.bias**2).sum()
         value += (prior * np.log(model.transition + _TINY)).sum()
         slope = [
-            off.sum(axis=0) - _BIAS_PRECISION * model.bias,
-            family.slope(model.transition, by_name.T @ onehot + prior),
+            found.bias - _BIAS_PRECISION * model.bias,
+            family.slope(model.transition, found.counts + prior),
         ]
         if family.scale is None:
-            slope.insert(0, np.array([np.exp(model.scale) * (off * z).sum()]))
+            slope.insert(0, np.array([np.exp(model.scale) * found.scale]))
         if forecast is not None:
-            slope.append(np.array([(lucky / total).sum() - model.guessed * n]))
+            slope.append(np.array([found.guesses - model.guessed * n]))
         return -value / n, -np.concatenate(slope) / n
 
     bounds = [
@@ -152,8 +161,30 @@ def fit_labels(
         bounds=bounds,
         options={"maxiter": 150, "ftol": 1e-9},
     ).x
-    model, _, named, lucky = expected(found)
-    return model._replace(likelihood=float(np.log(named.sum(axis=1) + lucky + _TINY).sum()))
+    model, sums = expected(found)
+    return model._replace(likelihood=float(sums.likelihood))
+
+
+def _sums(
+    model: LabelModel,
+    z: ClassValues,
+    labels: Ints,
+    onehot: Floats | None,
+    forecast: Floats | None,
+) -> Sums:
+    """Return what a fit sums over rows: of the posterior of class and of guessing."""
+    if isinstance(z, SparseClasses) or onehot is None:
+        assert isinstance(z, SparseClasses)
+        scale, t = float(np.exp(model.scale)), model.transition
+        return sparse_sums(z, labels, scale, model.bias, t, model.guessed, forecast)
+    classes = softmax(np.exp(model.scale) * z + model.bias, axis=1)
+    named = (1 - model.guessed) * classes * model.transition[:, labels].T
+    lucky = np.zeros(len(z)) if forecast is None else model.guessed * forecast
+    total = named.sum(axis=1) + lucky + _TINY
+    by_name = named / total[:, None]
+    off = by_name - classes * by_name.sum(axis=1, keepdims=True)
+    likelihood, guesses = np.log(total).sum(), (lucky / total).sum()
+    return Sums(likelihood, (off * z).sum(), off.sum(axis=0), by_name.T @ onehot, guesses)
 
 
 def deconvolve(noisy: Floats, transition: Floats, steps: int = _DECONVOLUTION_STEPS) -> Floats:
@@ -175,3 +206,40 @@ def deconvolve(noisy: Floats, transition: Floats, steps: int = _DECONVOLUTION_ST
         clean *= (noisy / np.maximum(clean @ transition, _LEAST)) @ transition.T
         clean /= np.maximum(clean.sum(axis=1, keepdims=True), _LEAST)
     return clean
+
+
+def sparse_deconvolve(
+    noisy: SparseClasses, transition: Floats, steps: int = _DECONVOLUTION_STEPS
+) -> SparseClasses:
+    """Do the same for rows that keep R of many classes, in N R^2 operations a step.
+
+    A class that a row leaves out is a typical one: of each class's noise it gets what most others
+    get, the median of the row of T. Were it the mean, a few pairs of classes that are often
+    confused would explain away all that is left out, but not the given class, which is as unlikely
+    and kept. With all classes kept the result is that of `deconvolve`.
+
+    Args:
+        noisy: (N, K) float64, rows sum to 1.
+        transition: (K, K), T[clean, given].
+        steps: Updates.
+    """
+    classes, left = noisy.classes.astype(np.int64), noisy.left
+    usual, own = np.median(transition, axis=1), transition.diagonal()
+    among = transition[classes[:, :, None], classes[:, None, :]] - usual[classes][:, :, None]
+    spread, more = (
+        (part.sum() - part[classes].sum(axis=1)) / max(left, 1) for part in (usual, own - usual)
+    )
+    clean = np.full_like(noisy.values, 1 / noisy.count)
+    rest = np.full_like(noisy.rest, 1 / noisy.count)
+    for _ in range(steps):
+        everywhere = (clean * usual[classes]).sum(axis=1) + left * rest * spread
+        named = everywhere[:, None] + np.einsum("ni,nij->nj", clean, among)
+        ratio = noisy.values / np.maximum(named, _LEAST)
+        others = noisy.rest / np.maximum(everywhere + rest * more, _LEAST)
+        total = ratio.sum(axis=1) + left * others
+        clean *= usual[classes] * total[:, None] + np.einsum("nj,nij->ni", ratio, among)
+        rest *= spread * total + more * others
+        scale = np.maximum(clean.sum(axis=1) + left * rest, _LEAST)
+        clean /= scale[:, None]
+        rest /= scale
+    return replace(noisy, values=clean, rest=rest)

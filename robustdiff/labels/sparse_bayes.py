@@ -23,12 +23,14 @@ class Sums(NamedTuple):
         scale: Sum of (q - p) times the evidence.
         bias: (K,) sum of q - p.
         counts: (K, K) sum of q by class and label.
+        guesses: Expected number of labels that were guessed.
     """
 
     likelihood: float
     scale: float
     bias: Doubles
     counts: Doubles
+    guesses: float = 0.0
 
 
 class _Logits(NamedTuple):
@@ -97,6 +99,34 @@ def sparse_posterior(
     return found
 
 
+def sparse_by_both(
+    evidence: SparseClasses,
+    given: Ints,
+    scale: float,
+    bias: Doubles,
+    transition: Doubles,
+    guessed: float,
+    forecast: Doubles,
+) -> SparseClasses:
+    """Return p(class | image, label), (N, K), where some labels are guessed; see `LabelModel`."""
+    found = empty_like(evidence)
+    assert isinstance(found, SparseClasses)
+    for where in pieces(*evidence.values.shape):
+        some, labels = _logits(evidence.at(where), scale, bias), given[where]
+        lucky = guessed * forecast[where][:, None]
+        named = transition[some.classes, labels[:, None]]
+        kept = some.kept * ((1 - guessed) * named + lucky)
+        unkept = (1 - guessed) * _less(
+            (some.own @ transition)[labels], some.own[some.classes] * named
+        )
+        unkept += lucky[:, 0] * _less(some.own.sum(), some.own[some.classes])
+        left = some.rest * unkept
+        total = np.maximum(kept.sum(axis=1) + left, _TINY)
+        found.values[where] = kept / total[:, None]
+        found.rest[where] = left / total / max(evidence.left, 1)
+    return found
+
+
 def sparse_margins(classes: SparseClasses, given: Ints, tiny: float) -> Floats:
     """Return log-odds against the likeliest other class, (N,); see `margins` of the judge."""
     scores = np.empty(len(given))
@@ -113,7 +143,13 @@ def sparse_margins(classes: SparseClasses, given: Ints, tiny: float) -> Floats:
 
 
 def sparse_sums(
-    evidence: SparseClasses, given: Ints, scale: float, bias: Doubles, transition: Doubles
+    evidence: SparseClasses,
+    given: Ints,
+    scale: float,
+    bias: Doubles,
+    transition: Doubles,
+    guessed: float = 0.0,
+    forecast: Doubles | None = None,
 ) -> Sums:
     """Return what the fit of a noise model sums over rows.
 
@@ -123,29 +159,39 @@ def sparse_sums(
         scale: Factor of the evidence.
         bias: (K,), added after scaling.
         transition: (K, K), T[class, given].
+        guessed: Share of labels that are guessed.
+        forecast: (N,) how likely a guess names the given label; None where none is guessed.
     """
     k, some = evidence.count, _logits(evidence, scale, bias)
     named = transition[some.classes, given[:, None]]
     kept = some.kept * named
     left = some.rest * _less((some.own @ transition)[given], some.own[some.classes] * named)
-    joint = (kept.sum(axis=1) + left) / some.total + _TINY
-    by_image, by_both = some.kept / some.total[:, None], kept / (some.total * joint)[:, None]
-    scaled = (by_both - by_image) * evidence.values
-    rest = (left / joint - some.left) / some.total * evidence.rest
-    # Weights of a class left out, by image and by both, without its own factors.
-    weight, both = some.rest / some.total, some.rest / (some.total * joint)
-    expected = np.bincount(some.classes.ravel(), by_image.ravel(), k)
+    joint = (kept.sum(axis=1) + left) / some.total
+    lucky, meant = np.zeros(len(given)), np.ones(len(given))
+    if forecast is not None:
+        lucky, named_so = guessed * forecast, (1 - guessed) * joint
+        meant = named_so / (named_so + lucky + _TINY)
+    likelihood = (1 - guessed) * joint + lucky + _TINY
+    # p and q of one class, by its part of the sums above; a guess says nothing about the class.
+    by_image = meant / some.total
+    by_both = (1 - guessed) / (some.total * likelihood)
+    q, p = kept * by_both[:, None], some.kept * by_image[:, None]
+    rest = (left * by_both - some.left * by_image) * evidence.rest
+    # The same for classes left out, without their own factors.
+    weight, both = some.rest * by_image, some.rest * by_both
+    expected = np.bincount(some.classes.ravel(), p.ravel(), k)
     unkept = np.maximum(weight.sum() - _spread(some.classes, weight, k), 0)
     expected = expected + some.own * unkept
     pairs = some.classes * k + given[:, None]
     held = _spread(pairs, both, k * k).reshape(k, k)
     others = some.own[:, None] * transition * np.maximum(np.bincount(given, both, k) - held, 0)
-    counts = np.bincount(pairs.ravel(), by_both.ravel(), k * k).reshape(k, k) + others
+    counts = np.bincount(pairs.ravel(), q.ravel(), k * k).reshape(k, k) + others
     return Sums(
-        float(np.log(joint).sum()),
-        float(scaled.sum() + rest.sum()),
+        float(np.log(likelihood).sum()),
+        float(((q - p) * evidence.values).sum() + rest.sum()),
         counts.sum(axis=1) - expected,
         counts,
+        float((lucky / likelihood).sum()),
     )
 
 

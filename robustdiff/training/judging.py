@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from curricula.types import Floats
+from curricula.sparse import ClassValues
 from robustdiff.labels.crossfit import Crossfitted, crossfit, make_plan
 from robustdiff.labels.glance import glance
 from robustdiff.progress import Progress
@@ -34,7 +34,7 @@ def judge_by_classifiers(task: Task, stage: str, *, rounds: int | None = None) -
     )
 
 
-def likely_classes(task: Task) -> Floats:
+def likely_classes(task: Task) -> ClassValues:
     """Return (N, K) probabilities that rank the classes of every image; see `glance`."""
     return glance(
         task.data.images,

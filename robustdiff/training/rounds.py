@@ -2,24 +2,25 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import binom
 from torch import Tensor
 
 from curricula import CURRICULA, Trust, random_scores, trusted
 from curricula.sampler import Judge
-from curricula.sparse import MOST_DENSE, ClassValues, SparseClasses, compact
+from curricula.sparse import ClassValues, SparseClasses, compact, likeliest
 from curricula.types import Floats, Ints
 from robustdiff.config.sections import Config
 from robustdiff.diffusion.model import Model
 from robustdiff.labels.decision import Decision, decide
 from robustdiff.labels.judge import judge
 from robustdiff.labels.probabilities import by_decision, label_scores
+from robustdiff.labels.rows import merged_rows
 from robustdiff.labels.scoring import Probing, class_evidence, every_class, prediction_scores
-from robustdiff.parallel import Workers
 from robustdiff.training.judging import judge_by_classifiers, likely_classes
 from robustdiff.training.state import TrainState
 from robustdiff.training.task import Task, steps_per_pass
@@ -30,6 +31,8 @@ _LEAST_GLANCED = 1_000
 # place in the order of the glance. Of .03, .1 and .3 the largest that found the noise in every
 # round, with one rival and with two (MNIST 14 x 14, asymmetric 40 %).
 _BELOW = 0.1
+# How likely classifiers that know nothing are taken for some that do.
+_CHANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -131,30 +134,36 @@ def _evidence(state: TrainState, task: Task) -> ClassValues | None:
 
 def _class_evidence(state: TrainState, task: Task, model: Model, rows: Tensor) -> ClassValues:
     """Return how much worse other classes fit than the given one, (N, K); NaN where not tried."""
-    previous = state.sampler.evidence
-    glanced = likely_classes(task) if previous is None and glance_pays(task) else None
+    previous, probing = state.sampler.evidence, _probing(task.config)
+    glanced = _glanced(task) if previous is None and glance_pays(task) else None
     likely = previous if glanced is None else glanced
-    found = class_evidence(_probing(task.config), task.data, model, likely, rows, state.rounds)
+    if isinstance(glanced, SparseClasses):
+        probing = replace(probing, rivals=None)  # all classes that are kept
+    found = class_evidence(probing, task.data, model, likely, rows, state.rounds)
     if isinstance(found, SparseClasses):
-        return _merged(task.workers, found, first=previous is None)
+        found = merged_rows(task.workers, found, chosen=likely is None)
+        # Classes that were not tried count as much as the least likely one that was.
+        return found if glanced is None else replace(found, rest=found.values.min(axis=1))
     gains = task.workers.merged(found)
-    return gains if glanced is None else _filled(gains, glanced)
+    if glanced is None:
+        return gains
+    assert not isinstance(glanced, SparseClasses)
+    return _filled(gains, glanced)
 
 
-def _merged(workers: Workers, found: SparseClasses, *, first: bool) -> SparseClasses:
-    """Merge what the processes have measured; see `Workers.merged`.
-
-    Args:
-        workers: All of them.
-        found: (N, K), NaN where this process has measured nothing.
-        first: Whether each chose the classes of its rows, and left those of others at 0.
-    """
-    classes = found.classes
-    if first:  # gloo adds no int16
-        total = workers.total(torch.from_numpy(classes.astype(np.int32))).numpy()
-        classes = total.astype(classes.dtype)
-    values, rest = workers.merged(found.values), workers.merged(found.rest)
-    return SparseClasses(values, classes, rest, found.count)
+def _glanced(task: Task) -> ClassValues | None:
+    """Return what ranks the classes of every image; None where classifiers cannot tell many."""
+    likely = likely_classes(task)
+    if isinstance(likely, SparseClasses):
+        hits = int((likeliest(likely) == task.given).sum())
+        commonest = np.bincount(task.given).max() / len(task.given)
+        if binom.sf(hits - 1, len(task.given), commonest) >= _CHANCE:
+            task.report.message(
+                f"classifiers name {hits / len(task.given):.2%} of the given labels, no more than "
+                f"by chance: the first round tries all {task.num_classes:,} classes"
+            )
+            return None
+    return likely
 
 
 def _filled(gains: Floats, likely: Floats) -> Floats:
@@ -171,7 +180,7 @@ def _filled(gains: Floats, likely: Floats) -> Floats:
 def glance_pays(task: Task) -> bool:
     """Return whether the first round tries the classes that classifiers find likely, not all."""
     rivals = task.config.curriculum.rivals
-    few = rivals is not None and rivals + 1 < task.num_classes <= MOST_DENSE
+    few = rivals is not None and rivals + 1 < task.num_classes
     return few and len(task.data) >= _LEAST_GLANCED
 
 

@@ -40,7 +40,7 @@ def judged(monkeypatch):
             classes[np.arange(len(given)), given].astype(np.float64), clean, classes, classes,
             classes, classes, np.eye(num_classes), 0.1, 0.1, 0.1, "by class",
         )  # fmt: skip
-        return Crossfitted(classes, decision, classes, decision.right)
+        return Crossfitted(classes, decision, decision.right)
 
     monkeypatch.setattr(module, "crossfit", find)
     make_folder(Path("photos"), each=EACH)

@@ -11,15 +11,21 @@ from curricula.sparse import (
     KEPT,
     MOST_DENSE,
     SparseClasses,
+    add_share,
     certain,
     compact,
+    empty_like,
     holding,
+    joined,
     keep_few,
     largest_other,
     likeliest,
     of_class,
+    picked,
+    put_rows,
     second_likeliest,
     two_largest,
+    unknown,
 )
 
 
@@ -70,6 +76,30 @@ def test_with_all_classes_kept_every_reading_equals_the_dense_one(case):
         np.testing.assert_array_equal(same.labels, some.labels)
         if some.soft is not None:
             np.testing.assert_array_equal(same.soft[:], some.soft)
+
+
+@drawn(rows())
+@settings(max_examples=40, deadline=None)
+def test_rows_are_put_together_as_dense_ones_are(case):
+    dense, given, kept = case
+    sparse, other = (keep_few(values, given, kept) for values in (dense, np.roll(dense, 1, axis=1)))
+    which, first = given % 2 == 0, slice(0, 1)
+    expected = np.where(which[:, None], sparse[:], other[:])
+    np.testing.assert_array_equal(picked(which, sparse, other)[:], expected)
+    np.testing.assert_array_equal(picked(which, sparse[:], other[:]), expected)
+    parts = [sparse.at(which), other.at(~which)]
+    whole = np.concatenate([sparse[which], other[~which]])
+    np.testing.assert_array_equal(joined(parts)[:], whole)
+    np.testing.assert_array_equal(joined([part[:] for part in parts]), whole)
+    found = unknown(len(given), dense.shape[1], kept)
+    put_rows(found, which, sparse.at(which))
+    put_rows(found, ~which, other.at(~which))
+    np.testing.assert_array_equal(found[:], expected)
+    mean = empty_like(sparse)
+    for _ in range(3):
+        add_share(mean, first, sparse.at(first), 3)
+    np.testing.assert_allclose(mean[first], sparse[first], rtol=1e-5)
+    assert not mean[1:].any()
 
 
 @drawn(rows())

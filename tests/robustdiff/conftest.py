@@ -30,7 +30,7 @@ def quick_classifiers(monkeypatch):
     def predicted(images, given, num_classes, plan, **_):
         rng = np.random.default_rng(plan.lessons.seed)
         classes = rng.dirichlet(np.ones(num_classes), len(given)).astype(np.float32)
-        return Crossfitted(classes, decide(classes, given.numpy()), classes, classes[:, 0])
+        return Crossfitted(classes, decide(classes, given.numpy()), classes[:, 0])
 
     def classifier(data, num_classes, *, transition, schedule, seed, progress):
         torch.manual_seed(seed)

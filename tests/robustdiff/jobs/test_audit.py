@@ -117,7 +117,7 @@ def test_classifiers_find_what_the_run_did_not_look_for(
     def crossfit(*_, **__):
         classes = np.eye(10)[labels.clean] * 0.91 + 0.009
         decision = decide(classes, labels.given)
-        return Crossfitted(classes, decision, classes, classes[:, 0])
+        return Crossfitted(classes, decision, classes[:, 0])
 
     rows = np.arange(len(labels.given))
     monkeypatch.setattr(module, "load_run_data", lambda *_: RunData(images, labels, rows))

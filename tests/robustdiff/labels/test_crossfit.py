@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -6,18 +7,22 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from corruptions import corrupt
+from curricula import sparse
+from robustdiff.classifiers import class_rows
 from robustdiff.classifiers.image import Lessons, Trained
 from robustdiff.config.judging import JudgeConfig
-from robustdiff.labels import crossfit as module
+from robustdiff.labels import crossfit as crossfit_module
+from robustdiff.labels import folds
+from robustdiff.labels import rows as rows_module
 from robustdiff.labels.checked import Checked
 from robustdiff.labels.crossfit import (
-    Plan,
     crossfit,
     crossfit_again,
     likeliest_decision,
     make_plan,
 )
 from robustdiff.labels.decision import decide
+from robustdiff.labels.folds import Plan
 from robustdiff.labels.probabilities import by_decision
 from robustdiff.parallel import ALONE
 
@@ -33,6 +38,12 @@ def noisy(digits):
 
 def silent(done, total):
     pass
+
+
+class Kind(NamedTuple):
+    """All of a decision that further rounds depend on."""
+
+    kind: str
 
 
 def test_classifiers_find_wrong_labels_of_images_whose_labels_they_never_saw(digits, noisy):
@@ -63,15 +74,14 @@ def lessons_of(monkeypatch, digits, given, plan):
     def train(images, targets, num_classes, *, rows, **_):
         taught.append([rows, targets, None])
         likely = 0.8 * torch.nn.functional.one_hot(digits.train_labels, 10).float() + 0.02
-        outputs, margins = torch.full((len(rows), 10), 0.1), torch.ones(len(rows))
-        return Trained(likely, outputs, margins)
+        return Trained(likely, torch.ones(len(rows)))
 
     def ask(classifier, images, rows, **_):
         taught[-1][2] = rows
         return classifier[rows]
 
-    monkeypatch.setattr(module, "train_image_classifier", train)
-    monkeypatch.setattr(module, "predict", ask)
+    monkeypatch.setattr(folds, "train_image_classifier", train)
+    monkeypatch.setattr(rows_module, "predict", ask)
     crossfit(digits.train, torch.from_numpy(given), 10, plan, progress=silent)
     return taught
 
@@ -92,6 +102,21 @@ def test_no_label_is_judged_by_a_classifier_that_learnt_it(monkeypatch, digits, 
                 own = targets[judged].argmax(1)
                 assert (own == digits.train_labels[judged]).all()
         assert (asked == 2).all()
+
+
+@pytest.mark.parametrize("kept", [None, 2, 4], ids=["dense", "sparse", "all kept"])
+def test_images_are_learnt_by_the_image_alone_where_they_are_judged(kept):
+    rng, given = np.random.default_rng(0), np.arange(6) % 4
+    others, own = rng.dirichlet(np.ones(4), size=(2, 6)).astype(np.float32)
+    judged, learnt = np.arange(6) < 2, np.arange(6) != 3
+    if kept is not None:
+        others, own = (sparse.keep_few(part, given, kept) for part in (others, own))
+    work = folds.Work(torch.zeros(6, 1, 1, 1), given, 4, others, own, 1)
+    found = folds._targets(work, judged, learnt)
+    found = found[:] if kept is not None else found.numpy()
+    np.testing.assert_array_equal(found, np.concatenate([own[:2], others[2:]])[[0, 1, 2, 4, 5]])
+    first = folds._targets(work._replace(others=None, own=None), judged, learnt)
+    assert first.tolist() == [0, 1, 2, 0, 1]
 
 
 def test_labels_without_noise_are_not_learnt_twice(monkeypatch, digits):
@@ -117,7 +142,7 @@ def test_a_killed_judge_goes_on_with_the_classifier_it_was_at(digits, noisy, tmp
     resumed = judged(tmp_path)
     # Of each finished classifier there is one report left, that it is done.
     assert len(steps) < count * 0.4
-    for name in ("probabilities", "outputs", "margins"):
+    for name in ("probabilities", "margins"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(resumed, name))
     np.testing.assert_array_equal(whole.decision.right, resumed.decision.right)
     other = torch.from_numpy(noisy.clean)
@@ -143,7 +168,7 @@ def test_processes_share_the_classifiers(monkeypatch, digits, noisy):
             digits.train, given, 10, plan, progress=silent, workers=type(ALONE)(rank, 2)
         )
     np.testing.assert_allclose(found.probabilities, whole.probabilities, atol=1e-6)
-    np.testing.assert_allclose(found.outputs, whole.outputs, atol=1e-6)
+    np.testing.assert_allclose(found.margins, whole.margins, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -200,3 +225,70 @@ def test_decisions_tell_which_kind_of_noise_there_is(digits, noisy):
         return np.log(decision.classes[np.arange(300), clean[:300]] + 1e-4).sum()
 
     assert seen(found) >= seen(plain)
+
+
+@pytest.fixture
+def all_kept(monkeypatch):
+    """Ten classes count as many, and rows keep all of them."""
+    for where in (crossfit_module, class_rows, sparse, rows_module):
+        monkeypatch.setattr(where, "MOST_DENSE", 4)
+    monkeypatch.setattr(class_rows, "KEPT", 10)
+    for function in (sparse.keep_few, sparse.unknown):
+        monkeypatch.setattr(function, "__defaults__", (10,))
+
+
+def test_classifiers_of_all_classes_kept_find_what_dense_ones_find(
+    digits, noisy, tmp_path, request
+):
+    given, early = torch.from_numpy(noisy.given), replace(LESSONS, early=2.0, smoothing=0.1)
+    plan = replace(SHORT, folds=2, lessons=early)
+    whole = crossfit(digits.train, given, 10, plan, progress=silent)
+    request.getfixturevalue("all_kept")
+    found = crossfit(digits.train, given, 10, plan, progress=silent)
+    assert isinstance(found.probabilities, sparse.SparseClasses)
+    np.testing.assert_allclose(found.probabilities[:], whole.probabilities, atol=1e-6)
+    np.testing.assert_allclose(found.margins, whole.margins, atol=1e-6)
+    np.testing.assert_allclose(found.decision.right, whole.decision.right, atol=1e-6)
+
+
+def test_a_killed_judge_of_many_classes_goes_on(digits, noisy, tmp_path, all_kept):
+    given, seen = torch.from_numpy(noisy.given), []
+    plan = replace(SHORT, folds=2, splits=1, lessons=replace(LESSONS, early=2.0))
+
+    def judged(folder, kill_at=0):
+        def progress(done, total):
+            seen.append(done)
+            if len(seen) == kill_at:
+                raise KeyboardInterrupt
+
+        seen.clear()
+        return crossfit(digits.train, given, 10, plan, progress=progress, folder=folder)
+
+    whole = judged(None)
+    count = len(seen)
+    with pytest.raises(KeyboardInterrupt):
+        judged(tmp_path, kill_at=count * 7 // 8)
+    resumed = judged(tmp_path)
+    assert len(seen) < count / 3
+    np.testing.assert_array_equal(whole.probabilities[:], resumed.probabilities[:])
+
+
+def test_processes_share_the_classifiers_of_many_classes(monkeypatch, digits, noisy, all_kept):
+    given, parts = torch.from_numpy(noisy.given), []
+    plan = replace(SHORT, folds=2, splits=1, rounds=1)
+    whole = crossfit(digits.train, given, 10, plan, progress=silent)
+
+    def total(self, values):
+        parts[-1].append(values)
+        return values if self.rank == 0 else parts[0][len(parts[1]) - 1] + values
+
+    monkeypatch.setattr(type(ALONE), "total", total)
+    # The first process has but its part, about which nothing can be decided.
+    monkeypatch.setattr(crossfit_module, "decide", lambda *_: Kind("no noise"))
+    for rank in (0, 1):
+        parts.append([])
+        found = crossfit(
+            digits.train, given, 10, plan, progress=silent, workers=type(ALONE)(rank, 2)
+        )
+    np.testing.assert_allclose(found.probabilities[:], whole.probabilities[:], atol=1e-6)
+    np.testing.assert_allclose(found.margins, whole.margins, atol=1e-5)

@@ -2,7 +2,9 @@ import numpy as np
 import torch
 
 from corruptions import corrupt
+from curricula.sparse import KEPT, MOST_DENSE, SparseClasses
 from robustdiff.labels import glance as module
+from robustdiff.labels import rows as rows_module
 from robustdiff.labels.glance import glance
 from robustdiff.parallel import Workers
 
@@ -25,7 +27,7 @@ def test_no_classifier_of_a_glance_learns_the_labels_that_it_ranks(digits, monke
     monkeypatch.setattr(module, "_SEEN", {False: 40})
     images, given = digits.train[:40], digits.train_labels[:40]
     lessons = []
-    train, predict = module.train_image_classifier, module.predict
+    train, predict = module.train_image_classifier, rows_module.predict
 
     def learning(images, targets, k, **more):
         assert torch.equal(targets, given[more["rows"]])
@@ -37,7 +39,7 @@ def test_no_classifier_of_a_glance_learns_the_labels_that_it_ranks(digits, monke
         return predict(classifier, images, rows, **more)
 
     monkeypatch.setattr(module, "train_image_classifier", learning)
-    monkeypatch.setattr(module, "predict", asking)
+    monkeypatch.setattr(rows_module, "predict", asking)
     glance(images, given, 10, seed=0, progress=lambda *_: None)
     learnt, asked, learnt_next, asked_next = lessons
     assert learnt == asked_next
@@ -61,6 +63,26 @@ def test_a_glance_learns_some_of_many_images(digits, monkeypatch):
         np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
     # Halves of 30 images five times, and a fourth of halves of 500.
     assert seen == [150, 150, 125, 125]
+
+
+def test_of_many_classes_a_glance_keeps_a_few_and_learns_more_images(digits, monkeypatch):
+    seen, train = [], module.train_image_classifier
+
+    def learning(images, targets, k, **more):
+        seen.append(len(more["rows"]) * more["lessons"].passes)
+        return train(images, targets, k, **more)
+
+    monkeypatch.setattr(module, "train_image_classifier", learning)
+    monkeypatch.setattr(module, "_SEEN", {False: 160})
+    given = torch.arange(80) * 3
+    for count in (MOST_DENSE, 2 * MOST_DENSE):
+        labels = given % count
+        found = glance(digits.train[:80], labels, count, seed=0, progress=lambda *_: None)
+    assert seen == [160, 160, 320, 320]
+    assert isinstance(found, SparseClasses)
+    assert found.values.shape == (80, KEPT)
+    assert (found.classes == labels.numpy()[:, None]).any(axis=1).all()
+    np.testing.assert_allclose(found[:].sum(axis=1), 1, atol=1e-5)
 
 
 def test_processes_share_the_halves_of_a_glance(digits, monkeypatch):

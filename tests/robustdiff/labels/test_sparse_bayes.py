@@ -11,8 +11,9 @@ from scipy.special import softmax
 from curricula import CURRICULA, Labels
 from curricula.sparse import holding, keep_few
 from robustdiff.labels import noise_model
-from robustdiff.labels.decision import decide
+from robustdiff.labels.decision import _transition, decide
 from robustdiff.labels.judge import judge, margins, posterior
+from robustdiff.labels.label_fit import LabelModel, _sums, deconvolve, sparse_deconvolve
 from robustdiff.labels.sparse_bayes import (
     sparse_image_classes,
     sparse_margins,
@@ -73,6 +74,64 @@ def test_sums_of_the_fit_are_those_of_the_dense_rows(case):
     found = sparse_sums(evidence, given, float(np.exp(0.3)), bias, transition)
     for one, two in zip(found, dense, strict=True):
         np.testing.assert_allclose(one, two, atol=1e-5)
+
+
+@drawn(cases())
+@settings(max_examples=60, deadline=None)
+def test_guessed_labels_are_explained_as_by_the_dense_rows(case):
+    evidence, given, bias, transition = case
+    dense, k = evidence[:].astype(np.float64), evidence.count
+    forecast = np.random.default_rng(0).random(len(given))
+    model = LabelModel(0.4, bias, transition, 0.3, 0.0)
+    assert_alike(
+        model.posterior(evidence, given, forecast),
+        flattened(model.posterior(dense, given, forecast), evidence),
+    )
+    for guesses in (None, forecast):
+        one = model if guesses is not None else model._replace(guessed=0.0)
+        few = _sums(one, evidence, given, None, guesses)
+        for found, expected in zip(
+            few, _sums(one, dense, given, np.eye(k)[given], guesses), strict=True
+        ):
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@drawn(cases())
+@settings(max_examples=60, deadline=None)
+def test_learnt_noise_is_undone_as_in_dense_rows(case):
+    evidence, given, _, transition = case
+    noisy_rows = softmax(evidence[:], axis=1)
+    few = keep_few(noisy_rows, given, evidence.count)
+    found = sparse_deconvolve(few, transition)
+    np.testing.assert_allclose(found[:], deconvolve(few[:], transition), atol=1e-5)
+    some = sparse_deconvolve(keep_few(noisy_rows, given, evidence.values.shape[1]), transition)
+    np.testing.assert_allclose(some[:].sum(axis=1), 1, atol=1e-5)
+
+
+@drawn(cases())
+@settings(max_examples=40, deadline=None)
+def test_the_matrix_of_a_decision_is_that_of_the_dense_rows(case):
+    evidence, given, bias, _ = case
+    classes = sparse_image_classes(evidence, 1.0, bias)
+    np.testing.assert_allclose(
+        _transition(classes, given), _transition(classes[:].astype(np.float64), given), atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("target", [1, 40], ids=["a class that is kept", "one that is left out"])
+def test_undoing_learnt_noise_does_not_favour_the_given_label(target):
+    """A label that is kept although it is as unlikely as those left out stays as unlikely."""
+    k = 60
+    transition = np.full((k, k), 0.1 / (k - 1))
+    np.fill_diagonal(transition, 0.9)
+    transition[0, 0], transition[0, target] = 0.6, 0.3 + 0.1 / (k - 1)
+    noisy_row = np.full((1, k), 0.1 / (k - 2))
+    noisy_row[0, 0], noisy_row[0, 1] = 0.6, 0.3
+    found = sparse_deconvolve(keep_few(noisy_row, np.array([7]), 5), transition)
+    dense = deconvolve(noisy_row, transition)
+    assert 7 in found.classes
+    np.testing.assert_allclose(found[:][0, 7], found.rest[0], rtol=1e-5)
+    np.testing.assert_allclose(found[:][0, :2], dense[0, :2], atol=0.02)
 
 
 def noisy(rng, n, k):
@@ -148,3 +207,21 @@ def test_labels_are_drawn_as_likely_as_they_are_and_left_out_ones_alike():
     assert torch.equal(drawn_labels[0], dense)
     counts = torch.bincount(drawn_labels[1], minlength=6) / len(shares)
     np.testing.assert_allclose(counts, shares[0], atol=0.02)
+
+
+@pytest.mark.parametrize("wrong", [True, False])
+def test_a_decision_about_many_classes_is_that_of_the_dense_rows(wrong):
+    rng, k = np.random.default_rng(4), 60
+    evidence, given, clean = noisy(rng, 1000, k)
+    given = given if wrong else clean
+    probabilities = softmax(1.5 * evidence, axis=1).astype(np.float32)
+    dense = decide(probabilities, given)
+    same, few = (decide(keep_few(probabilities, given, kept), given) for kept in (k, 5))
+    assert dense.kind == same.kind == few.kind == ("by class" if wrong else "no noise")
+    np.testing.assert_array_equal(same.corrected, dense.corrected)
+    np.testing.assert_allclose(same.right, dense.right, atol=1e-3)
+    np.testing.assert_allclose(same.transition, dense.transition, atol=1e-3)
+    for name in ("classes", "image_classes", "mean_classes", "mean_image_classes"):
+        np.testing.assert_allclose(getattr(same, name)[:], getattr(dense, name), atol=1e-3)
+    assert (few.corrected == dense.corrected).mean() > 0.98
+    assert few.share == pytest.approx(dense.share, abs=0.01)

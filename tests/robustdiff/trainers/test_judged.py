@@ -13,6 +13,7 @@ from robustdiff.classifiers.image import train_image_classifier
 from robustdiff.config.images import DataConfig
 from robustdiff.data.registry import load_images
 from robustdiff.labels import crossfit as module
+from robustdiff.labels import folds
 from robustdiff.labels.crossfit import Crossfitted
 from robustdiff.labels.decision import decide
 from robustdiff.progress import Report
@@ -28,7 +29,7 @@ def quick(monkeypatch):
     def crossfit(images, given, num_classes, plan, **_):
         found = np.full((len(given), num_classes), 0.01, dtype=np.float32)
         found[np.arange(len(given)), CLEAN] = 1 - 0.01 * (num_classes - 1)
-        return Crossfitted(found, decide(found, given.numpy()), found, found[:, 0])
+        return Crossfitted(found, decide(found, given.numpy()), found[:, 0])
 
     monkeypatch.setattr(judging, "crossfit", crossfit)
 
@@ -39,7 +40,7 @@ def test_real_classifiers_find_the_wrong_labels_once_and_again_from_the_cache(
     trained = []
     monkeypatch.setattr(module, "_SMALL_LEAST", 2000)
     monkeypatch.setattr(
-        module,
+        folds,
         "train_image_classifier",
         lambda *words, **more: trained.append(1) or train_image_classifier(*words, **more),
     )

@@ -5,6 +5,9 @@ import numpy as np
 import pytest
 from tasks import run, small_task
 
+from curricula.sparse import keep_few, of_class
+from robustdiff.labels import scoring
+from robustdiff.progress import Report
 from robustdiff.training import rounds
 from robustdiff.training.rounds import RoundDone, gather_evidence, rounds_due
 from robustdiff.training.state import new_state
@@ -53,6 +56,53 @@ def test_the_first_round_of_margin_tries_the_classes_that_a_glance_finds_likely(
     state.sampler.update(found)
     gather_evidence(state, task)
     np.testing.assert_array_equal(~np.isnan(tried[1]), ahead < 3)
+
+
+def test_of_many_classes_the_first_round_tries_those_that_a_glance_keeps(monkeypatch):
+    task = small_task(curriculum={"name": "margin", "probes": 1, "rivals": 1, "smoothing": 0.0})
+    rng = np.random.default_rng(0)
+    likely = rng.dirichlet(np.full(10, 0.1), size=64) + 5 * np.eye(10)[task.given]
+    few = keep_few(likely, task.given, 4)
+    monkeypatch.setattr(rounds, "_LEAST_GLANCED", 64)
+    monkeypatch.setattr(rounds, "likely_classes", lambda _: few)
+    tried, gains = [], scoring._gains
+
+    def seen(probing, batch, model, labels, number):
+        tried.append(labels.shape[1])
+        return gains(probing, batch, model, labels, number)
+
+    monkeypatch.setattr(scoring, "_gains", seen)
+    state = new_state(task)
+    found, _ = gather_evidence(state, task)
+    assert set(tried) == {4}
+    np.testing.assert_array_equal(found.classes, few.classes)
+    assert np.isfinite(found.values).all()
+    assert (of_class(found, task.given) == 0).all()
+    np.testing.assert_array_equal(found.rest, found.values.min(axis=1))
+    # Later rounds try one rival of those kept.
+    state.sampler.update(found)
+    tried.clear()
+    later, _ = gather_evidence(state, task)
+    assert set(tried) == {2}
+    assert np.isnan(later.values).sum() == 64 * 2
+
+
+def test_classifiers_that_know_nothing_name_no_rivals_and_are_reported(monkeypatch):
+    class Heard(Report):
+        def message(self, text):
+            messages.append(text)
+
+    messages = []
+    task = small_task(curriculum={"name": "margin", "probes": 1, "rivals": 2})
+    task = dataclasses.replace(task, report=Heard())
+    likely = np.random.default_rng(1).dirichlet(np.ones(10), size=64)
+    monkeypatch.setattr(rounds, "_LEAST_GLANCED", 64)
+    monkeypatch.setattr(rounds, "likely_classes", lambda _: keep_few(likely, task.given, 4))
+    found, _ = gather_evidence(new_state(task), task)
+    assert found.shape == (64, 10)
+    assert np.isfinite(found).all()
+    (message,) = messages
+    assert "no more than by chance: the first round tries all 10 classes" in message
 
 
 @pytest.mark.parametrize(("name", "rivals"), [("margin", None), ("aum", 2)])
