@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ from robustdiff.files.unfinished import Unfinished
 from robustdiff.labels.rows import all_said, ask, nothing_said, spread_folds
 from robustdiff.parallel import Workers
 from robustdiff.progress import Progress, part_of
+from robustdiff.side_by_side import side_by_side
 
 # Images that a piece of unfinished work is recognised by.
 _RECOGNISED_BY = 64
@@ -92,37 +94,40 @@ class Found(NamedTuple):
 def judge_folds(
     work: Work, plan: Plan, folder: Path | None, workers: Workers, progress: Progress
 ) -> Found:
-    """Train and ask the classifiers of all splits and folds, which processes share."""
-    first, jobs, n = work.own is None, plan.splits * plan.folds, len(work.given)
-    predicted: ClassValues | None = None
+    """Train and ask the classifiers of all splits and folds, which processes and threads share."""
+    n, jobs = len(work.given), range(workers.rank, plan.splits * plan.folds, workers.size)
+    said = [nothing_said(n, work.num_classes) for _ in range(plan.splits)]
     margins = np.zeros(n, np.float32)
-    for split in range(plan.splits):
-        folds = spread_folds(work.given, plan.folds, plan.lessons.seed + split)
-        said = nothing_said(n, work.num_classes)
-        for part in range(plan.folds):
-            job, judged = split * plan.folds + part, folds == part
-            if job % workers.size != workers.rank:
-                continue
-            learnt = ~judged if first else np.ones_like(judged)
-            if work.removed is not None:
-                learnt &= ~work.removed
-            lessons = plan.lessons if first else plan.later
-            name = f"round-{work.number + 1}-classifier-{job + 1}.pt"
-            at, total = min(work.number, plan.rounds - 1) * jobs + job, plan.rounds * jobs
-            some = _classifier(
-                work,
-                judged,
-                learnt,
-                replace(lessons, seed=lessons.seed + work.number * jobs + job),
-                None if folder is None else folder / name,
-                part_of(progress, at, total),
-            )
-            put_rows(said, judged, some.predicted)
-            margins[learnt] += some.margins
-        said = _divided(all_said(workers, said), plan.splits)
-        predicted = said if predicted is None else _added(predicted, said, work.given)
-    assert predicted is not None
+    found = side_by_side(
+        [partial(_job, work, plan, folder, job) for job in jobs],
+        work.images.device,
+        part_of(progress, min(work.number, plan.rounds - 1), plan.rounds),
+    )
+    for some, job in zip(found, jobs, strict=True):
+        judged, learnt = _parts(work, plan, job)
+        put_rows(said[job // plan.folds], judged, some.predicted)
+        margins[learnt] += some.margins
+    means = [_divided(all_said(workers, one), plan.splits) for one in said]
+    predicted = reduce(lambda one, two: _added(one, two, work.given), means)
     return Found(predicted, workers.total(torch.from_numpy(margins)).numpy())
+
+
+def _parts(work: Work, plan: Plan, job: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which images the classifier of a job judges, and which it learns, (N,) each."""
+    split, part = divmod(job, plan.folds)
+    judged = spread_folds(work.given, plan.folds, plan.lessons.seed + split) == part
+    learnt = ~judged if work.own is None else np.ones_like(judged)
+    if work.removed is not None:
+        learnt &= ~work.removed
+    return judged, learnt
+
+
+def _job(work: Work, plan: Plan, folder: Path | None, job: int, progress: Progress) -> Found:
+    """Train and ask one classifier; the jobs of a round are numbered split by split."""
+    lessons = plan.lessons if work.own is None else plan.later
+    seed = lessons.seed + work.number * plan.splits * plan.folds + job
+    path = None if folder is None else folder / f"round-{work.number + 1}-classifier-{job + 1}.pt"
+    return _classifier(work, *_parts(work, plan, job), replace(lessons, seed=seed), path, progress)
 
 
 def _classifier(

@@ -1,5 +1,7 @@
 """Likely classes of images, by the cheapest classifiers that tell them from unlikely ones."""
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,8 +11,9 @@ from robustdiff.classifiers.image import Lessons, train_image_classifier
 from robustdiff.classifiers.networks import is_natural
 from robustdiff.labels.rows import all_said, ask, nothing_said, spread_folds
 from robustdiff.parallel import ALONE, Workers
-from robustdiff.progress import Progress, part_of
+from robustdiff.progress import Progress
 from robustdiff.rng import Stream, stream_seed
+from robustdiff.side_by_side import side_by_side
 
 _FOLDS = 2
 # Images that the small and the deeper network see in a fold: in passes over few, or some of many.
@@ -50,7 +53,9 @@ def glance(
     labels, seen = given.cpu().numpy(), _SEEN[natural] * max(num_classes, MOST_DENSE) // MOST_DENSE
     folds = spread_folds(labels, _FOLDS, first)
     found = nothing_said(len(images), num_classes)
-    for part in range(workers.rank, _FOLDS, workers.size):
+    parts = range(workers.rank, _FOLDS, workers.size)
+
+    def judge(part: int, progress: Progress) -> ClassValues:
         others, asked = (
             torch.from_numpy(np.flatnonzero(w)) for w in (folds != part, folds == part)
         )
@@ -67,7 +72,11 @@ def glance(
             num_classes,
             lessons=lessons,
             rows=learnt,
-            progress=part_of(progress, part, _FOLDS),
+            progress=progress,
         )
-        put_rows(found, asked.numpy(), ask(trained.classifier, images, asked, labels, lessons))
+        return ask(trained.classifier, images, asked, labels, lessons)
+
+    jobs = [partial(judge, part) for part in parts]
+    for said, part in zip(side_by_side(jobs, images.device, progress), parts, strict=True):
+        put_rows(found, folds == part, said)
     return all_said(workers, found)
