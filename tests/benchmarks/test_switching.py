@@ -2,9 +2,9 @@ import csv
 import sys
 
 import pytest
+from robustdiff.cli.app import main as robustdiff
 
 from benchmarks.switching import METRICS, MODES, main
-from robustdiff.cli.app import main as robustdiff
 from robustdiff.metrics import evaluator
 
 

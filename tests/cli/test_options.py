@@ -12,12 +12,12 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import numpy as np
 import pytest
 import typer
-
-from robustdiff import __version__
 from robustdiff.cli import options
 from robustdiff.cli.app import app, main
 from robustdiff.cli.flags import with_options
 from robustdiff.cli.options import CORRUPTION, JUDGE, NOISE, RUN, SAMPLING
+
+from robustdiff import __version__
 from robustdiff.config.layers import Layer, flat
 from robustdiff.config.sections import Config
 

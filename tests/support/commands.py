@@ -4,9 +4,8 @@ import json
 import os
 import signal
 
-from safetensors.torch import load_file
-
 from robustdiff.cli.app import main
+from safetensors.torch import load_file
 
 # Of several words for one setting the last counts, so a test may add its own.
 TINY = [

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
-
 from robustdiff.cli.eval import _print_table
+
 from robustdiff.config.layers import resolve
 from robustdiff.config.presets import preset
 from robustdiff.config.sections import SampleConfig
