@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 from commands import call
+from robustdiff.cli.console import plain, printable
 
 from corruptions import NoisyLabels, corrupt, read_labels
 from robustdiff.classifiers.noisy_image import TimeClassifier
-from robustdiff.cli.console import plain, printable
 from robustdiff.config.layers import resolve
 from robustdiff.data.registry import load_images
 from robustdiff.errors import DamagedError
@@ -262,6 +262,7 @@ def test_hostile_class_names_on_the_terminal(capsys):
 
 def test_hostile_names_of_runs_in_the_table_of_an_evaluation(capsys):
     from robustdiff.cli.eval import _print_table
+
     from robustdiff.metrics.catalogue import METRICS
 
     figures = {key: 1.0 for metric in METRICS for key in (metric.key, metric.real)}

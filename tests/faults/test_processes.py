@@ -11,10 +11,10 @@ import pytest
 import torch
 import torch.distributed as dist
 from commands import TINY, call
+from robustdiff.cli.app import main
 from safetensors.torch import load_file
 
 from robustdiff import parallel
-from robustdiff.cli.app import main
 from robustdiff.parallel import Workers
 from robustdiff.runs import folder as runs
 from robustdiff.shared_memory import can_share
