@@ -79,8 +79,8 @@ def save_checkpoint(
     """Write a checkpoint, and delete the earlier ones but for a few.
 
     The newest two up to this step are kept, and the newest one that refers to another score file
-    than this one, so that damage to one file never costs the run. Score files go with the last
-    checkpoint that refers to them.
+    than this one, or to none, so that damage to one score file leaves a checkpoint. Score files go
+    with the last checkpoint that refers to them.
 
     Args:
         folder: The run's checkpoint folder; made if missing.

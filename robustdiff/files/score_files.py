@@ -143,9 +143,9 @@ def write_where_unseen(
         kept: Names of the score files that checkpoints refer to; others are removed.
         workers: All of them, of which each may call this or not.
     """
-    path = folder / file.name
-    if workers.leader or workers.place != 0 or path.exists():
+    if workers.leader or workers.place != 0:
         return
+    path = folder / file.name
 
     def check(temporary: Path) -> None:
         # The leader's file may be there and be seen late; then its like takes its place.
@@ -153,9 +153,10 @@ def write_where_unseen(
             raise DamagedError(f"process {workers.rank} has other scores than the first one")
 
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, lambda file: torch.save(tensors, file), written=check)
-        forget_scores(folder, kept)
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, lambda stream: torch.save(tensors, stream), written=check)
+            forget_scores(folder, kept)
     except (OSError, RuntimeError) as error:
         warnings.warn(f"no {path} on this host: {error}", stacklevel=2)
 

@@ -82,14 +82,13 @@ def killed(folder, monkeypatch, owner, name, call):
 
 # The fifth checkpoint is the first one of the second scoring round.
 PLACES = [
-    (checkpoints, "save_checkpoint", 3),
     (checkpoints, "save_checkpoint", 5),
     (score_files, "sha256", 2),
     (Run, "save_weights", 5),
 ]
 MORE = [
     *((checkpoints, "save_scores", call) for call in (1, 3, 4, 5)),
-    *((checkpoints, "save_checkpoint", call) for call in (1, 2, 4, 6, 7, 8)),
+    *((checkpoints, "save_checkpoint", call) for call in (1, 2, 3, 4, 6, 7, 8)),
     *((score_files, "sha256", call) for call in (1, 3)),
     *((Run, "save_weights", call) for call in (1, 3, 6)),
 ]
