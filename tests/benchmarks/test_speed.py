@@ -188,13 +188,17 @@ def test_out_of_sample_probabilities_come_from_networks_that_did_not_learn_the_i
         return torch.nn.Linear(1, 1)
 
     monkeypatch.setattr(audit, "Learner", Spy)
-    found = audit.out_of_sample(case, make, 2, torch.float32)
+    found, judged = audit.out_of_sample(case, make, 2, torch.float32)
     np.testing.assert_allclose(found, 0.5)
+    np.testing.assert_array_equal(judged, np.arange(60))
     assert len(learnt) == audit.FOLDS
     assert sorted(number for part in asked for number in part) == [*range(60)]
-    for seen, judged in zip(learnt, asked, strict=True):
-        assert not seen & {*judged}
-        assert seen | {*judged} == {*range(60)}
+    for seen, part in zip(learnt, asked, strict=True):
+        assert not seen & {*part}
+        assert seen | {*part} == {*range(60)}
+    first = {*asked[0]}
+    found, judged = audit.out_of_sample(case, make, 2, torch.float32, folds=1)
+    assert (len(found), {*judged.tolist()}, len(learnt)) == (12, first, audit.FOLDS + 1)
 
 
 def _numbers(case, images):
@@ -240,7 +244,7 @@ def test_cleanlab_flags_what_confident_probabilities_contradict():
     case = a_case()
     probabilities = np.full((60, 2), 0.05)
     probabilities[np.arange(60), case.clean] = 0.95
-    scores, flags = audit.by_cleanlab(case, probabilities)
+    scores, flags = audit.by_cleanlab(case.given, probabilities)
     np.testing.assert_array_equal(flags, case.given != case.clean)
     assert scores[flags].max() < scores[~flags].min()
 
