@@ -1,6 +1,7 @@
 """Jobs side by side in threads of one process, each with its share of torch's threads."""
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -76,10 +77,16 @@ def side_by_side(
     share = threads // together
     pool = ThreadPoolExecutor(together, initializer=torch.set_num_threads, initargs=(share,))
     try:
-        for future in [pool.submit(run, number) for number in range(len(jobs))]:
-            yield future.result()
-    except BaseException as error:  # noqa: BLE001 an interrupt must end the others, too
-        raise board.fail(error) from None
+        futures = deque(pool.submit(run, number) for number in range(len(jobs)))
+        while futures:
+            yield futures.popleft().result()  # whose memory is free once the caller drops it
+    except BaseException as error:
+        failure = board.fail(error)
+        if failure is error:
+            raise
+        raise failure from None  # what waited for the others is not its cause
     finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)
+        try:
+            pool.shutdown(cancel_futures=True)
+        finally:
+            torch.set_num_threads(threads)

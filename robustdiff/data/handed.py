@@ -28,8 +28,8 @@ from robustdiff.files.caches import cache_folder
 
 INDEX, IMAGES = "robustdiff-arrays.json", "images.npy"
 _FORMAT = "robustdiff-arrays-1"
-# Images that are read and written at a time.
-_AT_ONCE = 1000
+# Bytes that are read and written at a time.
+_AT_ONCE = 2**24
 # What the names of folders in the cache begin with that are not whole yet.
 _BEGUN = ".arrays-"
 
@@ -76,10 +76,18 @@ def save_dataset(
         OSError: If it cannot be written.
     """
     target = Path(folder)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as place:
-        about = _collected(Path(place), dataset, test_dataset, image_size)
-        _move(Path(place), target, about)
+    new = not target.exists()
+    target.mkdir(parents=True, exist_ok=True)
+    try:
+        # Within the folder, which may lie on another disk than the one around it.
+        with TemporaryDirectory(prefix=".", dir=target) as place:
+            about = _collected(Path(place), dataset, test_dataset, image_size)
+            _move(Path(place), target, about)
+    except BaseException:
+        if new:
+            with suppress(OSError):  # what somebody else has put there stays
+                target.rmdir()
+        raise
 
 
 def kept_dataset(
@@ -164,9 +172,10 @@ def _keep_one_channel(out: BinaryIO, count: int, side: int) -> None:
     out.flush()
     pixels = side * side
     begin = out.tell() - 3 * count * pixels
-    with open(out.name, "rb", buffering=0) as written:
-        for first in range(0, count, _AT_ONCE):
-            number = min(_AT_ONCE, count - first)
+    at_once = max(1, _AT_ONCE // (3 * pixels))
+    with open(out.name, "rb") as written:
+        for first in range(0, count, at_once):
+            number = min(at_once, count - first)
             written.seek(begin + 3 * first * pixels)
             some = np.frombuffer(written.read(3 * number * pixels), np.uint8)
             out.seek(begin + first * pixels)
@@ -194,7 +203,11 @@ def _squares(
 
 def _items(dataset: MapDataset, where: str) -> Iterator[tuple[Image.Image, int | str]]:
     for number in range(len(dataset)):
-        item = dataset[number]
+        try:
+            item = dataset[number]
+        except OSError as error:
+            # Without a number, or the file that is written meanwhile would be blamed.
+            raise OSError(f"{where} {number} cannot be read: {error}") from error
         if isinstance(item, Mapping):
             columns = pick_columns([*item], where, {"image": None, "label": None, "split": None})
             item = item[columns.image], item[columns.label]

@@ -55,8 +55,9 @@ def classifier_free(
     """
     both = torch.stack([labels, torch.full_like(labels, model.null_class)], dim=1)
     estimates = model.x_0(x_t, t, both.flatten())
-    # Image by image; slices, because an exported graph would hold reshaped ones to one number.
-    conditional, unconditional = estimates[::2], estimates[1::2]
+    # In other forms of this, such as slices of every second, exported graphs refuse single images.
+    estimates = estimates.reshape(labels.shape[0], 2, *estimates.shape[1:])
+    conditional, unconditional = estimates.unbind(1)
     return conditional, guide(conditional, unconditional, weight)
 
 

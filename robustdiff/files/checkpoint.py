@@ -26,6 +26,7 @@ from robustdiff.files.score_files import (
 )
 
 _KEPT = 2
+_UNREADABLE = "?"
 _FORMAT = "robustdiff-checkpoint-1"
 
 
@@ -110,7 +111,7 @@ def save_checkpoint(
         write_atomic(path, lambda file: torch.save(content, file), written=record)
     # Those of later steps are damaged, or of steps that a resumed run makes anew.
     earlier = [old for old in _files(folder) if old <= path]
-    others = [old for old in earlier if _scores_of(old) != _scores_of(path)]
+    others = [old for old in earlier if _scores_of(old) not in (_scores_of(path), _UNREADABLE)]
     kept = {*earlier[:_KEPT], *others[:1]}
     kept |= set() if kept_step is None else {_file(folder, kept_step)}
     for old in folder.glob("step-*"):
@@ -183,11 +184,14 @@ def _digest_file(path: Path) -> Path:
 
 
 def _scores_of(path: Path) -> str | None:
-    """Return the name of the score file that a checkpoint refers to, None if it has none."""
+    """Return the name of the score file that a checkpoint refers to, None if it has none.
+
+    `_UNREADABLE` where that is not to be known, because the checkpoint is damaged or gone.
+    """
     try:
         name: str | None = json.loads(_digest_file(path).read_text(encoding="utf-8")).get("scores")
     except (OSError, ValueError, AttributeError):
-        return None
+        return _UNREADABLE
     return name
 
 
@@ -213,7 +217,11 @@ def _read(path: Path) -> tuple[dict[str, Any], ScoreFile | None]:
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise DamagedError(f"{path} is not a robustdiff checkpoint")
     known = content.get("scores")
-    scores = None if known is None else ScoreFile(int(known["round"]), str(known["sha256"]))
+    try:
+        scores = None if known is None else ScoreFile(int(known["round"]), str(known["sha256"]))
+        state: dict[str, Any] = content["state"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise DamagedError(f"{path} is not a robustdiff checkpoint: {error!r}") from error
     if beside.get("scores") != (None if scores is None else scores.name):
         raise DamagedError(f"checkpoint {path} is damaged: {_digest_file(path)} has other scores")
-    return content["state"], scores
+    return state, scores

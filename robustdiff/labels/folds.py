@@ -153,7 +153,7 @@ def _classifier(
             unfinished=kept,
             progress=progress,
         )
-        said = ask(trained.classifier, work.images, asked, work.given, lessons)
+        said = ask(trained.classifier, work.images, asked, work.given, lessons, progress)
         done = {"predicted": _plain(said), "margins": trained.margins.cpu()}
         if kept is not None:
             kept.save(done)

@@ -74,7 +74,7 @@ def glance(
             rows=learnt,
             progress=progress,
         )
-        return ask(trained.classifier, images, asked, labels, lessons)
+        return ask(trained.classifier, images, asked, labels, lessons, progress)
 
     jobs = [partial(judge, part) for part in parts]
     for said, part in zip(side_by_side(jobs, images.device, progress), parts, strict=True):

@@ -9,6 +9,7 @@ from curricula.types import Ints
 from robustdiff.classifiers.image import Lessons, predict
 from robustdiff.classifiers.networks import ImageClassifier
 from robustdiff.parallel import Workers
+from robustdiff.progress import Progress, silent
 
 # Images that a classifier is asked about at a time: some of its forward passes.
 _AT_ONCE = 4_000
@@ -31,7 +32,12 @@ def spread_folds(given: Ints, folds: int, seed: int) -> Ints:
 
 
 def ask(
-    classifier: ImageClassifier, images: Tensor, rows: Tensor, given: Ints, lessons: Lessons
+    classifier: ImageClassifier,
+    images: Tensor,
+    rows: Tensor,
+    given: Ints,
+    lessons: Lessons,
+    progress: Progress = silent,
 ) -> ClassValues:
     """Return class probabilities of some images, (M, K) float32; sparse for many classes.
 
@@ -41,9 +47,11 @@ def ask(
         rows: (M,) int64, which images.
         given: (N,) int64 labels, which sparse rows keep.
         lessons: How the classifier was trained.
+        progress: That of the work which this ends: called with (1, 1) before each piece.
     """
     found = []
     for part in torch.split(rows, _AT_ONCE):
+        progress(1, 1)
         said = predict(classifier, images, part, flip=lessons.flip, dtype=lessons.dtype)
         found.append(compact(said.numpy(), given[part.numpy()]))
     return joined(found)

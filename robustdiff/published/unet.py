@@ -47,7 +47,8 @@ class RobustdiffUNet(ModelMixin, ConfigMixin):
         Args:
             sample: (B, C, H, W) noisy images.
             timestep: Time in [0, 1], or one for each image; 0 is almost clean, 1 is noise.
-            class_labels: (B,) int64 in [0, K], K for no class.
+            class_labels: (B,) int64 in [0, K], K for no class; or (B M,), M for each image, image
+                by image, and as many outputs.
             return_dict: Whether the output is a `UNet2DOutput`, else a tuple.
         """
         times = torch.as_tensor(timestep, device=sample.device).expand(sample.shape[0])

@@ -94,6 +94,17 @@ def test_a_failure_is_raised_as_it_is_and_ends_the_other_jobs_at_their_next_step
     assert torch.get_num_threads() == 2
 
 
+def test_a_failure_keeps_its_cause():
+    torch.set_num_threads(2)
+
+    def fails(progress):
+        raise RuntimeError("zip") from OSError(28, "No space left on device")
+
+    with pytest.raises(RuntimeError, match="zip") as caught:
+        [*side_by_side([fails] * 2, CPU, silent)]
+    assert isinstance(caught.value.__cause__, OSError)
+
+
 def test_what_progress_raises_stops_all_jobs():
     torch.set_num_threads(2)
 
@@ -124,7 +135,7 @@ def test_classifiers_trained_side_by_side_are_those_trained_alone_on_as_many_thr
         def job(progress):
             lessons = Lessons(seed=seed, passes=2)
             found = train_image_classifier(images, labels, 2, lessons=lessons, progress=progress)
-            return found.outputs
+            return found.margins
 
         return job
 

@@ -3,6 +3,7 @@
 import os
 import tarfile
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -537,7 +538,7 @@ def test_items_of_python_may_be_arrays_tensors_and_mappings(tmp_path):
 
 def test_items_are_kept_as_they_come_and_only_the_pixels_of_one_are_held(tmp_path, monkeypatch):
     """Grey images before and after one in colour, and grey ones alone, in pieces of three."""
-    monkeypatch.setattr("robustdiff.data.handed._AT_ONCE", 3)
+    monkeypatch.setattr("robustdiff.data.handed._AT_ONCE", 3 * 3 * 4 * 4)
     rng = np.random.default_rng(0)
     grey = [rng.integers(0, 256, (4, 4), dtype=np.uint8) for _ in range(10)]
     colour = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
@@ -557,6 +558,32 @@ def test_items_are_kept_as_they_come_and_only_the_pixels_of_one_are_held(tmp_pat
             "images.npy", "robustdiff-arrays.json",
         }  # fmt: skip
     assert {path.name for path in tmp_path.iterdir()} == {"grey", "both"}
+
+
+def test_a_dataset_is_saved_through_a_link_and_what_it_cannot_read_is_named(tmp_path, monkeypatch):
+    class Broken(Items):
+        def __getitem__(self, index):
+            if index == 3:
+                raise ConnectionResetError(104, "Connection reset by peer")
+            return super().__getitem__(index)
+
+    items = [(np.full((4, 4), i, np.uint8), i % 2) for i in range(12)]
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    save_dataset(tmp_path / "link", Items(items))
+    renamed = []
+    monkeypatch.setattr(
+        Path, "replace", lambda path, to: renamed.append((path, to)) or os.replace(path, to)
+    )
+    save_dataset(tmp_path / "link", Items(items))  # within the folder, which may be a disk
+    assert all(path.is_relative_to(tmp_path / "link") for pair in renamed for path in pair)
+    for name in ("link", "new"):
+        with pytest.raises(
+            OSError, match=r"^the dataset's item 3 cannot be read: .*reset by peer$"
+        ):
+            save_dataset(tmp_path / name, Broken(items))
+    assert {path.name for path in tmp_path.iterdir()} == {"elsewhere", "link"}
+    assert len(load(tmp_path / "link").train) > 0
 
 
 def test_a_dataset_of_python_is_kept_once_and_what_killed_processes_left_is_removed(

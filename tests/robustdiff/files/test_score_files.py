@@ -1,5 +1,6 @@
 """Score files: written once a round, read where they are whole, removed when none needs them."""
 
+import json
 import os
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from robustdiff.errors import DamagedError
+from robustdiff.files.atomic import sha256
 from robustdiff.files.checkpoint import load_checkpoint, save_checkpoint, save_scores
 from robustdiff.files.score_files import (
     ScoreFile,
@@ -89,6 +91,16 @@ def test_a_score_file_goes_with_the_last_checkpoint_that_refers_to_it(tmp_path):
     assert names(tmp_path, "scores-*.pt") == [3, 4]
 
 
+def test_a_damaged_checkpoint_takes_no_place_of_one_that_is_kept_against_damage(tmp_path):
+    held = None
+    for step, number in enumerate([1, 2, 2], start=1):
+        held = save(tmp_path, step, number, held)
+    (tmp_path / "step-00000002.json").write_text("{")
+    save(tmp_path, 4, 2, held)
+    assert names(tmp_path, "step-*.pt") == [1, 3, 4]
+    assert names(tmp_path, "scores-*.pt") == [1, 2]
+
+
 def flip(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -118,6 +130,20 @@ def test_a_damaged_score_file_costs_the_checkpoints_of_its_round_alone(tmp_path,
     (tmp_path / "step-00000001.pt").unlink()
     with pytest.raises(DamagedError, match=r"step-00000004\.pt cannot be used: its scores"):
         load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [{"scores": {"round": "x", "sha256": ""}}, {"scores": {}}, {"scores": 5}, {}]
+)
+def test_a_checkpoint_of_another_content_is_passed_over(tmp_path, content):
+    save(tmp_path, 1, 0)
+    save(tmp_path, 2, 0)
+    path = tmp_path / "step-00000002.pt"
+    kept = {"state": {"step": 2}} if content else {}
+    torch.save({"format": "robustdiff-checkpoint-1", **kept, **content}, path)
+    path.with_suffix(".json").write_text(json.dumps({"sha256": sha256(path)}))
+    with pytest.warns(UserWarning, match=r"is not a robustdiff checkpoint: .*using step-00000001"):
+        assert load_checkpoint(tmp_path).state == {"step": 1}
 
 
 def test_a_checkpoint_that_will_not_do_needs_no_scores(tmp_path):

@@ -1,5 +1,6 @@
 """Files that sampling writes."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -148,9 +149,14 @@ def test_what_a_run_is_of_is_recorded_and_its_dataset_read_only_where_guidance_l
     run.save_subject(TOYS)
     assert subject_of(run, Config(), Report()) == TOYS
     assert subject_of(run, learning, Report()) is read
-    run.subject_file.write_text('{"name": "toys", "image_shape": [1, 8], "class_names": ["a"]}')
-    with pytest.raises(DamagedError, match=r"subject\.json is damaged: no shape or class names"):
-        subject_of(run, Config(), Report())
+    for shape, names in (
+        ([1, 8], ["a"]), ([1, "8", 8], ["a"]), ([1, 8, 8.5], ["a"]), ("abc", ["a"]),
+        ([1, 8, 0], ["a"]), ([1, 8, 8], []), ([1, 8, 8], "ab"), ([1, 8, 8], ["a", 2]),
+        ([True, True, True], ["a"]), ({"a": 1}, ["a"]), (None, None),
+    ):  # fmt: skip
+        run.subject_file.write_text(json.dumps({"image_shape": shape, "class_names": names}))
+        with pytest.raises(DamagedError, match=r"subject\.json is damaged: image_shape must be"):
+            subject_of(run, Config(), Report())
 
 
 def test_a_picture_of_samples_has_at_most_a_hundred_rows(tmp_path, monkeypatch):

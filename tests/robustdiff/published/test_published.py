@@ -151,6 +151,11 @@ def test_the_step_of_torch_makes_the_same_images(run, tmp_path, monkeypatch):
     assert np.abs(sampled_by_script(folder, tmp_path, monkeypatch) - images).max() <= 1
     assert "python sample.py" in (folder / "README.md").read_text()
     assert not (folder / "model_index.json").exists()
+    alone = ["sample.py", "--classes=3", "--per-class=1", "--seed=7", f"--out={tmp_path / 'one'}"]
+    monkeypatch.setattr(sys, "argv", alone)
+    runpy.run_path(str(folder / "sample.py"), run_name="__main__")
+    single = np.load(tmp_path / "one" / "samples.npz")["images"].astype(int)
+    assert np.abs(single - images[:1]).max() <= 1
     monkeypatch.setattr(sys, "argv", ["sample.py", "--classes=3,x"])
     with pytest.raises(SystemExit, match="--classes takes numbers from 0 to 9 or names"):
         runpy.run_path(str(folder / "sample.py"), run_name="__main__")
