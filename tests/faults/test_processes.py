@@ -225,7 +225,7 @@ from curricula import Trust
 from curricula.sparse import keep_few, unknown
 from robustdiff.errors import LeaderError
 from robustdiff.parallel import joined
-from robustdiff.training.rounds import _merged
+from robustdiff.labels.rows import merged_rows
 
 def work():
     assert workers.rank == 0, "only the first of a host works"
@@ -250,10 +250,10 @@ with joined("cpu") as workers:
     part, mine = unknown(1000, 4, 2), slice(workers.rank, None, 2)
     for name in ("values", "classes", "rest"):
         getattr(part, name)[mine] = getattr(found.classes, name)[mine]
-    merged = _merged(workers, part, first=True)
+    merged = merged_rows(workers, part, chosen=True)
     assert (merged[:] == found.classes[:]).all() and merged.classes.dtype == np.int16
     part.classes[:] = merged.classes
-    again = _merged(workers, part, first=False)
+    again = merged_rows(workers, part, chosen=False)
     assert (again[:] == merged[:]).all()
     try:
         workers.on_host(fail)

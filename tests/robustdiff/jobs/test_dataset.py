@@ -49,9 +49,7 @@ def run(photos):
     return Run(photos.parent / "run")
 
 
-@pytest.mark.parametrize(
-    "command", ["sample", "eval", "audit", "likelihood", "sweep", "train --resume"]
-)
+@pytest.mark.parametrize("command", ["eval", "audit", "likelihood", "sweep", "train --resume"])
 def test_a_renamed_class_is_refused_by_every_command(command, run, photos, capsys):
     (photos / "cat").rename(photos / "zcat")
     before = sorted(run.path.rglob("*"))
@@ -62,6 +60,16 @@ def test_a_renamed_class_is_refused_by_every_command(command, run, photos, capsy
     said = capsys.readouterr().err.splitlines()[-1]
     assert "gone: cat; new: zcat" in said
     assert sorted(run.path.rglob("*")) == before
+
+
+def test_images_are_generated_of_the_classes_that_were_trained_on(run, photos, capsys):
+    """Sampling reads no images, but an earlier version's run has no other record of its classes."""
+    (photos / "cat").rename(photos / "zcat")
+    assert call("sample", "run", "--per-class=1", "--classes=cat") == 0
+    assert [path.name for path in (run.samples / "images").iterdir()] == ["0-cat"]
+    run.subject_file.unlink()
+    assert call("sample", "run") == 2
+    assert "gone: cat; new: zcat" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_grown_folder_is_audited_without_what_was_added(run, photos, capsys):
