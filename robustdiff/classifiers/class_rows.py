@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from curricula.sparse import KEPT, MOST_DENSE, SparseClasses
+from curricula.sparse import KEPT, MOST_DENSE, SparseClasses, unknown
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,11 @@ def zero_rows(rows: int, count: int, device: torch.device) -> Tensor | FewClasse
     """Return (N, K) zeros to read and to write; of many classes each row keeps the largest."""
     if count <= MOST_DENSE:
         return torch.zeros(rows, count, device=device)
-    kind = torch.int16 if count <= 1 << 15 else torch.int32
-    classes = torch.arange(KEPT, dtype=kind, device=device).repeat(rows, 1)
-    values, rest = torch.zeros(rows, KEPT, device=device), torch.zeros(rows, device=device)
-    return FewClasses(values, classes, rest, count)
+    found = FewClasses.of(unknown(rows, count), device)
+    found.values.zero_()
+    found.rest.zero_()
+    found.classes[:] = torch.arange(KEPT, device=device)
+    return found
 
 
 def plain(rows: Tensor | FewClasses) -> Tensor | dict[str, Tensor]:

@@ -23,7 +23,7 @@ from robustdiff.data.layout import Layout
 from robustdiff.data.rows import Rows, lay_out
 from robustdiff.data.stored import chosen, tensor_of
 from robustdiff.data.tables import pick_columns
-from robustdiff.files.atomic import sha256, write_atomic, write_text
+from robustdiff.files.atomic import write_atomic, write_text
 from robustdiff.files.caches import cache_folder
 
 INDEX, IMAGES = "robustdiff-arrays.json", "images.npy"
@@ -45,8 +45,9 @@ class MapDataset(Protocol):
 
 
 class _About(NamedTuple):
-    """All of a dataset but its pixels."""
+    """All of a dataset but its pixels, of which there are digests."""
 
+    images: list[str]
     labels: list[int | str]
     names: list[str]
     splits: list[str] | None
@@ -107,9 +108,8 @@ def kept_dataset(
     with TemporaryDirectory(prefix=_BEGUN, dir=base) as place:
         about = _collected(Path(place), dataset, test_dataset, image_size)
         shape = mapped_array(Path(place) / IMAGES).shape
-        # The first bytes of the file, its header, follow from the shape.
-        key = f"{sha256(Path(place) / IMAGES)} {(shape, *about)!r}"
-        folder = base / f"arrays-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+        key = hashlib.sha256(repr((shape, *about)).encode())
+        folder = base / f"arrays-{key.hexdigest()[:16]}"
         if not (folder / INDEX).exists():
             _move(Path(place), folder, about)
     return folder
@@ -126,11 +126,10 @@ def _remove_abandoned(base: Path) -> None:
 
 def _move(place: Path, folder: Path, about: _About) -> None:
     """Move the images that lie in a place to their folder, and make it valid by its index."""
-    digests = [short_digest(image.tobytes()) for image in mapped_array(place / IMAGES)]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / INDEX).unlink(missing_ok=True)
     (place / IMAGES).replace(folder / IMAGES)
-    index = {"format": _FORMAT, "images": digests, **about._asdict()}
+    index = {"format": _FORMAT, **about._asdict()}
     write_text(folder / INDEX, json.dumps(index) + "\n")  # last: it makes the folder valid
 
 
@@ -162,9 +161,10 @@ def _collected(
         write_header(out, (len(names), 1 if grey else 3, side, side))
 
     write_atomic(place / IMAGES, write)
+    digests = [short_digest(image.tobytes()) for image in mapped_array(place / IMAGES)]
     train = len(dataset)
-    splits = ["train"] * train + ["test"] * (len(labels) - train)
-    return _About(labels, names, None if test_dataset is None else splits, class_names_of(dataset))
+    splits = None if test_dataset is None else ["train"] * train + ["test"] * (len(names) - train)
+    return _About(digests, labels, names, splits, class_names_of(dataset))
 
 
 def _keep_one_channel(out: BinaryIO, count: int, side: int) -> None:

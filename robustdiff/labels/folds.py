@@ -31,6 +31,8 @@ from robustdiff.side_by_side import side_by_side
 
 # Images that a piece of unfinished work is recognised by.
 _RECOGNISED_BY = 64
+# Which images a classifier judges, and which it learns, (N,) each.
+_Parts = tuple[NDArray[np.bool_], NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -98,13 +100,13 @@ def judge_folds(
     n, jobs = len(work.given), range(workers.rank, plan.splits * plan.folds, workers.size)
     said = [nothing_said(n, work.num_classes) for _ in range(plan.splits)]
     margins = np.zeros(n, np.float32)
+    parts = [_parts(work, plan, job) for job in jobs]
     found = side_by_side(
-        [partial(_job, work, plan, folder, job) for job in jobs],
+        [partial(_job, work, plan, folder, *one) for one in zip(jobs, parts, strict=True)],
         work.images.device,
         part_of(progress, min(work.number, plan.rounds - 1), plan.rounds),
     )
-    for some, job in zip(found, jobs, strict=True):
-        judged, learnt = _parts(work, plan, job)
+    for some, job, (judged, learnt) in zip(found, jobs, parts, strict=True):
         put_rows(said[job // plan.folds], judged, some.predicted)
         margins[learnt] += some.margins
     means = [_divided(all_said(workers, one), plan.splits) for one in said]
@@ -112,8 +114,8 @@ def judge_folds(
     return Found(predicted, workers.total(torch.from_numpy(margins)).numpy())
 
 
-def _parts(work: Work, plan: Plan, job: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return which images the classifier of a job judges, and which it learns, (N,) each."""
+def _parts(work: Work, plan: Plan, job: int) -> _Parts:
+    """Return the parts of the images that the classifier of a job has."""
     split, part = divmod(job, plan.folds)
     judged = spread_folds(work.given, plan.folds, plan.lessons.seed + split) == part
     learnt = ~judged if work.own is None else np.ones_like(judged)
@@ -122,12 +124,14 @@ def _parts(work: Work, plan: Plan, job: int) -> tuple[NDArray[np.bool_], NDArray
     return judged, learnt
 
 
-def _job(work: Work, plan: Plan, folder: Path | None, job: int, progress: Progress) -> Found:
+def _job(
+    work: Work, plan: Plan, folder: Path | None, job: int, parts: _Parts, progress: Progress
+) -> Found:
     """Train and ask one classifier; the jobs of a round are numbered split by split."""
     lessons = plan.lessons if work.own is None else plan.later
     seed = lessons.seed + work.number * plan.splits * plan.folds + job
     path = None if folder is None else folder / f"round-{work.number + 1}-classifier-{job + 1}.pt"
-    return _classifier(work, *_parts(work, plan, job), replace(lessons, seed=seed), path, progress)
+    return _classifier(work, *parts, replace(lessons, seed=seed), path, progress)
 
 
 def _classifier(

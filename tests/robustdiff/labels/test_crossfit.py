@@ -123,7 +123,11 @@ def test_labels_without_noise_are_not_learnt_twice(monkeypatch, digits):
     assert len(lessons_of(monkeypatch, digits, digits.train_labels.numpy(), SHORT)) == 6
 
 
-def test_a_killed_judge_goes_on_with_the_classifier_it_was_at(digits, noisy, tmp_path):
+def killed_and_resumed(images, noisy, plan, folder, share):
+    """Judge at once, and killed after a share of the steps.
+
+    Returns both findings, and the share of the steps that was left to do.
+    """
     given, steps = torch.from_numpy(noisy.given), []
 
     def judged(folder, kill_at=0):
@@ -133,15 +137,19 @@ def test_a_killed_judge_goes_on_with_the_classifier_it_was_at(digits, noisy, tmp
                 raise KeyboardInterrupt
 
         steps.clear()
-        return crossfit(digits.train, given, 10, SHORT, progress=progress, folder=folder)
+        return crossfit(images, given, 10, plan, progress=progress, folder=folder)
 
     whole = judged(None)
     count = len(steps)
     with pytest.raises(KeyboardInterrupt):
-        judged(tmp_path, kill_at=count * 3 // 4)
-    resumed = judged(tmp_path)
+        judged(folder, kill_at=int(count * share))
+    return whole, judged(folder), len(steps) / count
+
+
+def test_a_killed_judge_goes_on_with_the_classifier_it_was_at(digits, noisy, tmp_path):
+    whole, resumed, left = killed_and_resumed(digits.train, noisy, SHORT, tmp_path, 3 / 4)
     # Of each finished classifier there is one report left, that it is done.
-    assert len(steps) < count * 0.4
+    assert left < 0.4
     for name in ("probabilities", "margins"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(resumed, name))
     np.testing.assert_array_equal(whole.decision.right, resumed.decision.right)
@@ -252,24 +260,9 @@ def test_classifiers_of_all_classes_kept_find_what_dense_ones_find(
 
 
 def test_a_killed_judge_of_many_classes_goes_on(digits, noisy, tmp_path, all_kept):
-    given, seen = torch.from_numpy(noisy.given), []
     plan = replace(SHORT, folds=2, splits=1, lessons=replace(LESSONS, early=2.0))
-
-    def judged(folder, kill_at=0):
-        def progress(done, total):
-            seen.append(done)
-            if len(seen) == kill_at:
-                raise KeyboardInterrupt
-
-        seen.clear()
-        return crossfit(digits.train, given, 10, plan, progress=progress, folder=folder)
-
-    whole = judged(None)
-    count = len(seen)
-    with pytest.raises(KeyboardInterrupt):
-        judged(tmp_path, kill_at=count * 7 // 8)
-    resumed = judged(tmp_path)
-    assert len(seen) < count / 3
+    whole, resumed, left = killed_and_resumed(digits.train, noisy, plan, tmp_path, 7 / 8)
+    assert left < 1 / 3
     np.testing.assert_array_equal(whole.probabilities[:], resumed.probabilities[:])
 
 

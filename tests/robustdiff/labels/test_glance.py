@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 
 from corruptions import corrupt
@@ -48,7 +49,9 @@ def test_no_classifier_of_a_glance_learns_the_labels_that_it_ranks(digits, monke
     assert not learnt & asked
 
 
-def test_a_glance_learns_some_of_many_images(digits, monkeypatch):
+@pytest.fixture
+def seen(monkeypatch):
+    """How many images each classifier of a glance has learnt from, repeats counted."""
     seen, train = [], module.train_image_classifier
 
     def learning(images, targets, k, **more):
@@ -56,6 +59,10 @@ def test_a_glance_learns_some_of_many_images(digits, monkeypatch):
         return train(images, targets, k, **more)
 
     monkeypatch.setattr(module, "train_image_classifier", learning)
+    return seen
+
+
+def test_a_glance_learns_some_of_many_images(digits, monkeypatch, seen):
     monkeypatch.setattr(module, "_SEEN", {False: 150})
     for count in (60, 1000):
         images, given = digits.train[:count], digits.train_labels[:count]
@@ -65,14 +72,7 @@ def test_a_glance_learns_some_of_many_images(digits, monkeypatch):
     assert seen == [150, 150, 125, 125]
 
 
-def test_of_many_classes_a_glance_keeps_a_few_and_learns_more_images(digits, monkeypatch):
-    seen, train = [], module.train_image_classifier
-
-    def learning(images, targets, k, **more):
-        seen.append(len(more["rows"]) * more["lessons"].passes)
-        return train(images, targets, k, **more)
-
-    monkeypatch.setattr(module, "train_image_classifier", learning)
+def test_of_many_classes_a_glance_keeps_a_few_and_learns_more_images(digits, monkeypatch, seen):
     monkeypatch.setattr(module, "_SEEN", {False: 160})
     given = torch.arange(80) * 3
     for count in (MOST_DENSE, 2 * MOST_DENSE):
