@@ -179,11 +179,21 @@ class Workers:
         found = self.total(torch.from_numpy(known.astype(np.uint8)))
         return np.where(found.numpy() > 0, total.numpy(), np.nan).astype(values.dtype)
 
-    def averaging(self, network: nn.Module) -> nn.Module:
-        """Wrap a network so that a backward pass leaves the mean gradient of all processes."""
+    def averaging(self, network: nn.Module, *example: Tensor) -> nn.Module:
+        """Wrap a network so that a backward pass leaves the mean gradient of all processes.
+
+        Args:
+            network: Has no gradients yet.
+            example: What it takes, of any values.
+        """
         if self.size == 1 or self.shard:
             return network
-        return nn.parallel.DistributedDataParallel(network)
+        wrapped = nn.parallel.DistributedDataParallel(network)
+        # Its first backward pass settles how gradients are packed, and so the order in which they
+        # are added: without this one a resumed run would add its first step's in another order.
+        wrapped(*example).sum().backward()
+        wrapped.zero_grad()
+        return wrapped
 
 
 ALONE = Workers()

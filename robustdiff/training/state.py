@@ -188,7 +188,9 @@ def new_state(task: Task) -> TrainState:
         mk=curriculum.mk,
     )
     sampler = CurriculumSampler(curriculum.name, len(data), seed=config.seed, selection=selection)
-    network = workers.averaging(model)
+    device = data.images.device
+    one = torch.zeros(1, device=device)
+    network = workers.averaging(model, one.new_zeros(1, *shape), one, one.long())
     if config.train.compile:
         check_compiler("train.compile")
         keep_compiled()
@@ -196,6 +198,5 @@ def new_state(task: Task) -> TrainState:
     losses = Losses(config.train.lr, workers)
     # Several processes exchange gradients; what a mixture leaves out is known on the GPU only.
     alone = workers.size == 1 and config.objective.name == "plain"
-    device = data.images.device
     graph = StepGraph(device) if alone and device.type == "cuda" else None
     return TrainState(model, network, ema, optimizer, sampler, workers, losses, averaged, graph)

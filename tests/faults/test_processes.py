@@ -150,29 +150,30 @@ main(sys.argv[1:])
 """
 
 
-def torchrun(*words):
+def torchrun(size, *words):
     return subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}",
          *words],
         capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
 
 @pytest.mark.slow
-def test_a_dead_process_ends_the_job_and_a_restart_goes_on(processes, tmp_path):
+@pytest.mark.parametrize("size", [2, 4])
+def test_a_dead_process_ends_the_job_and_a_restart_goes_on(processes, tmp_path, size):
     script = tmp_path / "dying.py"
     script.write_text(DYING)
     words = [*WORDS, "--curriculum=pmi"]
-    assert together(processes, [*words, f"--out={tmp_path / 'whole'}"], 2) == [0, 0]
+    assert together(processes, [*words, f"--out={tmp_path / 'whole'}"], size) == [0] * size
 
     run = tmp_path / "dead"
-    ended = torchrun("--max-restarts=0", str(script), *words, f"--out={run}")
+    ended = torchrun(size, "--max-restarts=0", str(script), *words, f"--out={run}")
     assert ended.returncode == 1
     assert "Signal 9 (SIGKILL)" in ended.stderr
     assert (run / "checkpoints" / "step-00000020.pt").exists()
 
     run = tmp_path / "restarted"
-    again = torchrun("--max-restarts=1", str(script), *words, f"--out={run}")
+    again = torchrun(size, "--max-restarts=1", str(script), *words, f"--out={run}")
     assert again.returncode == 0, again.stderr
     assert "resumed at step 20 of 50" in again.stderr
     whole = load_file(tmp_path / "whole" / "model.safetensors")
