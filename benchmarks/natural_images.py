@@ -1,16 +1,17 @@
 """What do wrong labels cost on natural images, and what wins it back?
 
-The table of docs/natural-images.md: CIFAR-10 as a folder, trained on at 16 x 16 pixels under four
-kinds of wrong labels. One draw of each noise serves all methods and seeds. Labels are judged once,
-at 32 x 32 pixels, as anyone can who has the original images, and every method that judges gets
-these class probabilities. Runs lie under --out/runs; what is there is not done again, and several
-processes may share the work.
+The tables of docs/natural-images.md: CIFAR-10 as a folder, trained on at 16 x 16 pixels (or 32 x
+32) under four kinds of wrong labels. One draw of each noise serves all methods and seeds. Labels
+are judged once, at 32 x 32 pixels, as anyone can who has the original images, and every method that
+judges gets these class probabilities. Runs lie under --out/runs-16 (-32); what is there is not done
+again, and several processes may share the work.
 
     python benchmarks/natural_images.py --cifar DIR --human FILE --out DIR METHOD ...
-    robustdiff compare DIR/runs
+    robustdiff compare DIR/runs-16
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,11 @@ METHODS: dict[str, Layer] = {
     "margin": {"curriculum": {"name": "margin"}},
     "dynamics-label": {"curriculum": {"name": "dynamics-label"}},
     "tdsm": {"objective": {"name": "tdsm"}},
+}
+# Changes of preset `cifar-16` at larger images: a narrow first level, an additional last one.
+SIZES: dict[int, Layer] = {
+    16: {},
+    32: {"data": {"image_size": 32}, "model": {"channels": [32, 128, 128, 128]}},
 }
 MEASURED: Layer = {"eval": {"num_samples": 5000, "cas": True}, "sample": {"batch_size": 1000}}
 
@@ -88,13 +94,21 @@ def judged(images: Images, given: np.ndarray, path: Path) -> None:
     write_atomic(path, lambda file: np.savez(file, found.probabilities))
 
 
-def cells(out: Path, cifar: Path, methods: list[str], seeds: list[int]) -> list[Cell]:
-    """Return all runs, seed by seed."""
+def cells(
+    out: Path,
+    cifar: Path,
+    methods: list[str],
+    seeds: list[int],
+    noises: Sequence[str] = tuple(NOISE),
+    size: int = 16,
+) -> list[Cell]:
+    """Return all runs at a size, seed by seed; one with clean labels is always among them."""
     found = []
     for seed in seeds:
-        base = [preset("cifar-16"), {"data": folder(cifar), "seed": seed}, MEASURED]
+        data = {"data": folder(cifar), "seed": seed}
+        base = [preset("cifar-16"), data, MEASURED, SIZES[size]]
         found.append(Cell(Path("clean") / "uniform" / f"s{seed}", resolve(*base)))
-        for name in NOISE:
+        for name in noises:
             noise = {"noise": {"labels": str(out / f"{name}.labels.npy")}}
             judge = {"judge": {"probabilities": str(out / f"{name}.probs.npz")}}
             for method in methods:
@@ -112,18 +126,22 @@ def main() -> None:
     parser.add_argument("--human", type=Path, required=True, help="CIFAR-10_human.pt")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--noise", nargs="+", choices=NOISE, default=list(NOISE))
+    parser.add_argument("--size", type=int, choices=SIZES, default=16, help="pixels a side")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     images = load_images(resolve({"data": folder(options.cifar)}).data, Report())
-    for name in NOISE:
+    for name in options.noise:
         labels = options.out / f"{name}.labels.npy"
         if not labels.exists():
             given = draw(name, images, options.cifar, options.human)
             write_atomic(labels, lambda file, given=given: np.save(file, given))
         if not (path := options.out / f"{name}.probs.npz").exists():
             judged(images, np.load(labels), path)
-    runs = cells(options.out, options.cifar, options.methods, options.seeds)
-    outcome = run_study(runs, options.out / "runs", Report())
+    runs = cells(
+        options.out, options.cifar, options.methods, options.seeds, options.noise, options.size
+    )
+    outcome = run_study(runs, options.out / f"runs-{options.size}", Report())
     for line in outcome.failed:
         print(line)
 

@@ -1,12 +1,15 @@
 from pathlib import Path
 
-from benchmarks.natural_images import METHODS, NOISE, cells
+import pytest
+from benchmarks.natural_images import METHODS, NOISE, SIZES, cells
 
 
-def test_all_methods_get_the_same_labels_seeds_and_measures():
-    runs = cells(Path("out"), Path("cifar"), list(METHODS), [0, 1])
+@pytest.mark.parametrize("size", SIZES)
+def test_all_methods_get_the_same_labels_seeds_and_measures(size):
+    runs = cells(Path("out"), Path("cifar"), list(METHODS), [0, 1], size=size)
     assert len(runs) == 2 * (1 + len(NOISE) * len(METHODS)) == len({run.path for run in runs})
     for path, config in runs:
+        assert config.data.image_size == size
         noise, method, seed = path.parts
         assert seed == f"s{config.seed}"
         assert (config.noise.labels is None) == (noise == "clean")
