@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+
 from benchmarks.natural_images import METHODS, NOISE, SIZES, cells
 
 
