@@ -70,7 +70,8 @@ def train(state: TrainState, task: Task) -> Iterator[StepDone | RoundDone | Prep
             state.mixture = mixture.to(device)
             yield Prepared(time.perf_counter() - started)
     while state.step < steps:
-        if state.rounds < rounds_due(task, state.step):
+        # Only between epochs: a run resumed within one must not score where it did not before.
+        if state.cursor == 0 and state.rounds < rounds_due(task, state.step):
             state.losses.read()
             yield from scoring_round(state, task)
         # Where batches are asked for, so that no step waits for its own.

@@ -25,6 +25,8 @@ ROTATED = [
 LAYERS = [
     *({"curriculum": {"name": name, "treatment": how}} for name, how in COMBINATIONS),
     *ROTATED,
+    # Rounds come due within epochs, which are shorter than passes.
+    {"curriculum": {"name": "dynamics-uncond", "k": 0.8}, "train": {"steps": 18}},
     {"objective": {"name": "tdsm"}},
     {"objective": {"name": "tdsm-class", "gradient": "given", "matrix": "nominal"}},
 ]
