@@ -37,6 +37,10 @@ class Selection:
         k: Share of the dataset drawn after the first scoring round.
         dk: Relative decrease of the share per round.
         mk: Smallest share.
+
+    Raises:
+        ValueError: If a number is out of range: smoothing and dk must be in [0, 1), temperature at
+            least 0, and 0 <= mk <= k <= 1.
     """
 
     treatment: Treatment | None = None
@@ -45,6 +49,15 @@ class Selection:
     k: float = 1.0
     dk: float = 0.1
     mk: float = 0.3
+
+    def __post_init__(self) -> None:
+        for name in ("smoothing", "dk"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if not 0 <= self.temperature < np.inf:
+            raise ValueError(f"temperature must be at least 0, got {self.temperature}")
+        if not 0 <= self.mk <= self.k <= 1:
+            raise ValueError(f"shares must be 0 <= mk <= k <= 1, got {self.mk} and {self.k}")
 
 
 class CurriculumSampler:
@@ -75,8 +88,8 @@ class CurriculumSampler:
     """
 
     def __init__(self, name: str, num_samples: int, *, seed: int, selection: Selection) -> None:
-        self.curriculum = CURRICULA[name]
         self.treatment = treatment_of(name, selection.treatment)
+        self.curriculum = CURRICULA[name]
         self.num_samples = num_samples
         self.seed = seed
         self.selection = selection

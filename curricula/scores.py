@@ -11,7 +11,7 @@ needs, each evaluated at the same probe of a sample:
 """
 
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from torch import Tensor
@@ -204,10 +204,15 @@ def treatment_of(name: str, treatment: Treatment | None) -> Treatment:
         The treatment to use.
 
     Raises:
-        ValueError: If the curriculum's score cannot carry the wish.
+        ValueError: If there is no such curriculum or treatment, or the curriculum's score cannot
+            carry the wish.
     """
+    if name not in CURRICULA:
+        raise ValueError(f"unknown curriculum {name!r}; choose from {', '.join(sorted(CURRICULA))}")
     curriculum = CURRICULA[name]
     chosen = treatment or curriculum.treatment
+    if chosen not in (allowed := get_args(Treatment)):
+        raise ValueError(f"unknown treatment {chosen!r}; choose from {', '.join(allowed)}")
     if chosen != "none" and curriculum.source == "none":
         raise ValueError(f"treatment {chosen!r} needs a score, and curriculum {name!r} has none")
     if chosen in ("relabel", "soft") and not curriculum.knows_classes:

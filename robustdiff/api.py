@@ -33,6 +33,7 @@ from robustdiff.jobs.sample import classes_wanted, sample_run, subject_of
 from robustdiff.jobs.train import resume_run, start_run
 from robustdiff.progress import Report
 from robustdiff.reports.audit import Findings
+from robustdiff.rng import check_seed
 from robustdiff.runs.folder import Run, open_run
 
 Settings = Mapping[str, Any]
@@ -127,7 +128,7 @@ def load_run(path: Run | str | Path) -> Run:
     """Open a run's folder, or a published model; "latest" is the newest run under runs/.
 
     Returns:
-        The run: `config()`, `labels()`, `scores()`, `trust()`, `history()` read what it holds.
+        The run: `config()` and `labels()` read what it holds, `path` is its folder.
 
     Raises:
         ValueError: If there is none.
@@ -158,7 +159,8 @@ def sample(
         Images, one class after the other in every round: classes 3, 5 give labels 3, 5, 3, 5, ...
 
     Raises:
-        ValueError: If a class does not exist, or the run cannot be used.
+        ValueError: If per_class or the seed is too small, a class does not exist, or the run cannot
+            be used.
 
     Examples:
         >>> import robustdiff
@@ -167,6 +169,9 @@ def sample(
         >>> tuple(samples.images.shape), samples.labels.tolist()
         ((2, 1, 8, 8), [3, 3])
     """
+    if per_class < 1:
+        raise ValueError(f"per_class must be at least 1, got {per_class}")
+    check_seed(seed)
     opened, report = load_run(run), report or Report()
     config = _config(opened, settings)
     images = subject_of(opened, config, report)
@@ -197,8 +202,9 @@ def evaluate(
         `robustdiff.metrics.catalogue` name the figures.
 
     Raises:
-        ValueError: If the run, its dataset or the Inception weights cannot be used.
+        ValueError: If the run, its dataset, the seed or the Inception weights cannot be used.
     """
+    check_seed(seed)
     opened = load_run(run)
     return evaluate_run(
         opened,

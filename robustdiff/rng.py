@@ -34,6 +34,16 @@ class Stream(IntEnum):
     LIKELIHOOD = 11
 
 
+def check_seed(seed: int) -> None:
+    """Refuse a seed below 0.
+
+    Raises:
+        ValueError: If it is.
+    """
+    if seed < 0:
+        raise ValueError(f"seed must be at least 0, got {seed}")
+
+
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> list[Tensor]:
     """Return four 32-bit words per counter.
 

@@ -53,7 +53,7 @@ def likelihood_run(
             f"num_images must be between 2 and {available}, the held-out images of {images.name}, "
             f"and levels at least 1, got {count} and {num_levels}"
         )
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed % 2**63)  # torch's are below 2^64
     which = torch.randperm(available, generator=generator)[:count]
     pictures, clean = images.test[which], images.test_labels[which]
     conditions = {"true label": clean, "no label": torch.full_like(clean, images.num_classes)}

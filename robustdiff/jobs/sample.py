@@ -32,6 +32,8 @@ from robustdiff.training.task import build_network
 
 _CLASSIFIER_FILE = "time_classifier.safetensors"
 _LONGEST_NAME = 40
+# Names in a message.
+_SHOWN = 12
 _MOST_COLUMNS = 12
 # A picture of more rows takes longer to write than to generate, and few programs show it.
 _MOST_ROWS = 100
@@ -83,7 +85,19 @@ def _auto(run: Run, config: Config, images: Images | Subject, report: Report) ->
                 f"the weaker run must have the {what} of the run, which is {mine!r}, "
                 f"got {its!r} in {weak.path}"
             )
+    theirs = weak.subject()
+    for what in ("image_shape", "class_names") if theirs is not None else ():
+        mine, its = getattr(images, what), getattr(theirs, what)
+        if mine != its:
+            raise ValueError(
+                f"the weaker run must be of the run's images, whose {what} is {_shown(mine)}, "
+                f"got {_shown(its)} in {weak.path}"
+            )
     return autoguidance(load_model(weak, other, images, compiled=config.sample.compile))
+
+
+def _shown(of: tuple[int | str, ...]) -> str:
+    return ", ".join([*map(str, of[:_SHOWN]), *(["..."] if len(of) > _SHOWN else [])])
 
 
 def _classifier(run: Run, config: Config, images: Images | Subject, report: Report) -> Guide:
@@ -202,10 +216,12 @@ def classes_wanted(classes: Sequence[int | str] | None, images: Images | Subject
         images: The dataset.
 
     Raises:
-        ValueError: If the dataset has no such class.
+        ValueError: If none is wanted, or the dataset has no such class.
     """
     if classes is None:
         return list(range(images.num_classes))
+    if isinstance(classes, (str, int)) or len(classes) == 0:
+        raise ValueError(f"classes must be numbers or names, at least one, got {classes!r}")
     names = {name: number for number, name in enumerate(images.class_names)}
     numbers = []
     for wanted in classes:

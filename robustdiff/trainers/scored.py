@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from corruptions.tables import first_few
 from curricula import CURRICULA, TREATMENTS, CurriculumSampler, Selection
 from robustdiff.config.layers import choose
 from robustdiff.data.arrays import LabelledImages
@@ -16,6 +17,7 @@ from robustdiff.diffusion.process import PREDICTIONS, for_labels
 from robustdiff.diffusion.schedules import SCHEDULES, Schedule
 from robustdiff.labels.judge import judge
 from robustdiff.labels.scoring import Probing, prediction_scores
+from robustdiff.rng import check_seed
 from robustdiff.trainers.labels import TrustedLabels, read_source
 
 Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -50,8 +52,8 @@ class ScoredLabels(TrustedLabels):
         rounds: Number of scoring rounds so far.
 
     Raises:
-        ValueError: If images, labels or schedule cannot be used, or the score cannot carry the
-            treatment.
+        ValueError: If images, labels, seed or schedule cannot be used, or the score cannot carry
+            the treatment.
     """
 
     def __init__(  # noqa: PLR0913 two ways to hand over images, and how they are scored
@@ -71,6 +73,7 @@ class ScoredLabels(TrustedLabels):
             raise ValueError(
                 f"probes must be at least 1 and batch_size at least 2, got {probes}, {batch_size}"
             )
+        check_seed(seed)
         self._probing = Probing(seed=seed, p_uncond=0.0, probes=probes, batch_size=batch_size)
         selection = selection or Selection()
         choose(selection.treatment or _PMI.treatment, TREATMENTS, "treatment")
@@ -111,7 +114,16 @@ class ScoredLabels(TrustedLabels):
         )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore what `state_dict` returned.
+
+        Raises:
+            ValueError: If it is no such state, or that of another number of labels.
+        """
+        if "evidence" not in state:
+            raise ValueError(f"the state must be that of scored labels, got {first_few(state)}")
+        evidence, count = state["evidence"], len(self.given)
+        if evidence is not None and len(evidence) != count:
+            raise ValueError(f"the state must be of {count} labels, got {len(evidence)}")
         self._curriculum.load_state_dict(
             _mapped(state, lambda value: value.numpy() if isinstance(value, Tensor) else value)
         )
@@ -147,13 +159,20 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 
 def _levels(alphas_cumprod: Any) -> Tensor:  # noqa: ANN401
-    levels = torch.as_tensor(alphas_cumprod).double().cpu()
-    good = levels.ndim == 1 and len(levels) > 1
-    if not good or not ((levels > 0) & (levels < 1)).all() or (levels.diff() >= 0).any():
-        raise ValueError(
-            "alphas_cumprod must be (T,) numbers in (0, 1) that fall with t, "
-            f"got shape {tuple(levels.shape)}"
-        )
+    must = "alphas_cumprod must be (T,) numbers in (0, 1) that fall with t, got"
+    try:
+        levels = torch.as_tensor(alphas_cumprod).double().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{must} {alphas_cumprod!r:.60}") from error
+    if levels.ndim != 1 or len(levels) < 2:
+        raise ValueError(f"{must} shape {tuple(levels.shape)}")
+    inside = (levels > 0) & (levels < 1)
+    if not inside.all():
+        place = int((~inside).nonzero()[0, 0])
+        raise ValueError(f"{must} {levels[place]:g} at {place}")
+    if (levels.diff() >= 0).any():
+        place = int((levels.diff() >= 0).nonzero()[0, 0])
+        raise ValueError(f"{must} {levels[place]:g} before {levels[place + 1]:g} at {place}")
     return levels
 
 

@@ -114,6 +114,34 @@ def test_names_of_the_configuration_are_those_of_the_registry():
     assert set(get_args(TreatmentName)) == set(TREATMENTS)
 
 
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ({"smoothing": 3.0}, r"smoothing must be in \[0, 1\), got 3.0"),
+        ({"dk": 1.0}, r"dk must be in \[0, 1\)"),
+        ({"temperature": -1.0}, "temperature must be at least 0, got -1.0"),
+        ({"temperature": float("nan")}, "temperature must be at least 0"),
+        ({"k": 0.5, "mk": 0.9}, "0 <= mk <= k <= 1, got 0.9 and 0.5"),
+        ({"k": 2.0}, "0 <= mk <= k <= 1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(setting, says):
+    with pytest.raises(ValueError, match=says):
+        Selection(**setting)
+
+
+@pytest.mark.parametrize(
+    ("name", "treatment", "says"),
+    [
+        ("foo", None, "unknown curriculum 'foo'; choose from aum,"),
+        ("pmi", "nul", "unknown treatment 'nul'; choose from none, select"),
+    ],
+)
+def test_unknown_names_are_refused(name, treatment, says):
+    with pytest.raises(ValueError, match=says):
+        CurriculumSampler(name, 4, seed=0, selection=Selection(treatment=treatment))
+
+
 def test_gumbel_top_k_follows_sequential_weighted_draws():
     weights = np.array([1.0, 2.0, 3.0, 4.0])
     rng, reference = np.random.default_rng(0), np.random.default_rng(1)

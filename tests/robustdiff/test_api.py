@@ -1,5 +1,7 @@
 """The front door: what it offers, what it loads, what it leaves behind."""
 
+import json
+import shutil
 import subprocess
 import sys
 
@@ -70,6 +72,35 @@ def test_a_configuration_is_a_preset_with_changes_or_a_whole_one(tmp_path):
         robustdiff.train("digits", {"train.step": 2})
     with pytest.raises(ValueError, match="unknown preset 'digit'"):
         robustdiff.train("digit")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ({"per_class": 0}, "per_class must be at least 1, got 0"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"classes": []}, r"at least one, got \[\]"),
+        ({"classes": 3}, "must be numbers or names"),
+        ({"classes": "three"}, "must be numbers or names"),
+    ],
+)
+def test_what_cannot_be_sampled_is_named(run, words, says):
+    with pytest.raises(ValueError, match=says):
+        robustdiff.sample(run, **words)
+    with pytest.raises(ValueError, match="seed must be at least 0"):
+        robustdiff.evaluate(run, seed=-1)
+
+
+def test_a_weaker_run_of_other_classes_is_refused(run, tmp_path):
+    weak = tmp_path / "weak"
+    shutil.copytree(run.path, weak)
+    settings = {"sample.guidance": "auto", "sample.weak": str(weak)}
+    assert len(robustdiff.sample(run, settings, per_class=1).images) == 10
+    facts = json.loads((weak / "subject.json").read_text())
+    facts["class_names"] = ["apple", *facts["class_names"][1:]]
+    (weak / "subject.json").write_text(json.dumps(facts))
+    with pytest.raises(ValueError, match=r"whose class_names is 0, 1, .*, got apple, 1, .* in"):
+        robustdiff.sample(run, settings, per_class=1)
 
 
 def test_samples_depend_on_their_seed_alone_and_write_nothing(run):

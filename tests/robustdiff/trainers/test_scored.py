@@ -127,6 +127,13 @@ def test_the_state_goes_through_a_file_and_the_rounds_go_on_equally():
     second.load_state_dict(labels().state_dict())
     assert np.array_equal(second.labels, GIVEN)
     assert second.rounds == 0
+    few = robustdiff.ScoredLabels(IMAGES[:4], GIVEN[:4], num_classes=K)
+    few.score(denoiser())
+    other = few.state_dict()
+    for state, says in (({}, "must be that of scored labels"), (other, "labels, got 4")):
+        with pytest.raises(ValueError, match=says):
+            second.load_state_dict(state)
+    assert second.rounds == 0
 
 
 @pytest.mark.parametrize(
@@ -135,6 +142,9 @@ def test_the_state_goes_through_a_file_and_the_rounds_go_on_equally():
         ({"alphas_cumprod": [0.1, 0.5]}, r"numbers in \(0, 1\) that fall with t"),
         ({"alphas_cumprod": [[0.5, 0.1]]}, r"got shape \(1, 2\)"),
         ({"alphas_cumprod": [1.0, 0.5]}, r"in \(0, 1\)"),
+        ({"alphas_cumprod": [0.9, 0.5, 0.6, 0.1]}, "got 0.5 before 0.6 at 1"),
+        ({"alphas_cumprod": "abc"}, "got 'abc'"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"probes": 0}, "probes must be at least 1"),
         ({"batch_size": 1}, "batch_size at least 2"),
     ],
