@@ -53,10 +53,10 @@ def sweep(
     from robustdiff.jobs.sweep import sweep as run_sweep
 
     default = config.sample.sampler if over == "guidance" else ",".join(SAMPLERS)
-    names = [choose(name, SAMPLERS, "sampler") for name in (samplers or default).split(",")]
-    settings = settings_to_try(
-        config.sample, over, numbers(values or _DEFAULT_VALUES[over], float, "--values"), names
-    )
+    samplers = default if samplers is None else samplers
+    names = [choose(name, SAMPLERS, "sampler") for name in samplers.split(",")]
+    values = _DEFAULT_VALUES[over] if values is None else values
+    settings = settings_to_try(config.sample, over, numbers(values, float, "--values"), names)
     with make_report() as report:
         rows = run_sweep(
             opened, config, report,

@@ -212,7 +212,7 @@ def classes_wanted(classes: Sequence[int | str] | None, images: Images | Subject
     """Return the numbers of the classes to generate, all for None.
 
     Args:
-        classes: Numbers, written ones too, or names.
+        classes: Numbers or names; a text is a name where a class has it, else a number.
         images: The dataset.
 
     Raises:
@@ -226,9 +226,9 @@ def classes_wanted(classes: Sequence[int | str] | None, images: Images | Subject
     numbers = []
     for wanted in classes:
         text = str(wanted).strip()
-        number = whole(text)
+        number = names.get(text) if isinstance(wanted, str) else None
         if number is None:
-            number = names.get(text, -1)
+            number = -1 if (found := whole(text)) is None else found
         if not 0 <= number < images.num_classes:
             raise ValueError(
                 f"{images.name} has classes 0 to {images.num_classes - 1}, "

@@ -163,7 +163,7 @@ def _sampling(model: Described) -> list[str]:
                 f"With numpy, pillow and {package} alone, by the guided step in `{file}`:",
                 "",
                 "```",
-                "python sample.py --classes 0 --per-class 10 --out samples",
+                f"python sample.py --step {file} --classes 0 --per-class 10 --out samples",
                 "```",
                 "",
             ]

@@ -1,5 +1,6 @@
 """A class-conditional diffusion model, as a pipeline of diffusers."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -102,6 +103,8 @@ class RobustdiffPipeline(DiffusionPipeline):
             )
         wanted = [class_labels] if isinstance(class_labels, int | str) else class_labels
         numbers = [self._number(label) for label in wanted]
+        if not numbers:
+            raise ValueError("class_labels must hold at least one class, got none")
         labels = torch.tensor(numbers, dtype=torch.int64, device=self._execution_device)
         guidance = self._guidance(guidance_weight, guidance_scale)
         noise = self._noise(labels, seed, generator)
@@ -134,7 +137,7 @@ class RobustdiffPipeline(DiffusionPipeline):
         if scale is not None:
             weight = scale - 1
         weight = self.config.guidance_weight if weight is None else weight
-        if not weight >= 0:
+        if not 0 <= weight < math.inf:
             raise ValueError(
                 f"guidance_weight must be at least 0 and guidance_scale 1, got {weight} and "
                 f"{weight + 1}"

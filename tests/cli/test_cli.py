@@ -264,6 +264,8 @@ def test_bad_requests_of_a_good_run(capsys):
         ("sweep", "--values=one"): "--values takes comma-separated numbers, got 'one'",
         ("sweep", "--values=1,-2"): "guidance_weight must be at least 0, got -2",
         ("sweep", "--over=steps", "--values=2.5"): "must be whole, got 2.5",
+        ("sweep", "--values="): "--values takes comma-separated numbers, got ''",
+        ("sweep", "--samplers="): "unknown sampler ''",
         ("sweep", "--samplers=ddmi"): "did you mean 'ddim'?",
     }.items():
         capsys.readouterr()

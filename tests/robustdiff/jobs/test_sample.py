@@ -22,6 +22,7 @@ from robustdiff.jobs import sample as module
 from robustdiff.jobs.dataset import RunData
 from robustdiff.jobs.sample import (
     Wanted,
+    classes_wanted,
     folder_name,
     sample_run,
     subject_of,
@@ -42,6 +43,14 @@ def small_model():
         return torch.tanh(for_labels(x_t, len(labels)) + labels.reshape(-1, 1, 1, 1) / 10)
 
     return Model(network, cosine, PREDICTIONS["x0"], null_class=10)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "numbers"), [(["2"], [3]), ([2], [2]), (["10", "0", " 3"], [1, 0, 3])]
+)
+def test_a_text_is_a_name_before_it_is_a_number(wanted, numbers):
+    subject = Subject(name="a", image_shape=(1, 8, 8), class_names=("1", "10", "11", "2"))
+    assert classes_wanted(wanted, subject) == numbers
 
 
 def test_folders_are_safe_distinct_and_in_the_order_of_the_classes():
