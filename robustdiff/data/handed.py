@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from corruptions.columns import GIVEN, LABELS, plain_name
 from robustdiff.config.images import DataConfig
 from robustdiff.data.decode import eight_bit, has_no_colours, short_digest, to_pixels
 from robustdiff.data.image_cache import ABANDONED_SECONDS, mapped_array, write_header
 from robustdiff.data.layout import Layout
-from robustdiff.data.rows import Rows, lay_out
+from robustdiff.data.rows import Rows, check_same_names, lay_out
 from robustdiff.data.stored import chosen, tensor_of
 from robustdiff.data.tables import pick_columns
 from robustdiff.files.atomic import write_atomic, write_text
@@ -164,7 +165,11 @@ def _collected(
     digests = [short_digest(image.tobytes()) for image in mapped_array(place / IMAGES)]
     train = len(dataset)
     splits = None if test_dataset is None else ["train"] * train + ["test"] * (len(names) - train)
-    return _About(digests, labels, names, splits, class_names_of(dataset))
+    class_names = class_names_of(dataset)
+    of_test = None if test_dataset is None else class_names_of(test_dataset)
+    if class_names is not None and of_test is not None:
+        check_same_names(class_names, "the dataset", of_test, "the test dataset")
+    return _About(digests, labels, names, splits, class_names)
 
 
 def _keep_one_channel(out: BinaryIO, count: int, side: int) -> None:
@@ -267,13 +272,19 @@ def _kind(value: object) -> str:
     return f"{said} of length {len(value)}" if isinstance(value, tuple | list) else said
 
 
-def class_names_of(dataset: object) -> tuple[str, ...] | None:
-    """Return the names that torchvision's datasets and those of the hub give their classes."""
+def class_names_of(dataset: object, label: str | None = None) -> tuple[str, ...] | None:
+    """Return the names that torchvision's datasets and those of the hub give their classes.
+
+    Args:
+        dataset: Any.
+        label: The column of its labels; None for the one of a usual name.
+    """
     names = getattr(dataset, "classes", None)
     features = getattr(dataset, "features", None)
     if names is None and isinstance(features, Mapping):
-        named = [found for f in features.values() if (found := getattr(f, "names", None))]
-        names = named[0] if len(named) == 1 else None
+        usual = [name for name in features if plain_name(str(name)) in (*GIVEN, *LABELS)]
+        columns = usual if label is None else [label]
+        names = getattr(features.get(columns[0]), "names", None) if len(columns) == 1 else None
     return None if names is None else tuple(map(str, names))
 
 
