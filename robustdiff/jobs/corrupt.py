@@ -22,6 +22,8 @@ from robustdiff.labels.given import add_noise, samples_of
 from robustdiff.progress import Report
 from robustdiff.reports.figures import matrix_figure, write_figure
 
+_FILES = ("labels.npz", "labels.csv", "transition.png")
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSource:
@@ -99,6 +101,19 @@ def corrupt_source(source: LabelSource, noise: NoiseConfig, *, seed: int) -> Noi
     return add_noise(noise, source.samples, features=source.features, seed=seed)
 
 
+def check_free(folder: Path) -> None:
+    """Refuse a folder in which `write_labels` would replace a file.
+
+    Raises:
+        ValueError: If it, or what it is to lie in, is a file, or it holds one of the files' names.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ValueError(f"{there} is a file; --out takes a folder")
+    if taken := [name for name in _FILES if (folder / name).exists()]:
+        raise ValueError(f"{folder} already holds {', '.join(taken)}; choose another --out")
+
+
 def write_labels(folder: Path, source: LabelSource, labels: NoisyLabels) -> None:
     """Write labels.npz (the record), labels.csv and transition.png.
 
@@ -108,10 +123,9 @@ def write_labels(folder: Path, source: LabelSource, labels: NoisyLabels) -> None
         labels: What became of them.
 
     Raises:
-        ValueError: If the folder already holds labels.
+        ValueError: Like `check_free`.
     """
-    if (folder / "labels.npz").exists():
-        raise ValueError(f"{folder} already holds labels; choose another --out")
+    check_free(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "labels.csv", _as_csv(source, labels))
     title = f"{labels.noise_type}, {labels.realised_rate:.2%} of {len(labels.given)} labels wrong"
