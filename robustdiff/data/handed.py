@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from corruptions.columns import GIVEN, LABELS, plain_name
+from corruptions.tables import first_few, whole
 from robustdiff.config.images import DataConfig
 from robustdiff.data.decode import eight_bit, has_no_colours, short_digest, to_pixels
 from robustdiff.data.image_cache import ABANDONED_SECONDS, mapped_array, write_header
@@ -74,7 +75,8 @@ def save_dataset(
         image_size: Side in pixels; None for that of the images, which must then agree.
 
     Raises:
-        ValueError: If an item is something else, naming it.
+        ValueError: If an item is something else, naming it; if there are fewer than two classes, or
+            a label is none of them.
         OSError: If it cannot be written.
     """
     target = Path(folder)
@@ -138,6 +140,8 @@ def _collected(
     place: Path, dataset: MapDataset, test_dataset: MapDataset | None, image_size: int | None
 ) -> _About:
     """Write the images of a dataset to a folder, one after the other, and return the rest of it."""
+    if image_size is not None and image_size < 1:
+        raise ValueError(f"image_size must be at least 1, got {image_size}")
     parts = {"item": dataset} | ({} if test_dataset is None else {"test": test_dataset})
     labels: list[int | str] = []
     names: list[str] = []
@@ -166,10 +170,28 @@ def _collected(
     train = len(dataset)
     splits = None if test_dataset is None else ["train"] * train + ["test"] * (len(names) - train)
     class_names = class_names_of(dataset)
+    _check_labels(labels, class_names)
     of_test = None if test_dataset is None else class_names_of(test_dataset)
     if class_names is not None and of_test is not None:
         check_same_names(class_names, "the dataset", of_test, "the test dataset")
     return _About(digests, labels, names, splits, class_names)
+
+
+def _check_labels(labels: Sequence[int | str], class_names: Sequence[str] | None) -> None:
+    """Refuse labels of fewer than two classes, or that number none of the classes with names."""
+    found = [*dict.fromkeys(str(label) for label in labels)]
+    count = len(found if class_names is None else class_names)
+    if count < 2:
+        raise ValueError(
+            f"a dataset needs at least 2 classes, got {first_few(class_names or found)}"
+        )
+    numbers = [whole(label) for label in found] if class_names is not None else []
+    odd = [w for w, n in zip(found, numbers, strict=False) if n is None or not 0 <= n < count]
+    if odd:
+        raise ValueError(
+            f"labels must number the {count} classes of the dataset, {first_few(class_names or ())}"
+            f", from 0 to {count - 1}, got {first_few(odd)}"
+        )
 
 
 def _keep_one_channel(out: BinaryIO, count: int, side: int) -> None:
@@ -214,13 +236,24 @@ def _items(dataset: MapDataset, where: str) -> Iterator[tuple[Image.Image, int |
             # Without a number, or the file that is written meanwhile would be blamed.
             raise OSError(f"{where} {number} cannot be read: {error}") from error
         if isinstance(item, Mapping):
-            columns = pick_columns([*item], where, {"image": None, "label": None, "split": None})
-            item = item[columns.image], item[columns.label]
+            item = _pair(item, f"{where} {number}")
         if not isinstance(item, tuple | list) or len(item) != 2:
             raise ValueError(
                 f"every item must be (image, label), but {where} {number} is {_kind(item)}"
             )
         yield _image(item[0], f"{where} {number}"), _label(item[1], f"{where} {number}")
+
+
+def _pair(item: Mapping[str, Any], where: str) -> tuple[Any, Any]:
+    """Return image and label of an item of columns with usual names."""
+    try:
+        columns = pick_columns([*item], where, {"image": None, "label": None, "split": None})
+    except ValueError as error:  # which names options of the command line
+        raise ValueError(
+            f"{where} has {first_few(item)}, and needs one column of images and one of labels "
+            'under usual names such as "image" and "label"; hand over (image, label) items'
+        ) from error
+    return item[columns.image], item[columns.label]
 
 
 def _label(value: object, where: str) -> int | str:

@@ -16,7 +16,7 @@ from robustdiff.data.layout import Layout
 from robustdiff.data.parts import split_words
 from robustdiff.data.rows import Rows, check_same_names, lay_out
 from robustdiff.data.store import Store, files_at
-from robustdiff.data.tables import Columns, pick_columns, pyarrow
+from robustdiff.data.tables import Columns, pick_columns, pyarrow, undamaged
 
 _BLOCKS_KEPT = 4
 _NUMBERS = re.compile(r"[-_.]?\d+(-of-\d+(-[0-9a-f]+)?)?$")
@@ -63,19 +63,22 @@ def read_parquet(config: DataConfig) -> tuple[Layout, Store]:
     splits = split_words([shard_split(file) for file in files])
     arrow, blocks, schemas = pyarrow(), [], []
     for number, file in enumerate(files):
-        try:
+        with undamaged(root / file):
             opened = arrow.parquet.ParquetFile(root / file, memory_map=True)
-        except arrow.ArrowException as error:
-            raise ValueError(f"{root / file} is not a parquet file, or is damaged") from error
         schemas.append(opened.schema_arrow)
         split = None if splits is None else splits[number]
         for group in range(opened.metadata.num_row_groups):
             about = opened.metadata.row_group(group)
-            read = partial(opened.read_row_group, group)
+            read = partial(_read_group, opened, root / file, group)
             blocks.append(
                 _Block(file, about.num_rows, split, read, partial(_lacks_in_group, about))
             )
     return _list(home, root, files, blocks, schemas, config)
+
+
+def _read_group(opened: Any, path: Path, group: int, columns: list[str]) -> Any:  # noqa: ANN401
+    with undamaged(path):
+        return opened.read_row_group(group, columns)
 
 
 def read_arrow(config: DataConfig) -> tuple[Layout, Store]:

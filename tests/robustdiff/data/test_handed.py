@@ -45,3 +45,45 @@ def test_names_are_those_of_the_label_column_alone():
         assert class_names_of(Items([], features=features)) == expected
     both = Items([], features={"image": plain, "label": label, "domain": domain})
     assert class_names_of(both, "domain") == ("p", "q")
+
+
+@pytest.mark.parametrize(
+    ("items", "more", "how", "says"),
+    [
+        (pictures([0] * 9), {}, {}, "at least 2 classes, got '0'$"),
+        (pictures(["ant"] * 9), {}, {}, "at least 2 classes, got 'ant'$"),
+        (pictures([0] * 9), {"classes": ["ant"]}, {}, "at least 2 classes, got 'ant'$"),
+        (
+            pictures([0, 1, 2]),
+            {"classes": ["a", "b"]},
+            {},
+            "number the 2 classes of the dataset, 'a', 'b', from 0 to 1, got '2'$",
+        ),
+        (pictures([0, -1]), {"classes": ["a", "b"]}, {}, "from 0 to 1, got '-1'$"),
+        (pictures(["a", "b"]), {"classes": ["a", "b"]}, {}, "from 0 to 1, got 'a', 'b'$"),
+        (pictures([0, 1]), {}, {"image_size": 0}, "image_size must be at least 1, got 0$"),
+        (pictures([0, 1]), {}, {"image_size": -4}, "image_size must be at least 1, got -4$"),
+        (
+            [{"image": None, "fine": 0, "coarse": 0}],
+            {},
+            {},
+            r"item 0 has 'image', 'fine', 'coarse', .*; hand over \(image, label\) items$",
+        ),
+        ([{"image": None, "label": 0, "target": 0}], {}, {}, r"hand over \(image, label\) items$"),
+    ],
+)
+def test_what_is_no_dataset_of_classes_is_refused_and_what_was_there_stays(
+    tmp_path, items, more, how, says
+):
+    save_dataset(tmp_path / "kept", Items(pictures([0, 1])))
+    before = {path: path.read_bytes() for path in (tmp_path / "kept").iterdir()}
+    with pytest.raises(ValueError, match=says) as caught:
+        save_dataset(tmp_path / "kept", Items(items, **more), **how)
+    assert "--" not in str(caught.value)
+    assert {path: path.read_bytes() for path in (tmp_path / "kept").iterdir()} == before
+
+
+def test_labels_of_the_test_dataset_number_the_classes_too(tmp_path):
+    train, test = Items(pictures([0, 1]), classes=["a", "b"]), Items(pictures([0, 2]))
+    with pytest.raises(ValueError, match="from 0 to 1, got '2'"):
+        save_dataset(tmp_path / "kept", train, test)

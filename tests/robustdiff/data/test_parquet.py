@@ -129,3 +129,26 @@ def test_labels_that_are_fractions_stay_apart(tmp_path):
         found = load(tmp_path / "a.parquet")
         assert found.class_names == tuple(str(v).removesuffix(".0") for v in values)
         assert np.bincount(found.train_labels).tolist() == [8, 8]
+
+
+def test_damaged_files_are_named(tmp_path):
+    rows = [{"bytes": png(n), "path": f"{n}.png"} for n in range(20)]
+    path, damaged = tmp_path / "a.parquet", tmp_path / "damaged.parquet"
+    parquet.write_table(table({"image": rows, "label": [0, 1] * 10}), path)
+    whole = path.read_bytes()
+    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    for content in (
+        whole[:footer] + b"\xff" * 40 + whole[footer + 40 :],  # what pyarrow raises OSError for
+        whole[:100],
+        whole[:4] + b"\xff" * (footer - 4) + whole[footer:],  # the pages
+    ):
+        damaged.write_bytes(content)
+        config = DataConfig(dataset="parquet", data_dir=str(damaged), image_size=4)
+        with pytest.raises(ValueError, match=f"{damaged} is not a parquet file, or is damaged"):
+            load_images(config, Report())
+    damaged.write_bytes(whole[:footer] + b"\xff" * 40 + whole[footer + 40 :])
+    with pytest.raises(ValueError, match=f"{damaged} is not a parquet file, or is damaged"):
+        kind_of(damaged)
+    manifest = DataConfig(dataset="manifest", data_dir=str(damaged), image_size=4)
+    with pytest.raises(ValueError, match=f"{damaged} is not a parquet file, or is damaged"):
+        load_images(manifest, Report())
