@@ -196,7 +196,7 @@ def check_same_names(
     pairs = enumerate(zip(one, two, strict=False))
     first = next((n for n, (a, b) in pairs if a != b), min(len(one), len(two)))
     raise ValueError(
-        f"all parts need the same classes in the same order, but from class {first} on {where} has "
+        f"the classes must be the same in the same order, but from class {first} on {where} has "
         f"{first_few(one[first:]) or 'none'}, and {other} has {first_few(two[first:]) or 'none'}"
     )
 

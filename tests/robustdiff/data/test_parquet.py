@@ -108,7 +108,7 @@ def test_parts_whose_classes_have_other_names_or_another_order_are_refused(tmp_p
         home.mkdir()
         parquet.write_table(table(columns, {"label": "wxyz"}), home / "train.parquet")
         parquet.write_table(table(columns, {"label": "wzyx"}), home / "test.parquet")
-    with pytest.raises(ValueError, match="same classes in the same order, but from class 1 on"):
+    with pytest.raises(ValueError, match="the same in the same order, but from class 1 on"):
         load(home)
 
 
