@@ -105,11 +105,14 @@ def check_free(folder: Path) -> None:
     """Refuse a folder in which `write_labels` would replace a file.
 
     Raises:
-        ValueError: If it, or what it is to lie in, is a file, or it holds one of the files' names.
+        ValueError: If it is a file, or holds one of the files' names.
+        OSError: If it is to lie in a file.
     """
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise ValueError(f"{there} is a file; --out takes a folder")
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; --out takes a folder")
+    above = next(path for path in folder.absolute().parents if path.exists())
+    if not above.is_dir():
+        raise NotADirectoryError(f"cannot write to {folder}: {above} is a file")
     if taken := [name for name in _FILES if (folder / name).exists()]:
         raise ValueError(f"{folder} already holds {', '.join(taken)}; choose another --out")
 
@@ -124,6 +127,7 @@ def write_labels(folder: Path, source: LabelSource, labels: NoisyLabels) -> None
 
     Raises:
         ValueError: Like `check_free`.
+        OSError: If they cannot be written.
     """
     check_free(folder)
     folder.mkdir(parents=True, exist_ok=True)
