@@ -185,12 +185,12 @@ def _check_labels(labels: Sequence[int | str], class_names: Sequence[str] | None
         raise ValueError(
             f"a dataset needs at least 2 classes, got {first_few(class_names or found)}"
         )
-    numbers = [whole(label) for label in found] if class_names is not None else []
-    odd = [w for w, n in zip(found, numbers, strict=False) if n is None or not 0 <= n < count]
-    if odd:
+    if class_names is None:
+        return
+    if odd := [label for label in found if whole(label) not in range(count)]:
         raise ValueError(
-            f"labels must number the {count} classes of the dataset, {first_few(class_names or ())}"
-            f", from 0 to {count - 1}, got {first_few(odd)}"
+            f"labels must number the {count} classes of the dataset, {first_few(class_names)}, "
+            f"from 0 to {count - 1}, got {first_few(odd)}"
         )
 
 

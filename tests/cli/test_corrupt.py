@@ -144,7 +144,7 @@ INSTANCE = ("--noise-type=instance-dependent-01",)
         (["corrupt", "y.npy", "--out=n", "--labels-as=names"], "it needs no --labels-as"),
         (["corrupt", "gaps.csv", "--out=n"], "has 3 numbers up to 10, but no 1: give --labels-as"),
         (["corrupt", "large.csv", "--out=n"], "has 2 numbers up to 300001, but no 0: give"),
-        (["corrupt", "large.csv", "--out=n", "--classes=300002"], "at most 25000 classes"),
+        (["corrupt", "large.csv", "--out=n", "--classes=300002"], "at most 10000 classes"),
         (["corrupt", "y.npy", "--out=y.npy"], "y.npy is a file; --out takes a folder"),
     ],
 )

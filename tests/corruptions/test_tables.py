@@ -222,7 +222,7 @@ def test_a_file_as_a_dataset_of_its_own(tmp_path, text, labels, names, notes):
         ("label\n0\n5\n10\n", {}, "has 3 numbers up to 10, but no 1: give --labels-as names"),
         ("label\n1\n2\n", {}, "has 2 numbers up to 2, but no 0: give --labels-as names"),
         ("label\n0\n7\n", {"labels_as": "numbers"}, "or --classes if they count"),
-        ("label\n0\n30000\n", {"num_classes": 30001}, "at most 25000 classes .* up to 30000"),
+        ("label\n0\n30000\n", {"num_classes": 30001}, "at most 10000 classes .* up to 30000"),
     ],
 )
 def test_a_file_that_is_no_dataset_is_refused(tmp_path, text, how, says):
