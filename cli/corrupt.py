@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustdiff.config.layers import Layer, resolve
+from robustdiff.config.layers import Layer, flat, resolve
 from robustdiff.config.names import LabelsAsName
 
 from .console import make_report, plain, printable
@@ -48,10 +48,30 @@ def corrupt(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the noise.")] = 0,
 ) -> None:
     """Make labels wrong, and write them with a record of the noise."""
-    from robustdiff.jobs.corrupt import corrupt_source, holds_images, open_source, write_labels
+    from robustdiff.jobs.corrupt import (
+        check_free,
+        corrupt_source,
+        holds_images,
+        open_source,
+        write_labels,
+    )
 
-    own = of_images(labels.expanduser()) if holds_images(labels.expanduser()) else {}
-    config = resolve(noise, own, folder)
+    check_free(out)
+    if holds_images(labels.expanduser()):
+        named = None if labels_as == "auto" else labels_as
+        _refuse({"--key": key, "--labels-as": named, "--features": features}, "label files", labels)
+        config = resolve(noise, of_images(labels.expanduser()), folder)
+    else:
+        given = flat(folder)
+        _refuse(
+            {_flag(name, given.get(name)): given.get(name) for name in FOLDER}, "images", labels
+        )
+        config = resolve(noise)
+        if features is not None and not config.noise.type.startswith("instance-dependent"):
+            raise ValueError(
+                f"--features goes with instance-dependent noise, got noise type "
+                f"{config.noise.type!r}"
+            )
     with make_report() as report:
         source = open_source(
             labels,
@@ -65,6 +85,19 @@ def corrupt(
         noisy = corrupt_source(source, config.noise, seed=seed)
         write_labels(out, source, noisy)
     _print_table(noisy, source.class_names, out)
+
+
+def _flag(key: str, value: object) -> str:
+    negated = "no-" if value is False else ""
+    return f"--{negated}{key.removeprefix('data.').replace('_', '-')}"
+
+
+def _refuse(options: dict[str, object], what: str, labels: Path) -> None:
+    """Refuse options that are for another kind of source than what lies at a path."""
+    given = [flag for flag, value in options.items() if value is not None]
+    if given:
+        verb = "is" if len(given) == 1 else "are"
+        raise ValueError(f"{', '.join(given)} {verb} for {what}, which {labels} is not")
 
 
 def _print_table(labels: "NoisyLabels", names: tuple[str, ...], out: Path) -> None:
@@ -113,7 +146,7 @@ def _largest(labels: "NoisyLabels", names: tuple[str, ...]) -> "Table":
     table = Table("clean", "given", "share of the clean class", box=SIMPLE)
     wrong = np.where(np.eye(len(names), dtype=bool), 0, labels.realised)
     largest = np.argsort(-wrong, axis=None, kind="stable")[:_MOST_ROWS]
-    for flat in largest[wrong.flat[largest] > 0]:
-        clean, given = np.unravel_index(flat, wrong.shape)
+    for place in largest[wrong.flat[largest] > 0]:
+        clean, given = np.unravel_index(place, wrong.shape)
         table.add_row(plain(names[clean]), plain(names[given]), f"{wrong[clean, given]:.3f}")
     return table

@@ -127,7 +127,7 @@ class NoisyLabels:
                     flipped=self.flipped,
                     matrix=self.nominal,
                     realised_matrix=self.realised,
-                    seed=-1 if self.seed is None else self.seed,
+                    seed=_stored(self.seed),
                     realised_rate=self.realised_rate,
                     description=json.dumps(described),
                     **whose,
@@ -168,6 +168,12 @@ class NoisyLabels:
         if kind != labels._format or labels.sha256 != digest:
             raise ValueError(f"{path} is damaged: its SHA-256 is not the recorded one")
         return labels
+
+
+def _stored(seed: int | None) -> NDArray[np.generic]:
+    """Return a seed as an array of a number, -1 for none; of digits where no number holds it."""
+    number = np.asarray(-1 if seed is None else seed)
+    return np.asarray(str(seed)) if number.dtype == object else number
 
 
 def _read_identity(content: bytes, num_classes: int, count: int) -> dict[str, Any]:

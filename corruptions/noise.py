@@ -106,15 +106,27 @@ def _instance_dependent(scaling: str) -> Callable[[Request], Flips]:
             raise ValueError(
                 f"instance-dependent noise needs the features of {len(clean)} samples, got {came}"
             )
-        flat = scale(np.asarray(features, dtype=np.float64).reshape(len(features), -1))
-        if not np.isfinite(flat).all():
-            raise ValueError("instance-dependent noise needs finite features")
+        pixels = np.asarray(features, dtype=np.float64).reshape(len(features), -1)
+        _check_pixels(pixels, are_floats=np.asarray(features).dtype.kind == "f")
+        flat = scale(pixels)
         probabilities = instance_probabilities(
             clean, flat, request.num_classes, request.rate, request.rng
         )
         return Flips(probabilities, np.arange(len(clean)), f"Xia et al. 2020 on {words}")
 
     return flips
+
+
+def _check_pixels(pixels: Doubles, *, are_floats: bool) -> None:
+    if not np.isfinite(pixels).all():
+        raise ValueError("instance-dependent noise needs finite features")
+    low, high = float(pixels.min(initial=0)), float(pixels.max(initial=0))
+    if low < 0 or high > 255 or (are_floats and high <= 1):
+        scale = "; multiply pixels in [0, 1] by 255" if 0 <= low <= high <= 1 else ""
+        raise ValueError(
+            f"instance-dependent noise needs features that are pixels in [0, 255], got values from "
+            f"{low:g} to {high:g}{scale}"
+        )
 
 
 NOISE_TYPES: dict[str, Callable[[Request], Flips]] = {

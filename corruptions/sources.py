@@ -12,6 +12,9 @@ from corruptions.tables import Table, first_few, whole
 from corruptions.types import Ints
 from corruptions.words import Words, check_present, column_words
 
+# A (K, K) matrix of more does not fit in the memory of most machines: of so many it takes 0.8 GB.
+_MOST_CLASSES = 10_000
+
 
 def samples_from(
     file: LabelFile, num_classes: int | None = None, labels_as: str = "auto"
@@ -29,22 +32,35 @@ def samples_from(
         rows; what was guessed, one line each.
 
     Raises:
-        ValueError: If the file does not give every sample one label.
+        ValueError: If the file does not give every sample one label, or the numbers of a table
+            leave some out and nothing says how many classes there are.
     """
     if file.table is not None:
         return _of_table(file.table, file.columns, num_classes, labels_as)
     assert file.given is not None
     if not len(file.given):
         raise ValueError(f"{file.path} holds no labels")
+    if labels_as != "auto":
+        raise ValueError(
+            f"{file.path} holds numbers of classes and no words; it needs no --labels-as"
+        )
     record = file.record
     names = None if record is None else record.class_names
+    count = _count(file.given, names, num_classes, str(file.path))
+    absent = sorted(set(range(count)) - set(file.given.tolist()))
+    notes = []
+    if record is None and num_classes is None and absent:
+        notes.append(
+            f"{file.path} holds no label {first_few(absent)} of {count} classes that count from 0; "
+            f"labels may move to these, too"
+        )
     return Samples(
         clean=file.given,
-        num_classes=_count(file.given, names, num_classes, str(file.path)),
+        num_classes=count,
         class_names=names,
         paths=None if record is None else record.paths,
         digests=None if record is None else record.digests,
-    ), ()
+    ), tuple(notes)
 
 
 def _of_table(
@@ -68,13 +84,9 @@ def _of_table(
     paths = _paths(table, columns.paths[0], rows) if columns.paths else None
     given = column_words(table, columns.label, rows)
     labels, names = _classes(given, labels_as)
+    if names is None and num_classes is None:
+        _refuse_gaps(labels, given.where)
     count = _count(labels, names, num_classes, given.where)
-    empty = sorted(set(range(count)) - set(labels.tolist()))
-    if names is None and empty and num_classes is None:
-        notes.append(
-            f"{given.where} holds no label {first_few(empty)} of {count} classes that count from "
-            f"0; --labels-as names takes the numbers for names"
-        )
     return Samples(clean=labels, num_classes=count, class_names=names, paths=paths), tuple(notes)
 
 
@@ -127,12 +139,29 @@ def _classes(given: Words, labels_as: str) -> tuple[Ints, tuple[str, ...] | None
     return places[given.codes], tuple(names)
 
 
+def _refuse_gaps(labels: Ints, where: str) -> None:
+    """Refuse numbers that leave some out: labels would move to classes that do not exist."""
+    present = np.unique(labels).tolist()
+    missing = next((n for n, label in enumerate(present) if label > n), None)
+    if missing is not None:
+        raise ValueError(
+            f"{where} has {len(present)} numbers up to {present[-1]}, but no {missing}: give "
+            f"--labels-as names if the numbers are names of classes, or --classes if they count "
+            f"classes from 0"
+        )
+
+
 def _count(labels: Ints, names: tuple[str, ...] | None, num_classes: int | None, where: str) -> int:
-    if names is None:
-        return max(2, int(labels.max()) + 1) if num_classes is None else num_classes
-    if num_classes not in (None, len(names)):
+    if names is not None and num_classes not in (None, len(names)):
         raise ValueError(
             f"the classes of {where} have {len(names)} names, {first_few(names)}, so that there "
             f"are no {num_classes}"
         )
-    return len(names)
+    asked = len(names or ()) or num_classes
+    count = max(2, int(labels.max()) + 1) if asked is None else asked
+    if count > _MOST_CLASSES:
+        raise ValueError(
+            f"at most {_MOST_CLASSES} classes are supported, and {where} has {count}; its labels "
+            f"have {len(np.unique(labels))} values up to {int(labels.max())}"
+        )
+    return count

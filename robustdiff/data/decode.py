@@ -18,6 +18,8 @@ Pixels = NDArray[np.uint8]
 _GREY = {"1", "L", "LA", "I", "I;16", "I;16B", "I;16L"}
 _BITS_TAG, _COMPRESSION_TAG, _OFFSETS_TAG, _COUNTS_TAG = 258, 259, 273, 279
 _ORIENTATION_TAG = 0x0112
+# Largest grey value, of 16 bits; those of 32 have no fixed range.
+_TOP = 65535
 
 
 class Decoded(NamedTuple):
@@ -88,7 +90,7 @@ def read_image(store: Store, name: str, size: int, channels: int) -> Decoded:
         channels: 1 or 3.
 
     Raises:
-        ValueError: If the pixels have no fixed range.
+        ValueError: If the pixels have no fixed range, or grey values leave that of 16 bits.
         Exception: Whatever Pillow raises for a damaged file.
     """
     with store.open(name) as file:
@@ -149,5 +151,8 @@ def _eight_bits(image: Image.Image, bits: int) -> tuple[Image.Image, bool]:
     if not image.mode.startswith("I"):
         return image, False
     values, top = np.asarray(image), 2**bits - 1
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > _TOP:
+        raise ValueError(f"grey values must be in [0, {_TOP}], got {low} to {high}")
     scaled = (values.clip(0, top) / (top / 255)).round().astype(np.uint8)
-    return Image.fromarray(scaled), bits == 16 and 0 < int(values.max()) < 4096
+    return Image.fromarray(scaled), bits == 16 and 0 < high < 4096

@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from corruptions.columns import GIVEN, LABELS, plain_name
+from corruptions.tables import first_few, whole
 from robustdiff.config.images import DataConfig
 from robustdiff.data.decode import eight_bit, has_no_colours, short_digest, to_pixels
 from robustdiff.data.image_cache import ABANDONED_SECONDS, mapped_array, write_header
 from robustdiff.data.layout import Layout
-from robustdiff.data.rows import Rows, lay_out
+from robustdiff.data.rows import Rows, check_same_names, lay_out
 from robustdiff.data.stored import chosen, tensor_of
 from robustdiff.data.tables import pick_columns
 from robustdiff.files.atomic import write_atomic, write_text
@@ -73,7 +75,8 @@ def save_dataset(
         image_size: Side in pixels; None for that of the images, which must then agree.
 
     Raises:
-        ValueError: If an item is something else, naming it.
+        ValueError: If an item is something else, naming it; if there are fewer than two classes, or
+            a label is none of them.
         OSError: If it cannot be written.
     """
     target = Path(folder)
@@ -137,6 +140,8 @@ def _collected(
     place: Path, dataset: MapDataset, test_dataset: MapDataset | None, image_size: int | None
 ) -> _About:
     """Write the images of a dataset to a folder, one after the other, and return the rest of it."""
+    if image_size is not None and image_size < 1:
+        raise ValueError(f"image_size must be at least 1, got {image_size}")
     parts = {"item": dataset} | ({} if test_dataset is None else {"test": test_dataset})
     labels: list[int | str] = []
     names: list[str] = []
@@ -164,7 +169,29 @@ def _collected(
     digests = [short_digest(image.tobytes()) for image in mapped_array(place / IMAGES)]
     train = len(dataset)
     splits = None if test_dataset is None else ["train"] * train + ["test"] * (len(names) - train)
-    return _About(digests, labels, names, splits, class_names_of(dataset))
+    class_names = class_names_of(dataset)
+    _check_labels(labels, class_names)
+    of_test = None if test_dataset is None else class_names_of(test_dataset)
+    if class_names is not None and of_test is not None:
+        check_same_names(class_names, "the dataset", of_test, "the test dataset")
+    return _About(digests, labels, names, splits, class_names)
+
+
+def _check_labels(labels: Sequence[int | str], class_names: Sequence[str] | None) -> None:
+    """Refuse labels of fewer than two classes, or that number none of the classes with names."""
+    found = [*dict.fromkeys(str(label) for label in labels)]
+    count = len(found if class_names is None else class_names)
+    if count < 2:
+        raise ValueError(
+            f"a dataset needs at least 2 classes, got {first_few(class_names or found)}"
+        )
+    if class_names is None:
+        return
+    if odd := [label for label in found if whole(label) not in range(count)]:
+        raise ValueError(
+            f"labels must number the {count} classes of the dataset, {first_few(class_names)}, "
+            f"from 0 to {count - 1}, got {first_few(odd)}"
+        )
 
 
 def _keep_one_channel(out: BinaryIO, count: int, side: int) -> None:
@@ -209,13 +236,24 @@ def _items(dataset: MapDataset, where: str) -> Iterator[tuple[Image.Image, int |
             # Without a number, or the file that is written meanwhile would be blamed.
             raise OSError(f"{where} {number} cannot be read: {error}") from error
         if isinstance(item, Mapping):
-            columns = pick_columns([*item], where, {"image": None, "label": None, "split": None})
-            item = item[columns.image], item[columns.label]
+            item = _pair(item, f"{where} {number}")
         if not isinstance(item, tuple | list) or len(item) != 2:
             raise ValueError(
                 f"every item must be (image, label), but {where} {number} is {_kind(item)}"
             )
         yield _image(item[0], f"{where} {number}"), _label(item[1], f"{where} {number}")
+
+
+def _pair(item: Mapping[str, Any], where: str) -> tuple[Any, Any]:
+    """Return image and label of an item of columns with usual names."""
+    try:
+        columns = pick_columns([*item], where, {"image": None, "label": None, "split": None})
+    except ValueError as error:  # which names options of the command line
+        raise ValueError(
+            f"{where} has {first_few(item)}, and needs one column of images and one of labels "
+            'under usual names such as "image" and "label"; hand over (image, label) items'
+        ) from error
+    return item[columns.image], item[columns.label]
 
 
 def _label(value: object, where: str) -> int | str:
@@ -267,13 +305,19 @@ def _kind(value: object) -> str:
     return f"{said} of length {len(value)}" if isinstance(value, tuple | list) else said
 
 
-def class_names_of(dataset: object) -> tuple[str, ...] | None:
-    """Return the names that torchvision's datasets and those of the hub give their classes."""
+def class_names_of(dataset: object, label: str | None = None) -> tuple[str, ...] | None:
+    """Return the names that torchvision's datasets and those of the hub give their classes.
+
+    Args:
+        dataset: Any.
+        label: The column of its labels; None for the one of a usual name.
+    """
     names = getattr(dataset, "classes", None)
     features = getattr(dataset, "features", None)
     if names is None and isinstance(features, Mapping):
-        named = [found for f in features.values() if (found := getattr(f, "names", None))]
-        names = named[0] if len(named) == 1 else None
+        usual = [name for name in features if plain_name(str(name)) in (*GIVEN, *LABELS)]
+        columns = usual if label is None else [label]
+        names = getattr(features.get(columns[0]), "names", None) if len(columns) == 1 else None
     return None if names is None else tuple(map(str, names))
 
 

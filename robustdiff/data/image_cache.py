@@ -75,7 +75,8 @@ def fingerprint(
         root: The folder of images.
         size: Side in pixels of the decoded images.
         states: State of each file, see `robustdiff.data.decode.file_state`, in their order.
-        names: Those of the images in their order, where they are not those of the files.
+        names: Those of the images in their order, where they are not those of the files; then the
+            column that they are read from, if there are several.
         by_content: Whether the content of the files counts; see `few_bytes`.
     """
     digest = hashlib.sha256(f"{_FORMAT} {size} {PIL.__version__}".encode())

@@ -5,6 +5,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -13,9 +14,9 @@ from corruptions.tables import first_few
 from robustdiff.config.images import DataConfig
 from robustdiff.data.layout import Layout
 from robustdiff.data.parts import split_words
-from robustdiff.data.rows import Rows, lay_out
+from robustdiff.data.rows import Rows, check_same_names, lay_out
 from robustdiff.data.store import Store, files_at
-from robustdiff.data.tables import Columns, pick_columns, pyarrow
+from robustdiff.data.tables import Columns, pick_columns, pyarrow, undamaged
 
 _BLOCKS_KEPT = 4
 _NUMBERS = re.compile(r"[-_.]?\d+(-of-\d+(-[0-9a-f]+)?)?$")
@@ -29,12 +30,14 @@ class _Block(NamedTuple):
         rows: How many.
         split: What they are for; None if nothing says it.
         read: Columns, or parts of one such as "image.path" -> a pyarrow table of them.
+        lacks_bytes: Column of the hub's bytes and path -> whether rows may have a path alone.
     """
 
     file: str
     rows: int
     split: str | None
     read: Callable[[list[str]], Any]
+    lacks_bytes: Callable[[str], bool]
 
 
 def shard_split(path: str) -> str:
@@ -58,20 +61,24 @@ def read_parquet(config: DataConfig) -> tuple[Layout, Store]:
     if not files:
         raise ValueError(f"there is no parquet file {home}, nor a folder of them")
     splits = split_words([shard_split(file) for file in files])
-    arrow, blocks, schema = pyarrow(), [], None
+    arrow, blocks, schemas = pyarrow(), [], []
     for number, file in enumerate(files):
-        try:
+        with undamaged(root / file):
             opened = arrow.parquet.ParquetFile(root / file, memory_map=True)
-        except arrow.ArrowException as error:
-            raise ValueError(f"{root / file} is not a parquet file, or is damaged") from error
-        if schema is not None and schema.names != opened.schema_arrow.names:
-            raise ValueError(f"{root / file} has other columns than {files[0]}")
-        schema, split = opened.schema_arrow, None if splits is None else splits[number]
-        groups = range(opened.metadata.num_row_groups)
-        sizes = [opened.metadata.row_group(group).num_rows for group in groups]
-        reads = [partial(opened.read_row_group, group) for group in groups]
-        blocks += [_Block(file, size, split, r) for size, r in zip(sizes, reads, strict=True)]
-    return _list(home, root, files, blocks, schema, config)
+        schemas.append(opened.schema_arrow)
+        split = None if splits is None else splits[number]
+        for group in range(opened.metadata.num_row_groups):
+            about = opened.metadata.row_group(group)
+            read = partial(_read_group, opened, root / file, group)
+            blocks.append(
+                _Block(file, about.num_rows, split, read, partial(_lacks_in_group, about))
+            )
+    return _list(home, root, files, blocks, schemas, config)
+
+
+def _read_group(opened: Any, path: Path, group: int, columns: list[str]) -> Any:  # noqa: ANN401
+    with undamaged(path):
+        return opened.read_row_group(group, columns)
 
 
 def read_arrow(config: DataConfig) -> tuple[Layout, Store]:
@@ -84,8 +91,7 @@ def read_arrow(config: DataConfig) -> tuple[Layout, Store]:
         ValueError: If it is none, or does not hold one image and one label a row.
     """
     root, arrow = Path(config.data_dir), pyarrow()
-    blocks, files = [], []
-    schema = None
+    blocks, files, schemas = [], [], []
     for split in _saved_splits(root):
         folder = root if split is None else root / split
         for entry in _json(folder / "state.json")["_data_files"]:
@@ -96,11 +102,12 @@ def read_arrow(config: DataConfig) -> tuple[Layout, Store]:
             except (arrow.ArrowException, OSError) as error:
                 raise ValueError(f"{path} is not an arrow file, or is damaged") from error
             files.append(path.relative_to(root).as_posix())
-            blocks.append(_Block(files[-1], table.num_rows, split, _selector(table)))
-            schema = table.schema
-    if schema is None:
+            lacks = partial(_lacks_in_table, table)
+            blocks.append(_Block(files[-1], table.num_rows, split, _selector(table), lacks))
+            schemas.append(table.schema)
+    if not schemas:
         raise ValueError(f"{root} holds no data")
-    return _list(root, root, files, blocks, schema, config)
+    return _list(root, root, files, blocks, schemas, config)
 
 
 def _selector(table: Any) -> Callable[[list[str]], Any]:  # noqa: ANN401 a table
@@ -130,19 +137,28 @@ def _list(
     root: Path,
     files: Sequence[str],
     blocks: Sequence[_Block],
-    schema: Any,  # noqa: ANN401 pyarrow's
+    schemas: Sequence[Any],  # pyarrow's, of each file
     config: DataConfig,
 ) -> tuple[Layout, Store]:
     """List the images of tables, and say where each one's bytes are."""
+    schema = schemas[0]
+    for file, other in zip(files, schemas, strict=True):
+        if other.names != schema.names:
+            raise ValueError(f"{root / file} has other columns than {files[0]}")
     columns = _columns(schema, str(home), config)
+    class_names = _class_names(schema, columns.label)
+    for file, other in zip(files, schemas, strict=True):
+        found = _class_names(other, columns.label)
+        check_same_names(class_names, str(root / files[0]), found, str(root / file))
     labels = [
         label
         for block in blocks
         for label in block.read([columns.label]).column(columns.label).to_pylist()
     ]
     has_paths = bool(pyarrow().types.is_struct(schema.field(columns.image).type))
-    names, note = _names(blocks, columns.image, has_paths=has_paths)
-    class_names = _class_names(schema, columns.label)
+    paths = _paths(blocks, columns.image, has_paths=has_paths)
+    names, note = named(paths, [b.split or "row" for b in blocks for _ in range(b.rows)])
+    beside = _files_beside(root, blocks, columns.image, paths) if has_paths else ()
     splits: list[str] | None = None
     if columns.split is not None:
         splits = [
@@ -158,7 +174,9 @@ def _list(
     places = [(block, row) for block in range(len(blocks)) for row in range(blocks[block].rows)]
     place = dict(zip(names, places, strict=True))
     opened = _opener(root, blocks, place, columns.image)
-    return lay_out(rows, config), Store(home, root, opened, tuple(files))
+    several = sum(holds_images(field.type) for field in schema) > 1
+    column = columns.image if several else None
+    return lay_out(rows, config), Store(home, root, opened, tuple(files), beside, column)
 
 
 def _opener(
@@ -178,7 +196,7 @@ def _opener(
         if isinstance(content, dict):
             path, content = content.get("path"), content.get("bytes")
             if content is None and path:
-                return _beside(root, blocks[block].file, path)
+                return _beside(root, blocks[block].file, path).open("rb")
         if not content:
             raise ValueError("a row without an image")
         return io.BytesIO(content)
@@ -186,13 +204,43 @@ def _opener(
     return opened
 
 
-def _beside(root: Path, file: str, path: str) -> BinaryIO:
-    """Open an image that its row only names; it must lie beside its table, or below."""
+def _beside(root: Path, file: str, path: str) -> Path:
+    """Return where an image lies that its row only names: beside its table, or below.
+
+    Raises:
+        ValueError: If it lies elsewhere.
+    """
     folder = (root / file).parent.resolve()
     found = (folder / path).resolve()
     if not found.is_relative_to(folder):
         raise ValueError("a row without the bytes of its image, whose file lies elsewhere")
-    return found.open("rb")
+    return found
+
+
+def _files_beside(
+    root: Path, blocks: Sequence[_Block], column: str, paths: Sequence[str | None]
+) -> tuple[str, ...]:
+    """Return the files that rows may name without holding their bytes."""
+    found: dict[str, None] = {}
+    row = 0
+    for block in blocks:
+        some = paths[row : row + block.rows] if block.lacks_bytes(column) else ()
+        for path in filter(None, some):
+            with suppress(ValueError):  # such a path is refused when its image is read
+                found[str(_beside(root, block.file, path))] = None
+        row += block.rows
+    return tuple(found)
+
+
+def _lacks_in_table(table: Any, column: str) -> bool:  # noqa: ANN401 pyarrow's
+    return any(chunk.field("bytes").null_count for chunk in table.column(column).chunks)
+
+
+def _lacks_in_group(group: Any, column: str) -> bool:  # noqa: ANN401 pyarrow's
+    """Return whether bytes of a row group may be missing, by its statistics."""
+    parts = [group.column(number) for number in range(group.num_columns)]
+    counts = [p.statistics for p in parts if p.path_in_schema == f"{column}.bytes"]
+    return any(c is None or not c.has_null_count or c.null_count for c in counts)
 
 
 def _features(schema: Any) -> dict[str, Any]:  # noqa: ANN401 pyarrow's
@@ -249,10 +297,8 @@ def _only(names: list[str], what: str, where: str) -> str | None:
     return names[0] if names else None
 
 
-def _names(
-    blocks: Sequence[_Block], column: str, *, has_paths: bool
-) -> tuple[list[str], tuple[str, ...]]:
-    """Return a name for every row: its image's file, else its split and number."""
+def _paths(blocks: Sequence[_Block], column: str, *, has_paths: bool) -> list[str | None]:
+    """Return the path that is written for every row's image, if there is one."""
     paths: list[str | None] = []
     for block in blocks:
         if has_paths:
@@ -260,8 +306,7 @@ def _names(
             paths += [path for chunk in chunks for path in chunk.field("path").to_pylist()]
         else:
             paths += [None] * block.rows
-    splits = [block.split for block in blocks for _ in range(block.rows)]
-    return named(paths, [split or "row" for split in splits])
+    return paths
 
 
 def named(paths: Sequence[str | None], *homes: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:

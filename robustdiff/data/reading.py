@@ -95,14 +95,17 @@ def read_source(
 
 def _contents(store: Store, size: int, names: list[str], report: Report, *, copy: bool) -> Contents:
     """Return what images hold, from the cache or from the source; it is then cached."""
-    files = names if store.shards is None else store.shards
+    files = names if store.shards is None else (*store.shards, *store.beside)
     states = {file: file_state(store.root / file) for file in files}
     held = () if store.shards is None else names
-    mark = fingerprint(store.root, size, states, held, by_content=few_bytes(states))
+    column = () if store.column is None else (store.column,)
+    mark = fingerprint(store.root, size, states, (*held, *column), by_content=few_bytes(states))
     stem = cache_stem(store.home, size)
     if stem is not None and (cached := read_cache(stem, mark, pixels=copy)) is not None:
         return cached
-    bad = {name: state for name, state in states.items() if isinstance(state, str)}
+    bad = {}
+    if store.shards is None:
+        bad = {name: state for name, state in states.items() if isinstance(state, str)}
     decode = partial(_decode, store=store, size=size, paths=names, known=bad, report=report)
     if not copy:
         contents, lasts = decode(None)

@@ -89,7 +89,9 @@ def _word(label: object) -> str | None:
         label = label.decode(errors="surrogateescape")
     if isinstance(label, str | int | np.integer):
         return str(label).strip()
-    return f"{label:g}" if isinstance(label, float) else None
+    if isinstance(label, float):
+        return str(int(label)) if label.is_integer() else repr(label)
+    return None
 
 
 def _parts(
@@ -172,6 +174,31 @@ def named_classes(config: DataConfig) -> tuple[str, ...] | None:
     if len(names) < 2 or len(set(names)) < len(names) or "" in names:
         raise ValueError(f"--class-names takes at least 2 different names, got {first_few(names)}")
     return tuple(names)
+
+
+def check_same_names(
+    names: Sequence[str] | None, where: str, others: Sequence[str] | None, other: str
+) -> None:
+    """Refuse two parts that give the classes different names, or the same in another order.
+
+    Args:
+        names: Of the classes of one part; None where it has none.
+        where: That part, for people.
+        others: Of the classes of the other part.
+        other: That one, for people.
+
+    Raises:
+        ValueError: If they differ, with both from where they do.
+    """
+    if names == others:
+        return
+    one, two = list(names or ()), list(others or ())
+    pairs = enumerate(zip(one, two, strict=False))
+    first = next((n for n, (a, b) in pairs if a != b), min(len(one), len(two)))
+    raise ValueError(
+        f"the classes must be the same in the same order, but from class {first} on {where} has "
+        f"{first_few(one[first:]) or 'none'}, and {other} has {first_few(two[first:]) or 'none'}"
+    )
 
 
 def _refuse_several(

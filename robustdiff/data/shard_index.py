@@ -13,7 +13,7 @@ from robustdiff.data.image_cache import few_bytes, fingerprint
 from robustdiff.files.atomic import write_text
 from robustdiff.files.caches import cache_folder
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 class Listing(NamedTuple):

@@ -134,8 +134,21 @@ def _members(path: Path, shard: str) -> Iterator[_Member]:
                         shard, entry.name.removeprefix("./"), entry.offset_data, entry.size
                     )
                 opened.members = []  # type: ignore[attr-defined] # kept for look-ups by name
+            _check_end(opened, path)
     except tarfile.TarError as error:
         raise ValueError(f"{path} is no .tar file, or is packed or damaged: {error}") from error
+
+
+def _check_end(opened: tarfile.TarFile, path: Path) -> None:
+    """Refuse a shard whose members end without the block of zeros that every writer puts there."""
+    file = opened.fileobj
+    assert file is not None
+    file.seek(opened.offset)
+    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise ValueError(
+            f"{path} is cut off or damaged: after its last whole member, at byte {opened.offset}, "
+            "no end of an archive follows"
+        )
 
 
 def _image_of(sample: Sample, where: str) -> _Member:
@@ -149,7 +162,7 @@ def _image_of(sample: Sample, where: str) -> _Member:
 def _label_of(sample: Sample, root: Path, asked: str | None, where: str) -> object:
     """Return the label of a sample: what is asked for, else its .cls, else one of its .json."""
     if asked in sample or (asked is None and "cls" in sample):
-        return _content(root, sample[asked or "cls"]).decode(errors="replace")
+        return _content(root, sample[asked or "cls"]).decode(errors="surrogateescape")
     if "json" not in sample:
         raise ValueError(
             f"{where} has no label: it has {first_few(sample)}; a sample needs .cls or .json, or "

@@ -11,7 +11,7 @@ from robustdiff.data.manifest import metadata_files, read_image_folder, read_man
 from robustdiff.data.parquet import holds_images, read_arrow, read_parquet
 from robustdiff.data.shards import read_shards
 from robustdiff.data.store import Store, files_under
-from robustdiff.data.tables import SUFFIXES, pyarrow
+from robustdiff.data.tables import SUFFIXES, pyarrow, undamaged
 
 Lister = Callable[[DataConfig], tuple[Layout, Store]]
 
@@ -67,10 +67,8 @@ def _kind_of_file(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         arrow = pyarrow()
-        try:
+        with undamaged(path):
             schema = arrow.parquet.read_schema(path)
-        except arrow.ArrowException as error:
-            raise ValueError(f"{path} is not a parquet file, or is damaged") from error
         return "parquet" if any(holds_images(field.type) for field in schema) else "manifest"
     if suffix in SUFFIXES:
         return "manifest"

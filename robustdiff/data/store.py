@@ -13,12 +13,16 @@ class Store(NamedTuple):
         root: The folder that names of files are relative to.
         open: From the name of an image to its bytes; raises OSError where there are none.
         shards: Files that hold the images, relative to `root`; None where each image is a file.
+        beside: Files of single images that the shards only name, relative to `root`.
+        column: Where the images lie within the shards, if these have several such places.
     """
 
     home: Path
     root: Path
     open: Callable[[str], BinaryIO]
     shards: tuple[str, ...] | None = None
+    beside: tuple[str, ...] = ()
+    column: str | None = None
 
     def holds(self, name: str) -> bool:
         """Return whether an image is still there."""

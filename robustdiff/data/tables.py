@@ -1,7 +1,8 @@
 """Tables about images: text, JSON lines or parquet; which column is for what."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -134,11 +135,26 @@ def _of_json_lines(path: Path) -> dict[str, list[object]]:
 
 def _of_parquet(path: Path) -> dict[str, list[object]]:
     arrow = pyarrow()
-    try:
+    with undamaged(path):
         columns: dict[str, list[object]] = arrow.parquet.read_table(path).to_pydict()
-    except arrow.ArrowException as error:
-        raise ValueError(f"{path} is not a parquet file, or is damaged") from error
     return columns
+
+
+@contextmanager
+def undamaged(path: Path) -> Iterator[None]:
+    """Name a parquet file whose content pyarrow cannot read.
+
+    Raises:
+        ValueError: If the file is something else, or damaged.
+        OSError: If the system does not give it.
+    """
+    try:
+        yield
+    except (pyarrow().ArrowException, OSError) as error:
+        if getattr(error, "errno", None) is not None:
+            raise
+        # pyarrow raises errors without a number for what a file holds, of both kinds.
+        raise ValueError(f"{path} is not a parquet file, or is damaged") from error
 
 
 def pyarrow() -> Any:  # noqa: ANN401 it has no types

@@ -22,6 +22,8 @@ from robustdiff.labels.given import add_noise, samples_of
 from robustdiff.progress import Report
 from robustdiff.reports.figures import matrix_figure, write_figure
 
+_FILES = ("labels.npz", "labels.csv", "transition.png")
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSource:
@@ -99,6 +101,22 @@ def corrupt_source(source: LabelSource, noise: NoiseConfig, *, seed: int) -> Noi
     return add_noise(noise, source.samples, features=source.features, seed=seed)
 
 
+def check_free(folder: Path) -> None:
+    """Refuse a folder in which `write_labels` would replace a file.
+
+    Raises:
+        ValueError: If it is a file, or holds one of the files' names.
+        OSError: If it is to lie in a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; --out takes a folder")
+    above = next(path for path in folder.absolute().parents if path.exists())
+    if not above.is_dir():
+        raise NotADirectoryError(f"cannot write to {folder}: {above} is a file")
+    if taken := [name for name in _FILES if (folder / name).exists()]:
+        raise ValueError(f"{folder} already holds {', '.join(taken)}; choose another --out")
+
+
 def write_labels(folder: Path, source: LabelSource, labels: NoisyLabels) -> None:
     """Write labels.npz (the record), labels.csv and transition.png.
 
@@ -108,10 +126,10 @@ def write_labels(folder: Path, source: LabelSource, labels: NoisyLabels) -> None
         labels: What became of them.
 
     Raises:
-        ValueError: If the folder already holds labels.
+        ValueError: Like `check_free`.
+        OSError: If they cannot be written.
     """
-    if (folder / "labels.npz").exists():
-        raise ValueError(f"{folder} already holds labels; choose another --out")
+    check_free(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "labels.csv", _as_csv(source, labels))
     title = f"{labels.noise_type}, {labels.realised_rate:.2%} of {len(labels.given)} labels wrong"

@@ -18,6 +18,7 @@ from robustdiff.config.images import DataConfig, dataset_in_words
 from robustdiff.config.sections import Config, NoiseConfig
 from robustdiff.data.arrays import Images
 from robustdiff.data.registry import load_images
+from robustdiff.data.rows import check_same_names
 from robustdiff.data.sources import SOURCES
 from robustdiff.data.stored import chosen, joined
 from robustdiff.labels.given import add_noise, prepare_labels, samples_of
@@ -72,9 +73,10 @@ def load_run_data(
     if published and isinstance(run, PublishedRun):
         return _of_published(run, config, report)
     labels = run.labels() if labels is None else labels
+    _check_place(run, config.data)
     # Which part of named images is kept depends on all of them; the run's labels know theirs.
     data = config.data if labels.paths is None else replace(config.data, train_size=None)
-    images = load_images(data, report)
+    images = load_images(_with_names(data, labels), report)
     if labels.kept is not None and max(labels.kept, default=0) < len(images.train):
         images = images.part(torch.tensor(labels.kept))
     _check_classes(run, config, images, labels)
@@ -96,7 +98,8 @@ def check_same_labels(run: Run, config: Config) -> None:
     Raises:
         ValueError: If they are others, or cannot be read.
     """
-    labels, images = run.labels(), load_images(config.data, Report())
+    labels = run.labels()
+    images = load_images(_with_names(config.data, labels), Report())
     if labels.paths is None or not {*labels.paths} <= {*(images.paths or ())}:
         return
     now = prepare_labels(config, images, Report())
@@ -133,12 +136,33 @@ def _of_published(run: PublishedRun, config: Config, report: Report) -> RunData:
     return RunData(images, labels, np.arange(len(labels.given)))
 
 
+def _check_place(run: Run, config: DataConfig) -> None:
+    """Refuse a source of one's own that is no longer where its run looks for it."""
+    place = Path(config.data_dir).expanduser()
+    if config.dataset in SOURCES and not place.exists():
+        raise ValueError(
+            f"run {run.path} was trained on {dataset_in_words(config.dataset)}, but there is no "
+            f"file or folder {place.absolute()}; say where it is by --data-dir"
+        )
+
+
+def _with_names(config: DataConfig, labels: NoisyLabels) -> DataConfig:
+    """Return settings with the classes of a run's labels where the file that named them is gone."""
+    text, names = config.class_names or "", labels.class_names or ()
+    is_gone = text.endswith(".txt") and not Path(text).expanduser().exists()
+    if not is_gone or not names or any("," in name for name in names):
+        return config
+    return replace(config, class_names=",".join(names))
+
+
 def _check_classes(run: Run, config: Config, images: Images, labels: NoisyLabels) -> None:
     trained, count = labels.class_names, len(labels.nominal)
     if count == images.num_classes and trained in (None, images.class_names):
         return
     gone = [name for name in trained or () if name not in images.class_names]
     new = [name for name in images.class_names if name not in (trained or ())]
+    if trained is not None and not gone and not new:
+        check_same_names(trained, f"run {run.path}", images.class_names, config.data.data_dir)
     raise ValueError(
         f"the classes are not those of run {run.path}: it has {count}, "
         f"{config.data.data_dir} has {images.num_classes}; gone: {_listed(gone)}; "

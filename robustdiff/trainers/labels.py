@@ -144,7 +144,7 @@ class TrustedLabels(Dataset[Any]):
     @property
     def classes(self) -> tuple[str, ...]:
         """K names of the classes, those of the dataset where it has them, else their numbers."""
-        names = None if self._data is None else class_names_of(self._data)
+        names = None if self._data is None else class_names_of(self._data, self._keys[1])
         if names is None or len(names) != self.num_classes:
             return tuple(map(str, range(self.num_classes)))
         return names

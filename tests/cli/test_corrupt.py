@@ -97,6 +97,22 @@ def hostile_file():
         archive.writestr("archive/data.pkl", pickle.dumps({"clean_label": Hostile()}))
 
 
+@pytest.mark.parametrize("name", ["labels.csv", "labels.npz", "transition.png"])
+def test_files_that_are_there_are_not_replaced(capsys, monkeypatch, name):
+    from robustdiff.jobs import corrupt
+
+    Path(name).write_text("label\n0\n1\n")
+    monkeypatch.setattr(corrupt, "open_source", lambda *a, **k: pytest.fail("the work has begun"))
+    assert call("corrupt", "labels.csv", "--noise=0.4", "--out=.") == 2
+    assert capsys.readouterr().err == f"robustdiff: . already holds {name}; choose another --out\n"
+    assert Path(name).read_text() == "label\n0\n1\n"
+    assert call("corrupt", "labels.csv", f"--out={name}/n") == 1
+    assert f"{Path(name).absolute()} is a file" in capsys.readouterr().err
+
+
+INSTANCE = ("--noise-type=instance-dependent-01",)
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -113,11 +129,31 @@ def hostile_file():
         (["corrupt", "y.npy", "--out=n", "--noise-type=gaussian"], "unknown noise type"),
         (["corrupt", "y.npy", "--out=n", "--classes=2"], "must be in [0, 2), got 2"),
         (["corrupt", "y.npy", "--out=n", "--noise-type=instance-dependent-01"], "got none"),
-        (["corrupt", "y.npy", "--out=n", "--features=none.npy"], "cannot read features"),
+        (["corrupt", "y.npy", "--out=n", *INSTANCE, "--features=none.npy"], "cannot read features"),
+        (["corrupt", "y.npy", "--out=n", *INSTANCE, "--features=x.npy"], "in [0, 1] by 255"),
+        (["corrupt", "y.npy", "--out=n", "--features=y.npy"], "got noise type 'symmetric'"),
+        (["corrupt", "y.npy", "--out=n", "--no-copy"], "--no-copy is for images, which y.npy is"),
+        (
+            ["corrupt", "y.npy", "--out=n", "--image-size=8", "--split=none"],
+            "--image-size, --split are for images, which y.npy is not",
+        ),
+        (
+            ["corrupt", "p", "--out=n", "--key=a", "--labels-as=names", "--features=y.npy"],
+            "--key, --labels-as, --features are for label files, which p is not",
+        ),
+        (["corrupt", "y.npy", "--out=n", "--labels-as=names"], "it needs no --labels-as"),
+        (["corrupt", "gaps.csv", "--out=n"], "has 3 numbers up to 10, but no 1: give --labels-as"),
+        (["corrupt", "large.csv", "--out=n"], "has 2 numbers up to 300001, but no 0: give"),
+        (["corrupt", "large.csv", "--out=n", "--classes=300002"], "at most 10000 classes"),
+        (["corrupt", "y.npy", "--out=y.npy"], "y.npy is a file; --out takes a folder"),
     ],
 )
 def test_bad_input_is_one_line(capsys, words, says):
     np.save("y.npy", np.array([0, 1, 2, 1]))
+    np.save("x.npy", np.full((4, 2), 0.5))
+    Path("p").mkdir()
+    Path("gaps.csv").write_text("label\n0\n5\n10\n5\n")
+    Path("large.csv").write_text("label\n300000\n300001\n")
     hostile_file()
     assert call(*words) == 2
     said = capsys.readouterr().err

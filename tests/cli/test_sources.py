@@ -118,7 +118,10 @@ def test_a_run_on_shards_goes_on_where_they_have_moved(photos, capsys):
     assert call("train", "--data", path, "--steps=2", "--out=run", *words) == 0
     path.rename("moved")
     assert call("train", "--resume=run", "--steps=3") == 2
-    assert "there is no .tar file out, nor a folder of them" in capsys.readouterr().err
+    assert (
+        f"no file or folder {Path('out').absolute()}; say where it is by --data-dir"
+        in capsys.readouterr().err
+    )
     assert call("train", "--resume=run", "--steps=3", "--data-dir=moved") == 0
     run = Run(Path("run"))
     assert run.labels().class_names == NAMES

@@ -57,6 +57,15 @@ def test_records_are_saved_with_what_they_know(tmp_path, known):
     assert written == ("robustdiff-labels-2" if known else "robustdiff-labels-1")
 
 
+@pytest.mark.parametrize("seed", [0, 2**63, 2**64, 10**30])
+def test_every_array_of_a_record_is_read_without_pickles(tmp_path, seed):
+    labels = corrupt(np.arange(20) % 2, num_classes=2, rate=0.2, seed=seed)
+    labels.save(tmp_path / "labels.npz")
+    with np.load(tmp_path / "labels.npz", allow_pickle=False) as content:
+        assert int({name: content[name] for name in content}["seed"]) == seed
+    assert NoisyLabels.load(tmp_path / "labels.npz").seed == seed
+
+
 def test_the_digest_covers_names_paths_and_contents():
     digests = {BARE.sha256, RECORD.sha256}
     for name in ("class_names", "paths", "digests"):

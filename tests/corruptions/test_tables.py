@@ -191,13 +191,13 @@ def test_a_class_that_is_called_label(tmp_path):
         ("eel\ncat\neel\n", [1, 0, 1], ("cat", "eel"), 0),
         ("label\ncat\neel\n", [0, 1], ("cat", "eel"), 0),
         ("cat\neel\neel\n", [0, 0], ("eel",), 1),
-        ("7\n0\n", [7, 0], None, 1),
+        ("1\n0\n", [1, 0], None, 0),
         ("kind\n1\n0\n", [1, 0], None, 1),
         ("index,label\n2,a\n0,b\n1,c\n", [1, 2, 0], ("a", "b", "c"), 0),
         ("index,path,label\n2,x,a\n0,y,b\n1,z,c\n", [1, 2, 0], ("a", "b", "c"), 0),
         ("id,label\nx1,a\nx0,b\n", [0, 1], ("a", "b"), 0),
         ("handle,label\nx1,a\nx0,b\n", [0, 1], ("a", "b"), 1),
-        ("label,path\n1.0,a\n10.0,b\n", [1, 10], None, 1),
+        ("label,path\n1.0,a\n0e0,b\n", [1, 0], None, 0),
     ],
 )
 def test_a_file_as_a_dataset_of_its_own(tmp_path, text, labels, names, notes):
@@ -219,6 +219,10 @@ def test_a_file_as_a_dataset_of_its_own(tmp_path, text, labels, names, notes):
         ("label\na\nb\n", {"num_classes": 3}, "have 2 names, 'a', 'b', so that there are no 3"),
         ("label\na\n1\n", {"labels_as": "numbers"}, "are not all numbers: 'a'"),
         ("path,label\n", {}, "holds no labels"),
+        ("label\n0\n5\n10\n", {}, "has 3 numbers up to 10, but no 1: give --labels-as names"),
+        ("label\n1\n2\n", {}, "has 2 numbers up to 2, but no 0: give --labels-as names"),
+        ("label\n0\n7\n", {"labels_as": "numbers"}, "or --classes if they count"),
+        ("label\n0\n30000\n", {"num_classes": 30001}, "at most 10000 classes .* up to 30000"),
     ],
 )
 def test_a_file_that_is_no_dataset_is_refused(tmp_path, text, how, says):
@@ -233,7 +237,9 @@ def test_numbers_as_names_and_more_classes_than_labels(tmp_path):
     assert samples_from(file, labels_as="names")[0].class_names == ("1", "3")
     samples, notes = samples_from(file, num_classes=7)
     assert (samples.num_classes, samples.class_names, notes) == (7, None, ())
-    samples, notes = samples_from(file)
+    np.save(tmp_path / "y.npy", [1, 3, 1])
+    samples, notes = samples_from(read_labels(tmp_path / "y.npy"))
     assert samples.num_classes == 4
     assert "holds no label 0, 2 of 4 classes that count from 0" in notes[0]
-    assert "--labels-as names" in notes[0]
+    with pytest.raises(ValueError, match="needs no --labels-as"):
+        samples_from(read_labels(tmp_path / "y.npy"), labels_as="names")

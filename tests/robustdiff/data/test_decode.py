@@ -27,6 +27,17 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
         pixel(tmp_path / "a.tiff")
 
 
+@pytest.mark.parametrize("value", [-1, 65536, 2**31 - 1])
+def test_grey_values_beyond_sixteen_bits_are_refused_not_clipped(tmp_path, value):
+    values = np.full((6, 6), 257 * 100, dtype=np.int32)
+    Image.fromarray(values).save(tmp_path / "a.tiff")
+    assert pixel(tmp_path / "a.tiff") == [100]
+    values[2, 3] = value
+    Image.fromarray(values).save(tmp_path / "a.tiff")
+    with pytest.raises(ValueError, match=rf"must be in \[0, 65535\], got .*{value}"):
+        pixel(tmp_path / "a.tiff")
+
+
 def test_transparency_lies_over_white(tmp_path):
     for mode, colour in (("RGBA", (10, 20, 30, 0)), ("LA", (10, 0))):
         Image.new(mode, (6, 6), colour).save(tmp_path / "a.png")

@@ -154,3 +154,30 @@ def test_a_part_of_a_folder_is_found_again_when_the_folder_grew(photos, capsys):
     assert data.images.paths == run.labels().paths
     assert call("audit", "part", "--by=crossfit") == 0
     assert "are left out" not in capsys.readouterr().err
+
+
+def test_a_run_knows_its_classes_without_the_file_that_named_them(photos, tmp_path, capsys):
+    rows = [f"photos/{p.parent.name}/{p.name},{p.parent.name}" for p in photos.glob("*/*.png")]
+    (tmp_path / "l.csv").write_text("\n".join(["file,label", *rows]) + "\n")
+    (tmp_path / "names.txt").write_text("dog\ncat\n")
+    words = ("--dataset=manifest", "--data-dir=l.csv", "--class-names=names.txt", *WORDS[2:])
+    assert call("train", *words, "--out=run", *TINY) == 0
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    assert call("train", "--resume=run", "--steps=6") == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "in the same order, but from class 0 on run run has 'dog', 'cat'" in said
+    assert "l.csv has 'cat', 'dog'" in said
+    (tmp_path / "names.txt").unlink()
+    assert call("train", "--resume=run", "--steps=6") == 0
+    assert call("audit", "run") == 0
+    assert Run(tmp_path / "run").labels().class_names == ("dog", "cat")
+
+
+def test_images_that_are_not_where_a_run_looks_for_them_are_asked_for(run, photos, capsys):
+    photos.rename(photos.parent / "elsewhere")
+    for words in (("eval", "run"), ("train", "--resume=run", "--steps=6")):
+        capsys.readouterr()
+        assert call(*words) == 2
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert f"there is no file or folder {photos}; say where it is by --data-dir" in said
+    assert call("train", "--resume=run", "--steps=6", "--data-dir=elsewhere") == 0
