@@ -9,6 +9,7 @@ import pytest
 from commands import TINY, call
 from correcting import NAMES, make_folder, snapshot
 
+import robustdiff
 from corruptions import NoisyLabels
 from robustdiff.jobs import audit as module
 from robustdiff.labels.crossfit import Crossfitted
@@ -191,6 +192,39 @@ def test_judged_anew_with_what_is_known(judged, monkeypatch):
     assert judged.judged_file.exists()
     assert call("correct", judged.path, "--to=c.csv") == 0
     assert rows("c.csv")[0]["decided_by"] == "person"
+    # The folder in place of its audit.
+    judged.judged_file.unlink()
+    seen.clear()
+    assert call("audit", "photos", "--image-size=4") == 0
+    assert not seen
+    assert call("audit", "photos", "--image-size=4", "--by=crossfit") == 0
+    assert np.flatnonzero(seen["checked"].known).tolist() == [0, 1, 8]
+    assert judged.judged_file.exists()
+
+
+def test_findings_about_a_part_of_the_images_are_not_kept(judged, capsys):
+    Path("photos", judged.labels().paths[47]).unlink()
+    capsys.readouterr()
+    assert call("audit", judged.path, "--judge-effort=quick") == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "1 images of audits/photos are gone, so these findings are in the report alone" in said
+    assert not judged.judged_file.exists()
+
+
+def test_settings_of_classifiers_ask_for_classifiers(judged, capsys):
+    np.save("p.npy", np.eye(K)[judged.labels().given] + 0.1)
+    assert call("audit", "photos", "--image-size=4", "--judge-probs=p.npy", "--out=found") == 0
+    capsys.readouterr()
+    assert call("audit", "found", "--by=crossfit") == 0
+    assert "judged by: the probabilities in p.npy" in capsys.readouterr().out
+    assert call("audit", "found", "--judge-folds=3") == 0
+    assert "judged by: 6 classifiers in 2 rounds" in capsys.readouterr().out
+    found = robustdiff.audit("found", {"judge.effort": "quick"})
+    assert found.source.startswith("2 classifiers in one round")
+    for word in ("found", "photos"):
+        assert call("audit", word, "--judge-effort=quick", "--judge-features=f.npy") == 2
+        said = capsys.readouterr().err
+        assert "judge.effort is for classifiers, and judge.features judges the labels" in said
 
 
 def test_features_are_judged_anew_with_what_is_known(judged, capsys):
