@@ -21,6 +21,7 @@ from robustdiff.data.arrays import Images
 from robustdiff.data.registry import load_images
 from robustdiff.data.stored import near
 from robustdiff.device import pick_device, set_precision
+from robustdiff.files.atomic import check_folder
 from robustdiff.jobs.dataset import check_same_labels, load_run_data
 from robustdiff.labels.checked import Checked, taught
 from robustdiff.labels.crossfit import crossfit, crossfit_again, likeliest_decision, make_plan
@@ -156,6 +157,7 @@ def audit_images(
         DamagedError: If what an earlier audit left is damaged.
     """
     check_name(path)
+    check_folder(path)
     if Run(path).config_file.exists():
         run = Run(path)
         stored = run.config()

@@ -11,7 +11,9 @@ from correcting import NAMES, make_folder, snapshot
 
 import robustdiff
 from corruptions import NoisyLabels
+from robustdiff.config.layers import resolve
 from robustdiff.jobs import audit as module
+from robustdiff.jobs.correct import check_targets
 from robustdiff.labels.crossfit import Crossfitted
 from robustdiff.labels.decision import Decision as Judged
 from robustdiff.review.decisions import Decision, Decisions
@@ -116,6 +118,55 @@ def test_nothing_that_exists_is_written_over(judged, to, capsys):
     Path("d.xml").write_text("mine")
     assert call("correct", "photos", "--to=d.json") == 2
     assert "d.xml already exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--to=new.csv", "--to=old.csv"], "old.csv already exists"),
+        (["--to=new.csv", "--to=t", "--to=old.csv"], "old.csv already exists"),
+        (["--to=new.csv", "--to=./new.csv"], "new.csv is asked for twice"),
+        (["--to=t", "--to=t/new.csv"], "t/new.csv is asked for twice, or within another target"),
+        (["--to=new.csv", "--to=old.csv/tree"], "old.csv is no folder, so old.csv"),
+        (["--to=old.csv/new.csv"], "old.csv is no folder, so old.csv cannot be one"),
+        (["--from-label-studio=export.json", "--to=old.csv"], "old.csv already exists"),
+        (["--from-label-studio=export.json", "--to=photos/new"], "photos/new lies within photos"),
+    ],
+)
+def test_all_targets_are_checked_before_anything_is_written(judged, words, says, capsys):
+    Path("old.csv").write_text("mine")
+    assert call("correct", "photos", "--to=tasks.json") == 0
+    tasks = json.loads(Path("tasks.json").read_text())
+    for task in tasks:
+        task["annotations"] = [{"result": task["predictions"][0]["result"]}]
+    Path("export.json").write_text(json.dumps(tasks))
+    capsys.readouterr()
+    assert call("correct", "photos", *words) == 2
+    assert says in capsys.readouterr().err
+    assert not Path("new.csv").exists()
+    assert not Path("t").exists()
+    assert not judged.decisions_file.exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "link", "to", "says"),
+    [
+        ({"dataset": "digits"}, "hard", None, "images are moved between class folders"),
+        ({"dataset": "digits"}, "hard", "tree", "a tree is made of files"),
+        ({"dataset": "digits"}, "hard", "x.json", "Label Studio shows files"),
+        ({"dataset": "webdataset", "data_dir": "a"}, "soft", "tree", "nothing can link to them"),
+    ],
+)
+def test_targets_that_the_images_do_not_allow(data, link, to, says):
+    config, targets = resolve({"data": data}), [] if to is None else [Path(to)]
+    with pytest.raises(ValueError, match=says):
+        check_targets(targets, config, link=link, in_place=to is None)
+
+
+def test_an_audit_has_no_model(judged, capsys):
+    for command in ("likelihood", "export", "sample"):
+        assert call(command, judged.path) == 2
+        assert "audits/photos is an audit, which has no model" in capsys.readouterr().err
 
 
 def test_moved_in_place_and_taken_back(judged, capsys):
