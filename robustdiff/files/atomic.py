@@ -52,7 +52,8 @@ def check_folder(path: Path) -> None:
     while not os.path.lexists(place):
         place = place.parent
     if not place.is_dir():
-        raise ValueError(f"{place} is no folder, so {path} cannot be one; choose another place")
+        so = "" if place == path else f", so {path} cannot be one"
+        raise ValueError(f"{place} is no folder{so}; choose another place")
 
 
 def check_file(path: Path) -> None:
