@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from robustdiff.config.layers import Layer, flat, resolve
+from robustdiff.config.judging import in_place_of_evidence
+from robustdiff.config.layers import Layer, flat, nested, resolve
 from robustdiff.config.sections import Config
 
 from .console import make_report
@@ -37,7 +38,8 @@ def audit(
     by: Annotated[
         Literal["run", "crossfit"],
         typer.Option(
-            help="Find wrong labels by the run's scores, if it has any, or by classifiers."
+            help="run: what training or an earlier audit found, where there is such. crossfit: "
+            "judge anew, with what a person decided, by the evidence in use or by classifiers."
         ),
     ] = "run",
     judge: Annotated[Layer, JUDGE],
@@ -59,6 +61,7 @@ def audit(
     Of a run the reports go to its folder. Images without a run are judged alone, all of a folder,
     without training a model; the same command goes on where it was interrupted.
     """
+    judge = nested(in_place_of_evidence(flat(judge)))
     asked = [data, labels, judge, judging]
     source = one_source(source, images)
     wanted = _without_run(source, out, asked)
@@ -66,13 +69,15 @@ def audit(
     from robustdiff.jobs.audit import audit_images, audit_run
     from robustdiff.reports.audit import CSV_NAME, PAGE_NAME, SUMMARY_NAME, estimate_in_words
 
+    by = "crossfit" if judge and opened is not None else by
     with make_report() as report:
         if opened is None:
             path = AUDITS / (config.data.dataset if source is None else name_of(source))
             path = path if out is None else out
-            opened, findings, summary = audit_images(config, path, report, use_cleanlab=cleanlab)
+            opened, findings, summary = audit_images(
+                config, path, report, by=by, use_cleanlab=cleanlab
+            )
         else:
-            by = "crossfit" if judge else by
             findings, summary = audit_run(opened, config, report, by=by, use_cleanlab=cleanlab)
     print(f"judged by: {findings.source}")
     print(

@@ -19,8 +19,9 @@ def compare(
     from rich.console import Console
     from rich.table import Table
 
+    from robustdiff.files.atomic import check_folder
     from robustdiff.reports.compare import (
-        COLUMNS,
+        ALL,
         GAP,
         by_noise,
         compare_runs,
@@ -31,6 +32,8 @@ def compare(
     from robustdiff.reports.compare_page import write_compare_page
     from robustdiff.reports.intervals import cell
 
+    if out is not None:
+        check_folder(out)
     found = find_runs(runs)
     rows = compare_runs(found)
     columns = ("label accuracy", "class-wise FID", GAP, "AUROC")
@@ -55,7 +58,7 @@ def compare(
         write_compare_page(rows, found, out)
         where = printable(str(out))
         console.print(
-            f"all {len(COLUMNS) + 1} columns: {where}/compare.csv, .json; also .html, .md and .png",
+            f"all {len(ALL)} columns: {where}/compare.csv, .json; also .html, .md and .png",
             highlight=False,
             markup=False,
             soft_wrap=True,

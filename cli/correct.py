@@ -91,8 +91,9 @@ def correct(
             _of_journal(undo, finish, report)
             return
         run, config = open_with(audited(source), place)
-        from robustdiff.jobs.correct import corrected_labels, import_annotations
+        from robustdiff.jobs.correct import check_targets, corrected_labels, import_annotations
 
+        check_targets(to or [], config, link=link, in_place=in_place)
         if from_label_studio is not None:
             count = import_annotations(run, from_label_studio, report)
             print(f"{count} new decisions, in {printable(str(run.decisions_file))}")

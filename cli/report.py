@@ -18,9 +18,12 @@ def report(
     ] = None,
 ) -> None:
     """Write report.html: curves, samples, metrics beside those of real images, and the labels."""
+    from robustdiff.files.atomic import check_file
     from robustdiff.reports.run_page import write_report
     from robustdiff.runs.folder import open_run
 
     if out is not None and not out.parent.is_dir():
         raise ValueError(f"--out is a file in a folder that exists, got {out}")
+    if out is not None:
+        check_file(out)
     print(printable(str(write_report(open_run(run), out))))

@@ -25,9 +25,11 @@ def study(
 ) -> None:
     """Train and evaluate a grid of noise x method x seed; resumes, and skips what is done."""
     first, count = _part(part)
+    from robustdiff.files.atomic import check_folder
     from robustdiff.jobs.study import plan, read_study, run_study
 
     folder = out or Path("runs") / file.stem
+    check_folder(folder)
     cells = read_study(file, data_dir)[first - 1 :: count]
     if dry_run:
         for line in plan(cells, folder):

@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from robustdiff.config.judging import in_place_of_evidence
 from robustdiff.config.layers import Layer, nested, resolve, to_plain
 from robustdiff.config.presets import DEFAULT_PRESETS, preset
 from robustdiff.config.roles import role_of
@@ -227,9 +228,10 @@ def audit(
     Args:
         run: The run or its folder.
         settings: Changes to its configuration, such as {"data.data_dir": "elsewhere"}; those of
-            section judge, such as {"judge.probabilities": "p.npy"}, judge the labels anew.
-        by: "run" takes what training found; "crossfit" judges anew, as does "run" where the run's
-            curriculum judges no labels.
+            section judge, such as {"judge.probabilities": "p.npy"}, judge the labels anew; those of
+            classifiers, such as {"judge.folds": 3}, by classifiers.
+        by: "run" takes what training found; "crossfit" judges anew, by evidence where the run was
+            judged by some, as does "run" where the run's curriculum judges no labels.
         report: Receives messages and progress; None for silence.
 
     Returns:
@@ -240,8 +242,9 @@ def audit(
         ValueError: If the run or its dataset cannot be used.
     """
     opened = load_run(run)
-    judge = [key for key in settings or () if key.startswith("judge.")]
-    config = _config(opened, settings, free=judge)
+    given = {key: value for key, value in (settings or {}).items() if key.startswith("judge.")}
+    judge = in_place_of_evidence(given)
+    config = _config(opened, {**(settings or {}), **judge}, free=list(judge))
     return audit_run(opened, config, report or Report(), by="crossfit" if judge else by)[0]
 
 

@@ -1,7 +1,7 @@
 """The section of config.json about the judge of labels: its effort, and evidence from elsewhere."""
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Any
 
 from robustdiff.config import names
 from robustdiff.config.bounds import Within, check_bounds
@@ -37,3 +37,29 @@ class JudgeConfig:
                 "give at most one of judge.probabilities and judge.features, "
                 f"got {self.probabilities!r} and {self.features!r}"
             )
+
+
+_OF_CLASSIFIERS = ("judge.effort", "judge.folds", "judge.rounds", "judge.flip")
+_OF_EVIDENCE = ("judge.probabilities", "judge.features")
+
+
+def in_place_of_evidence(given: dict[str, Any]) -> dict[str, Any]:
+    """Return changes to the judge of an audit: settings of classifiers ask for classifiers.
+
+    Args:
+        given: Flat settings of section judge, key -> value.
+
+    Returns:
+        The same; where they set classifiers, evidence that the audit was made with is not used.
+
+    Raises:
+        ValueError: If evidence is given as well, which is judged without these settings.
+    """
+    settings = [key for key in _OF_CLASSIFIERS if given.get(key) is not None]
+    evidence = [key for key in _OF_EVIDENCE if given.get(key) is not None]
+    if settings and evidence:
+        raise ValueError(
+            f"{', '.join(settings)} is for classifiers, and {evidence[0]} judges the labels "
+            "without them; give one or the other"
+        )
+    return dict.fromkeys(_OF_EVIDENCE if settings else ()) | given

@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
@@ -21,6 +21,9 @@ from robustdiff.review.decisions import Decision
 # What Label Studio serves files of this machine by; see docs/corrections.md.
 _SERVED = "/data/local-files/?d="
 _IMAGE, _CHOICE, _MODEL = "image", "label", "robustdiff"
+# As much of a malformed part is shown.
+_SHOWN = 60
+_Kind = TypeVar("_Kind")
 
 
 class Special(NamedTuple):
@@ -156,8 +159,11 @@ def read_annotations(path: Path, corrected: Corrected) -> Annotated:
     decisions: list[Decision] = []
     skipped = torn = 0
     for place, task in enumerate(tasks, start=1):
-        sample = _sample(task, corrected, f"task {place} of {path}")
-        found = {_decision(words, sample, corrected, path) for words in _choices(task, path)}
+        where = f"task {place} of {path}"
+        sample = _sample(task, corrected, where)
+        if "annotations" not in task:
+            raise ValueError(f"{path} holds no annotations; export it from Label Studio as JSON")
+        found = {_decision(words, sample, corrected, path) for words in _choices(task, where)}
         skipped += not found
         torn += len(found) > 1
         if found:
@@ -178,18 +184,29 @@ def _sample(task: dict[str, Any], corrected: Corrected, where: str) -> int:
     return number
 
 
-def _choices(task: dict[str, Any], path: Path) -> list[str]:
+def _choices(task: dict[str, Any], where: str) -> list[str]:
     """Return what every annotator of a task chose."""
-    if "annotations" not in task:
-        raise ValueError(f"{path} holds no annotations; export it from Label Studio as JSON")
     found = []
-    for annotation in task["annotations"] or []:
+    for annotation in _listed(task["annotations"], dict, "annotations", where):
         if annotation.get("was_cancelled"):
             continue
-        for result in annotation.get("result") or []:
+        for result in _listed(annotation.get("result"), dict, "result", where):
             if result.get("from_name") == _CHOICE:
-                found += result.get("value", {}).get("choices", [])
+                (value,) = _listed([result.get("value", {})], dict, "value", where)
+                found += _listed(value.get("choices"), str, "choices", where)
     return found
+
+
+def _listed(part: object, kind: type[_Kind], name: str, where: str) -> list[_Kind]:
+    """Return a list of an export; null is an empty one."""
+    if part is None:
+        return []
+    if isinstance(part, list) and all(isinstance(each, kind) for each in part):
+        return part
+    raise ValueError(
+        f"{name} of {where} is not what Label Studio writes, got {json.dumps(part)[:_SHOWN]}; "
+        "export it from Label Studio as JSON"
+    )
 
 
 def _decision(words: str, sample: int, corrected: Corrected, path: Path) -> Decision:

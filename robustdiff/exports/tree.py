@@ -64,10 +64,7 @@ def write_tree(
     root = store.root
     check_target(root, target)
     if store.shards is not None and link != "copy":
-        raise ValueError(
-            f"the images of {store.home} are no files of their own, so nothing can link to them; "
-            "use --link copy"
-        )
+        raise without_files(store.home)
     with new_folder(target) as building:
         for folder in folders:
             (building / folder).mkdir(parents=True)
@@ -91,6 +88,14 @@ def write_tree(
                 raise
             progress(done, len(kept))
     return len(kept)
+
+
+def without_files(home: Path) -> ValueError:
+    """Return the error of links to images that are no files of their own."""
+    return ValueError(
+        f"the images of {home} are no files of their own, so nothing can link to them; "
+        "use --link copy"
+    )
 
 
 def check_target(root: Path, target: Path) -> None:

@@ -42,6 +42,31 @@ def write_atomic(
         temporary.unlink(missing_ok=True)
 
 
+def check_folder(path: Path) -> None:
+    """Refuse a path at which there is no folder and none can be made, before any work.
+
+    Raises:
+        ValueError: Naming what is in the way.
+    """
+    place = path
+    while not os.path.lexists(place):
+        place = place.parent
+    if not place.is_dir():
+        so = "" if place == path else f", so {path} cannot be one"
+        raise ValueError(f"{place} is no folder{so}; choose another place")
+
+
+def check_file(path: Path) -> None:
+    """Refuse a path at which no file can be written, before any work.
+
+    Raises:
+        ValueError: Naming what is in the way.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, and a file is to be written; name a file")
+    check_folder(path.parent)
+
+
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
     """Make a folder beside its place and rename it at the end, so that it is whole or absent.

@@ -21,6 +21,7 @@ from robustdiff.data.arrays import Images
 from robustdiff.data.registry import load_images
 from robustdiff.data.stored import near
 from robustdiff.device import pick_device, set_precision
+from robustdiff.files.atomic import check_folder
 from robustdiff.jobs.dataset import check_same_labels, load_run_data
 from robustdiff.labels.checked import Checked, taught
 from robustdiff.labels.crossfit import crossfit, crossfit_again, likeliest_decision, make_plan
@@ -61,6 +62,8 @@ def audit_run(
         report: Receives progress and messages.
         by: "run" takes what training found, or "crossfit" if its curriculum judges no labels;
             "crossfit" judges anew, by the evidence that section judge names, or by classifiers.
+            What an earlier audit found anew is given up by either: `robustdiff correct` follows
+            the newest report.
         use_cleanlab: Add a column with cleanlab's verdict.
 
     Returns:
@@ -75,11 +78,32 @@ def audit_run(
     findings = stored_findings(run, config, labels, rows) if by == "run" else None
     if findings is None:
         findings = _judged(run, config, images, labels, rows, report)
-        if len(rows) == len(run.labels().given):
-            issue, trust = findings.issue, findings.trust
-            save_scores(run, findings.scores, trust, ~issue, anew=True)
+        _keep(run, findings, report, anew=True)
+    elif not config.data.whole:
+        forget_judged(run, report)
     findings = _completed(run, replace(findings, rows=rows), images, report)
     return findings, write_audit(run, images, labels, findings, use_cleanlab=use_cleanlab)
+
+
+def _keep(run: Run, findings: Findings, report: Report, *, anew: bool) -> None:
+    """Write what was found where other commands look for it."""
+    if len(findings.given) < len(run.labels().given):
+        report.message(
+            f"{len(run.labels().given) - len(findings.given)} images of {run.path} are gone, so "
+            "these findings are in the report alone; robustdiff correct follows earlier ones"
+        )
+        return
+    save_scores(run, findings.scores, findings.trust, ~findings.issue, anew=anew)
+
+
+def forget_judged(run: Run, report: Report) -> None:
+    """Give up what an audit found anew, since a newer report is about what training found."""
+    if run.judged_file.exists():
+        run.judged_file.unlink()
+        report.message(
+            f"what an earlier audit found anew ({run.judged_file.name}) is given up; "
+            "robustdiff correct follows the newest report"
+        )
 
 
 def _completed(run: Run, findings: Findings, images: Images, report: Report) -> Findings:
@@ -103,7 +127,12 @@ def _checked(run: Run, rows: NDArray[np.int64]) -> Checked | None:
 
 
 def audit_images(
-    config: Config, path: Path, report: Report, *, use_cleanlab: bool = False
+    config: Config,
+    path: Path,
+    report: Report,
+    *,
+    by: Literal["run", "crossfit"] = "run",
+    use_cleanlab: bool = False,
 ) -> tuple[Run, Findings, dict[str, Any]]:
     """Find wrong labels of images that no model is trained on.
 
@@ -114,6 +143,8 @@ def audit_images(
         path: Folder to make. An audit that was interrupted there goes on, and a finished one is
             reported again.
         report: Receives progress and messages.
+        by: "run" takes what an earlier audit found there; "crossfit" judges anew, and learns what
+            a person has decided.
         use_cleanlab: Add a column with cleanlab's verdict.
 
     Returns:
@@ -126,6 +157,7 @@ def audit_images(
         DamagedError: If what an earlier audit left is damaged.
     """
     check_name(path)
+    check_folder(path)
     if Run(path).config_file.exists():
         run = Run(path)
         stored = run.config()
@@ -142,9 +174,10 @@ def audit_images(
         run = create_run(path, config, labels, trained=False)
     with run.locked():
         findings = stored_findings(run, config, labels, rows)
-        if findings is None:
+        again = findings is not None and by == "crossfit"
+        if findings is None or again:
             findings = _judged(run, config, images, labels, rows, report)
-            save_scores(run, findings.scores, findings.trust, ~findings.issue)
+            _keep(run, findings, report, anew=again)
         findings = _completed(run, replace(findings, weights=None), images, report)
         return run, findings, write_audit(run, images, labels, findings, use_cleanlab=use_cleanlab)
 

@@ -1,5 +1,6 @@
 """`robustdiff correct`: corrected labels leave a run, and decisions made elsewhere come back."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from robustdiff.exports.moving import (
 )
 from robustdiff.exports.places import places, places_by_class
 from robustdiff.exports.table import write_table
-from robustdiff.exports.tree import check_target, write_tree
+from robustdiff.exports.tree import check_target, without_files, write_tree
+from robustdiff.files.atomic import check_folder
 from robustdiff.jobs.dataset import load_run_data
 from robustdiff.labels.checked import next_to_check
 from robustdiff.labels.corrected import Corrected, correct
@@ -55,6 +57,68 @@ def corrected_labels(run: Run, config: Config, *, decided_only: bool = False) ->
     return correct(labels, trust, checked, decided_only=decided_only)
 
 
+def check_targets(
+    targets: Sequence[Path], config: Config, *, link: str, in_place: bool = False
+) -> None:
+    """Refuse places to which corrected labels cannot leave, before anything is written.
+
+    Args:
+        targets: Files and new folders, by their suffixes as `robustdiff correct --to` takes them.
+        config: Of the run.
+        link: How new folders get the files.
+        in_place: Whether images are moved within their own folder as well.
+
+    Raises:
+        ValueError: If one exists, or cannot be made, two are at one place, or the images are not
+            kept as they came.
+    """
+    if in_place:
+        _check_class_folders(config)
+    for path in targets:
+        others = [other.resolve() for other in targets if other is not path]
+        if any(path.resolve().is_relative_to(other) for other in others):
+            raise ValueError(f"{path} is asked for twice, or within another target; name each once")
+        if path.suffix in (".npz", ".csv"):
+            _check_new_files(path)
+        elif path.suffix == ".json":
+            _check_tasks(path, config)
+        else:
+            _check_tree(path, config, link)
+
+
+def _check_new_files(*paths: Path) -> None:
+    for path in paths:
+        if path.exists():
+            raise ValueError(f"{path} already exists; choose another name")
+        check_folder(path.parent)
+
+
+def _check_tasks(path: Path, config: Config) -> Path:
+    """Return the folder of the images that tasks show."""
+    _check_new_files(path, interface_of(path))
+    root = files_in(config.data)
+    if root is None:
+        raise _without_files(config, "Label Studio shows files")
+    return root
+
+
+def _check_tree(target: Path, config: Config, link: str) -> None:
+    if config.data.dataset not in SOURCES:
+        raise _without_files(config, "a tree is made of files")
+    check_target(Path(config.data.data_dir).expanduser(), target)
+    check_folder(target.parent)
+    if files_in(config.data) is None and link != "copy":
+        raise without_files(Path(config.data.data_dir))
+
+
+def _check_class_folders(config: Config) -> None:
+    if config.data.dataset != "folder":
+        raise ValueError(
+            f"images are moved between class folders, and dataset {config.data.dataset!r} has "
+            "none; its corrected labels leave as .npz or .csv, or as a new folder"
+        )
+
+
 def is_truth_known(config: Config, corrected: Corrected) -> bool:
     """Return whether the labels before correction come with the right ones."""
     return known_noise(config.data, corrected.before) is not None
@@ -66,7 +130,7 @@ def write_labels(path: Path, config: Config, corrected: Corrected) -> None:
     Raises:
         ValueError: If the file exists.
     """
-    refuse_existing(path)
+    _check_new_files(path)
     known = is_truth_known(config, corrected)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".npz":
@@ -90,11 +154,7 @@ def write_label_studio(path: Path, config: Config, corrected: Corrected, worst: 
     Raises:
         ValueError: If one of the files exists, or the images are no files.
     """
-    refuse_existing(path)
-    refuse_existing(interface_of(path))
-    root = files_in(config.data)
-    if root is None:
-        raise _without_files(config, "Label Studio shows files")
+    root = _check_tasks(path, config)
     by = np.array(corrected.decided_by)
     decided = (by == "person") | (by == "removed")
     if worst is None:
@@ -103,16 +163,6 @@ def write_label_studio(path: Path, config: Config, corrected: Corrected, worst: 
     chosen = list(next_to_check(gains, decided))[:worst]
     path.parent.mkdir(parents=True, exist_ok=True)
     return write_tasks(path, corrected, root, chosen)
-
-
-def refuse_existing(path: Path) -> None:
-    """Refuse a file that exists.
-
-    Raises:
-        ValueError: Naming it.
-    """
-    if path.exists():
-        raise ValueError(f"{path} already exists; choose another name")
 
 
 def _without_files(config: Config, why: str) -> ValueError:
@@ -135,9 +185,7 @@ def make_tree(
     Raises:
         ValueError: If the target cannot be made, or the images are not kept as they came.
     """
-    if config.data.dataset not in SOURCES:
-        raise _without_files(config, "a tree is made of files")
-    check_target(Path(config.data.data_dir).expanduser(), target)
+    _check_tree(target, config, link)
     images, _, rows = load_run_data(run, config, report)
     assert images.store is not None
     find = places if config.data.dataset == "folder" else places_by_class
@@ -157,11 +205,7 @@ def move_in_place(
     Raises:
         ValueError: If the images lie in no class folders, or something lies at a new path.
     """
-    if config.data.dataset != "folder":
-        raise ValueError(
-            f"images are moved between class folders, and dataset {config.data.dataset!r} has "
-            "none; its corrected labels leave as .npz or .csv, or as a new folder"
-        )
+    _check_class_folders(config)
     with run.locked():
         images, _, rows = load_run_data(run, config, report)
         found, _ = places(images, corrected.labels[rows], corrected.removed[rows])

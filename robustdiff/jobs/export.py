@@ -116,6 +116,7 @@ def _check(run: Run, config: Config, export: Export, target: Path) -> None:
     for name in [one for one in STEP_FORMATS if one in export.formats]:
         check_step(name, config.sample)
     run.labels()
+    run.check_trained()
 
 
 def _network(run: Run, config: Config, images: Images) -> UNet:

@@ -45,6 +45,7 @@ def likelihood_run(
     Raises:
         ValueError: If there are not as many held-out images, or the run cannot be used.
     """
+    run.check_trained()
     images, labels, _ = load_run_data(run, config, report)
     available = len(images.test)
     count = min(500, available) if num_images is None else num_images

@@ -12,7 +12,7 @@ from torch import nn
 from robustdiff.config.sections import Config
 from robustdiff.diffusion.generate import generate
 from robustdiff.jobs.assemble import Material
-from robustdiff.jobs.audit import stored_findings, with_image_issues
+from robustdiff.jobs.audit import forget_judged, stored_findings, with_image_issues
 from robustdiff.labels.given import known_noise
 from robustdiff.progress import Report
 from robustdiff.reports.audit import PAGE_NAME, doubts_in_words, estimate_in_words, write_audit
@@ -209,6 +209,7 @@ class RunRecorder(Recorder):
         self.report.message(time_spent(run, config, len(labels.given)))
         if findings is not None:
             findings = with_image_issues(findings, self.images, self.report)
+            forget_judged(run, self.report)
             summary = write_audit(run, self.images, labels, findings)
             self.report.message(
                 f"{summary['issues']} of {len(labels.given)} labels look wrong, "

@@ -57,6 +57,9 @@ class _Study:
         for name in ("noise", "method", "seeds"):
             if not getattr(self, name):
                 raise ValueError(f"{name} of a study must not be empty")
+        for name, part in {"base": self.base, **self.method}.items():
+            if "seed" in part:
+                raise ValueError(f"{name} of a study has a seed; give seeds = [...] at its top")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds of a study must differ, got {self.seeds}")
 
@@ -89,6 +92,8 @@ def read_study(path: Path, data_dir: Path | None = None) -> list[Cell]:
     layer = read_layer(path)
     for key in layer:
         choose(key, [known.name for known in fields(_Study)], "study key")
+    if any(isinstance(seed, bool) for seed in _listed(layer.get("seeds"))):
+        raise ValueError(f"seeds of a study must be whole numbers, got {layer['seeds']}")
     study = validated(_Study, layer)
     base: list[Layer] = [study.base]
     if study.preset is not None:
@@ -99,11 +104,26 @@ def read_study(path: Path, data_dir: Path | None = None) -> list[Cell]:
     for seed in study.seeds:
         for noise_name, noise in study.noise.items():
             section = {key: value for key, value in noise.items() if key != "methods"}
-            for name in noise.get("methods", study.method):
-                method = study.method[choose(name, study.method, f"method of noise {noise_name!r}")]
-                config = resolve(*base, {"noise": section}, method, {"seed": seed})
+            for name in _methods(noise_name, noise, study):
+                config = resolve(*base, {"noise": section}, study.method[name], {"seed": seed})
                 cells.append(Cell(Path(_plain(noise_name)) / _plain(name) / f"s{seed}", config))
     return cells
+
+
+def _listed(value: Any) -> list[Any]:  # noqa: ANN401 whatever a file holds
+    return value if isinstance(value, list) else []
+
+
+def _methods(noise_name: str, noise: Layer, study: _Study) -> list[str]:
+    """Return the names of the methods that are run under a noise."""
+    chosen = noise.get("methods", list(study.method))
+    names = [name for name in _listed(chosen) if isinstance(name, str)]
+    if not names or names != chosen:
+        raise ValueError(
+            f"methods of noise {noise_name!r} must be a list of one or more of "
+            f"{', '.join(study.method)}, got {chosen!r}"
+        )
+    return [choose(name, study.method, f"method of noise {noise_name!r}") for name in names]
 
 
 def _plain(name: str) -> str:

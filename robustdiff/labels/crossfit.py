@@ -48,8 +48,10 @@ _SMALL_LATER = 2 / 3
 # Up to so many natural images are split into so many folds, so many times: each is judged by the
 # mean of as many classifiers.
 _FEW, _FEW_FOLDS, _FEW_SPLITS = 5_000, 5, 2
-# Least probability of a class that a person saw.
-_LEAST_SEEN_CLASS = 1e-4
+# Least probability of a class that a person saw; standard errors by which the checked classes must
+# be likelier under another kind of noise than under the one that all labels speak for. Equal
+# differences are beyond it from five on, so a few labels on which the judge errs change nothing.
+_LEAST_SEEN_CLASS, _CLEARLY = 1e-4, 2.0
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,7 @@ def crossfit_again(
     """Judge labels once more, after a person has checked some of them.
 
     One round learns what is known by now: the checked classes, and of the others what an earlier
-    judge says, corrected by what those teach. Which kind of noise there is, they tell, too.
+    judge says, corrected by what those teach. See `likeliest_decision` for the kind of noise.
 
     Args:
         images: (N, C, H, W) uint8.
@@ -226,6 +228,10 @@ def _as_kept(targets: ClassValues, given: Ints) -> ClassValues:
 def likeliest_decision(probabilities: ClassValues, given: Ints, checked: Checked) -> Decision:
     """Decide which labels are wrong, by noise of the kind that a person's decisions speak for.
 
+    All labels have chosen a kind already. Another one is taken where the checked classes are
+    clearly likelier under it: the sum of the differences in log-likelihood, label by label, is more
+    than twice the root of the sum of their squares.
+
     Args:
         probabilities: (N, K); see `decide`.
         given: (N,) int64.
@@ -234,12 +240,18 @@ def likeliest_decision(probabilities: ClassValues, given: Ints, checked: Checked
     known = np.flatnonzero(checked.known)
     wrong = bool((checked.classes[known] != given[known]).any())
 
-    def likelihood(decision: Decision) -> float:
+    def surprise(decision: Decision) -> Floats:
         seen = of_class(some_rows(decision.classes, known), checked.classes[known])
-        return float(np.log(np.maximum(seen, _LEAST_SEEN_CLASS)).sum())
+        return -np.log(np.maximum(seen.astype(np.float64), _LEAST_SEEN_CLASS))
 
-    found = [
+    first, *others = (
         decide(probabilities, given, by_image=by_image, wrong_seen=wrong)
         for by_image in (None, False, True)
-    ]
-    return max([*found, hedged(found[0], given)], key=likelihood)
+    )
+    best, least = first, surprise(first).sum()
+    for decision in (*others, hedged(first, given)):
+        gained = surprise(first) - surprise(decision)
+        clearly = gained.sum() > _CLEARLY * np.sqrt((gained**2).sum())
+        if clearly and surprise(decision).sum() < least:
+            best, least = decision, surprise(decision).sum()
+    return best

@@ -116,11 +116,26 @@ def read_evidence(judge: JudgeConfig, data: Dataset, report: Report) -> NDArray[
     else:
         raise ValueError(f"evidence is read from .npy, .npz and .csv files, got {path}")
     numbers: NDArray[np.floating] = values.astype(np.float32 if classes is None else np.float64)
-    if not np.isfinite(numbers).all():
-        raise ValueError(f"{path} must hold finite numbers")
-    if classes is not None and ((numbers < 0).any() or (numbers.sum(axis=1) <= 0).any()):
-        raise ValueError(f"{path} must hold probabilities of at least 0, not all of a row 0")
+    _check_numbers(numbers, path, classes, data)
     return numbers
+
+
+def _check_numbers(
+    numbers: NDArray[np.floating], path: Path, classes: Sequence[str] | None, data: Dataset
+) -> None:
+    """Refuse numbers that are no features, or no probabilities, naming the first."""
+    wanted, bad = "finite numbers", np.asarray(~np.isfinite(numbers))
+    if classes is not None and not bad.any():
+        wanted, bad = "probabilities of at least 0, not all of a row 0", numbers < 0
+        bad |= (numbers.sum(axis=1, keepdims=True) <= 0) & ~bad.any(axis=1, keepdims=True)
+    if bad.any():
+        row, column = np.argwhere(bad)[0].tolist()
+        image = data.samples.shown(int(data.rows[row]))
+        about = f"feature {column}" if classes is None else f"class {classes[column]!r}"
+        raise ValueError(
+            f"{path} must hold {wanted}, got {numbers[row, column]:g} for {about} of image "
+            f"{image}, and {int(bad.any(axis=1).sum()) - 1} more such rows"
+        )
 
 
 def probabilities_from(
@@ -172,10 +187,14 @@ def _from_array(path: Path, count: int, width: int | None) -> NDArray[np.generic
         and array.dtype.kind in "fiu"
     ]
     if len(fitting) != 1:
-        shapes = ", ".join(str(array.shape) for array in found) or "nothing"
+        shapes = ", ".join(f"{array.shape} of {array.dtype}" for array in found) or "nothing"
         columns = f"{width}), a row for each image and a column for each class"
         columns = "D), a row for each image" if width is None else columns
-        raise ValueError(f"{path} must hold one array of shape ({count}, {columns}, got {shapes}")
+        numbers = all(array.dtype.kind in "fiu" for array in found)
+        raise ValueError(
+            f"{path} must hold one array of shape ({count}, {columns}, got {shapes}"
+            + ("" if numbers else "; its numbers must be whole or real")
+        )
     return fitting[0]
 
 

@@ -20,7 +20,7 @@ from robustdiff.reports.figures import comparison_figure, write_figure
 from robustdiff.reports.intervals import cell, interval
 from robustdiff.reports.markdown import plain_text
 from robustdiff.runs.evaluations import Evaluation, Metrics, evaluations, settings_used
-from robustdiff.runs.folder import Run
+from robustdiff.runs.folder import PublishedRun, Run
 
 
 def _entry(metrics: Metrics, *, key: str) -> float | None:
@@ -56,6 +56,7 @@ COLUMNS: dict[str, Callable[[Metrics], float | None]] = {
     "preparing seconds": partial(_entry, key="preparing_seconds"),
 }
 GAP, ABOVE = "gap closed", "above clean"
+ALL = (*COLUMNS, GAP, ABOVE)
 # Every evaluation has these; others came later.
 _NEEDED = ("label_accuracy", "nll", "class_fid", "fid")
 _CLEAN, _UNKNOWN = "clean", "unknown"
@@ -99,12 +100,18 @@ def find_runs(paths: Sequence[Path]) -> list[Run]:
     """Return the evaluated runs at or under some folders.
 
     Raises:
-        ValueError: If a folder holds none.
+        ValueError: If a folder holds none, or is a published model.
     """
     found = []
     for path in paths:
-        own = Run(path).metrics_file
-        files = [own] if own.exists() else sorted(path.rglob(own.name))
+        run, published = Run(path), PublishedRun(path)
+        if published.config_file.exists() and not run.config_file.exists():
+            raise ValueError(f"{path} is a published model; name the run that it was made of")
+        files = [run.metrics_file]
+        if not run.metrics_file.exists():
+            # An export and a folder of evaluations have figures, too, and are no runs.
+            files = sorted(path.rglob(run.metrics_file.name))
+            files = [file for file in files if Run(file.parent).config_file.exists()]
         if not files:
             raise ValueError(f"{path} holds no evaluated run; make one with: robustdiff eval")
         found += [Run(file.parent) for file in files]
@@ -360,11 +367,10 @@ def write_comparison(rows: Sequence[Row], folder: Path) -> None:
     )
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    names = [*COLUMNS, GAP, ABOVE]
-    heads = [f"{name} {part}" for name in names for part in ("mean", "half-width")]
+    heads = [f"{name} {part}" for name in ALL for part in ("mean", "half-width")]
     writer.writerow(["noise", "method", "seeds", *heads])
     for row in rows:
-        figures = [interval(v) if (v := row.values[name]) else (None, None) for name in names]
+        figures = [interval(v) if (v := row.values[name]) else (None, None) for name in ALL]
         writer.writerow(
             [row.noise, row.method, len(row.seeds), *(f for pair in figures for f in pair)]
         )

@@ -198,16 +198,26 @@ class Run:
         """Write config.json atomically."""
         write_text(self.config_file, json.dumps(to_plain(config), indent=2) + "\n")
 
+    def check_trained(self) -> None:
+        """Refuse a run without a model.
+
+        Raises:
+            ValueError: If it is an audit.
+            DamagedError: If it has saved none yet.
+        """
+        if not (path := self.weights_file).exists():
+            if self.config().data.whole:
+                raise ValueError(f"{self.path} is an audit, which has no model; train one first")
+            raise DamagedError(f"run {self.path} has no {path.name} yet; let it train further")
+
     def load_weights(self, network: nn.Module) -> None:
         """Load the averaged weights into a network of the run's architecture.
 
         Raises:
-            DamagedError: If they are missing, damaged, or of another architecture.
+            DamagedError: If they are damaged or of another architecture; see `check_trained`.
         """
-        path = self.weights_file
-        if not path.exists():
-            raise DamagedError(f"run {self.path} has no {path.name} yet; let it train further")
-        load_weights(path, network)
+        self.check_trained()
+        load_weights(self.weights_file, network)
 
     def save_weights(self, network: nn.Module) -> None:
         """Write the averaged weights atomically."""

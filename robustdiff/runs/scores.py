@@ -74,7 +74,7 @@ def save_scores(
 
 
 def load_judged(run: Run) -> StoredScores | None:
-    """Return what the newest audit found that judged the labels anew, else what training found."""
+    """Return what the newest report is about: an audit that judged the labels anew, or training."""
     return load_scores(run, anew=run.judged_file.exists())
 
 

@@ -209,6 +209,15 @@ OTHERS = {
     "part 0": (["study", "grid.toml", "--part=0/2"], 2, "--part takes I/N"),
     "part in words": (["study", "grid.toml", "--part=all"], 2, "got 'all'"),
     "nothing to compare": (["compare", "empty"], 2, "empty holds no evaluated run"),
+    "comparison in a file": (["compare", "empty", "--out=short.npy"], 2, "short.npy is no folder"),
+    "comparison below a file": (["compare", "empty", "--out=short.npy/a"], 2, "is no folder, so"),
+    "report in a folder": (["report", "runs/none", "--out=empty"], 2, "empty is a folder, and a"),
+    "study in a file": (["study", "keys.toml", "--out=short.npy"], 2, "short.npy is no folder"),
+    "audit below a file": (
+        ["audit", "--dataset=digits", "--out=short.npy/a"],
+        2,
+        "short.npy is no folder, so short",
+    ),
     "missing folder to compare": (["compare", "nowhere"], 2, "nowhere holds no evaluated run"),
 }
 CASES = {name: (["train", *words], *rest) for name, (words, *rest) in TRAIN.items()} | OTHERS

@@ -369,6 +369,8 @@ def test_study_then_compare(capsys):
     printed = capsys.readouterr().out
     assert "symmetric 0.5" in printed
     assert "AUROC" in printed
+    columns = json.loads(Path("table/compare.json").read_text())[0]["values"]
+    assert f"all {len(columns)} columns: table/compare.csv" in printed
     assert {path.name for path in Path("table").iterdir()} == {
         f"compare.{kind}" for kind in ("html", "md", "csv", "json", "png")
     }

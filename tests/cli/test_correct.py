@@ -9,8 +9,11 @@ import pytest
 from commands import TINY, call
 from correcting import NAMES, make_folder, snapshot
 
+import robustdiff
 from corruptions import NoisyLabels
+from robustdiff.config.layers import resolve
 from robustdiff.jobs import audit as module
+from robustdiff.jobs.correct import check_targets
 from robustdiff.labels.crossfit import Crossfitted
 from robustdiff.labels.decision import Decision as Judged
 from robustdiff.review.decisions import Decision, Decisions
@@ -117,6 +120,55 @@ def test_nothing_that_exists_is_written_over(judged, to, capsys):
     assert "d.xml already exists" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--to=new.csv", "--to=old.csv"], "old.csv already exists"),
+        (["--to=new.csv", "--to=t", "--to=old.csv"], "old.csv already exists"),
+        (["--to=new.csv", "--to=./new.csv"], "new.csv is asked for twice"),
+        (["--to=t", "--to=t/new.csv"], "t/new.csv is asked for twice, or within another target"),
+        (["--to=new.csv", "--to=old.csv/tree"], "old.csv is no folder; choose"),
+        (["--to=old.csv/a/new.csv"], "old.csv is no folder, so old.csv/a cannot be one"),
+        (["--from-label-studio=export.json", "--to=old.csv"], "old.csv already exists"),
+        (["--from-label-studio=export.json", "--to=photos/new"], "photos/new lies within photos"),
+    ],
+)
+def test_all_targets_are_checked_before_anything_is_written(judged, words, says, capsys):
+    Path("old.csv").write_text("mine")
+    assert call("correct", "photos", "--to=tasks.json") == 0
+    tasks = json.loads(Path("tasks.json").read_text())
+    for task in tasks:
+        task["annotations"] = [{"result": task["predictions"][0]["result"]}]
+    Path("export.json").write_text(json.dumps(tasks))
+    capsys.readouterr()
+    assert call("correct", "photos", *words) == 2
+    assert says in capsys.readouterr().err
+    assert not Path("new.csv").exists()
+    assert not Path("t").exists()
+    assert not judged.decisions_file.exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "link", "to", "says"),
+    [
+        ({"dataset": "digits"}, "hard", None, "images are moved between class folders"),
+        ({"dataset": "digits"}, "hard", "tree", "a tree is made of files"),
+        ({"dataset": "digits"}, "hard", "x.json", "Label Studio shows files"),
+        ({"dataset": "webdataset", "data_dir": "a"}, "soft", "tree", "nothing can link to them"),
+    ],
+)
+def test_targets_that_the_images_do_not_allow(data, link, to, says):
+    config, targets = resolve({"data": data}), [] if to is None else [Path(to)]
+    with pytest.raises(ValueError, match=says):
+        check_targets(targets, config, link=link, in_place=to is None)
+
+
+def test_an_audit_has_no_model(judged, capsys):
+    for command in ("likelihood", "export", "sample"):
+        assert call(command, judged.path) == 2
+        assert "audits/photos is an audit, which has no model" in capsys.readouterr().err
+
+
 def test_moved_in_place_and_taken_back(judged, capsys):
     decide(judged, *DECIDED)
     before = snapshot(Path("photos"))
@@ -191,6 +243,39 @@ def test_judged_anew_with_what_is_known(judged, monkeypatch):
     assert judged.judged_file.exists()
     assert call("correct", judged.path, "--to=c.csv") == 0
     assert rows("c.csv")[0]["decided_by"] == "person"
+    # The folder in place of its audit.
+    judged.judged_file.unlink()
+    seen.clear()
+    assert call("audit", "photos", "--image-size=4") == 0
+    assert not seen
+    assert call("audit", "photos", "--image-size=4", "--by=crossfit") == 0
+    assert np.flatnonzero(seen["checked"].known).tolist() == [0, 1, 8]
+    assert judged.judged_file.exists()
+
+
+def test_findings_about_a_part_of_the_images_are_not_kept(judged, capsys):
+    Path("photos", judged.labels().paths[47]).unlink()
+    capsys.readouterr()
+    assert call("audit", judged.path, "--judge-effort=quick") == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "1 images of audits/photos are gone, so these findings are in the report alone" in said
+    assert not judged.judged_file.exists()
+
+
+def test_settings_of_classifiers_ask_for_classifiers(judged, capsys):
+    np.save("p.npy", np.eye(K)[judged.labels().given] + 0.1)
+    assert call("audit", "photos", "--image-size=4", "--judge-probs=p.npy", "--out=found") == 0
+    capsys.readouterr()
+    assert call("audit", "found", "--by=crossfit") == 0
+    assert "judged by: the probabilities in p.npy" in capsys.readouterr().out
+    assert call("audit", "found", "--judge-folds=3") == 0
+    assert "judged by: 6 classifiers in 2 rounds" in capsys.readouterr().out
+    found = robustdiff.audit("found", {"judge.effort": "quick"})
+    assert found.source.startswith("2 classifiers in one round")
+    for word in ("found", "photos"):
+        assert call("audit", word, "--judge-effort=quick", "--judge-features=f.npy") == 2
+        said = capsys.readouterr().err
+        assert "judge.effort is for classifiers, and judge.features judges the labels" in said
 
 
 def test_features_are_judged_anew_with_what_is_known(judged, capsys):

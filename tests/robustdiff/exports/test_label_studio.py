@@ -122,6 +122,32 @@ def test_foreign_files_are_refused_in_one_line(tmp_path, corrected, content, mes
     assert "\n" not in str(caught.value)
 
 
+RESULT = '[{"result": [{"from_name": "label", "value": %s}]}]'
+
+
+@pytest.mark.parametrize(
+    ("annotations", "part"),
+    [
+        ("[1]", "annotations"),
+        ("5", "annotations"),
+        ("{}", "annotations"),
+        ('[{"result": ["x"]}]', "result"),
+        ('[{"result": 3}]', "result"),
+        (RESULT % "null", "value"),
+        (RESULT % '"one"', "value"),
+        (RESULT % '{"choices": "one"}', "choices"),
+        (RESULT % '{"choices": [7]}', "choices"),
+    ],
+)
+def test_malformed_annotations_are_refused_in_one_line(
+    tmp_path, tasks, corrected, annotations, part
+):
+    tasks = [{**task, "annotations": []} for task in tasks[:2]]
+    tasks[1]["annotations"] = json.loads(annotations)
+    with pytest.raises(ValueError, match=rf"^{part} of task 2 of .* is not what Label Studio"):
+        read(tmp_path, tasks, corrected)
+
+
 @pytest.mark.parametrize("index", [-1, 30, 1.5, None, True, "0"])
 def test_a_task_of_no_sample_is_refused(tmp_path, tasks, corrected, index):
     tasks[0]["data"]["index"] = index

@@ -7,9 +7,11 @@ import pytest
 
 from corruptions import corrupt
 from curricula import Trust
+from robustdiff.config.judging import JudgeConfig
 from robustdiff.config.layers import resolve
 from robustdiff.jobs import audit as module
 from robustdiff.jobs.audit import audit_run, stored_findings
+from robustdiff.jobs.correct import corrected_labels
 from robustdiff.jobs.dataset import RunData
 from robustdiff.labels.crossfit import Crossfitted
 from robustdiff.labels.decision import decide
@@ -128,3 +130,30 @@ def test_classifiers_find_what_the_run_did_not_look_for(
     assert summary["estimated_noise"] == pytest.approx(0.4, abs=0.02)
     assert summary["issues"] == 20
     assert source in (run.path / "audit.html").read_text()
+
+
+def test_corrections_follow_the_newest_report(run, images, labels, tmp_path, monkeypatch):
+    rows = np.arange(len(labels.given))
+    monkeypatch.setattr(module, "load_run_data", lambda *_: RunData(images, labels, rows))
+    config = resolve({"curriculum": {"name": "margin"}})
+    trust, said = sure(labels), []
+    save_scores(run, trust.right, trust, ~labels.flipped)
+    report = Report()
+    report.message = said.append
+
+    def check(findings):
+        by = corrected_labels(run, config).decided_by
+        np.testing.assert_array_equal(np.array(by) == "judge", findings.issue)
+
+    first = audit_run(run, config, report)[0]
+    check(first)
+    np.save(tmp_path / "p.npy", np.roll(np.eye(10)[labels.clean], 25, axis=0) + 0.01)
+    evidence = JudgeConfig(probabilities=str(tmp_path / "p.npy"))
+    anew = audit_run(run, dataclasses.replace(config, judge=evidence), report, by="crossfit")[0]
+    assert (anew.issue != first.issue).any()
+    check(anew)
+    assert not any("given up" in line for line in said)
+    again = audit_run(run, config, report)[0]
+    assert (again.issue == first.issue).all()
+    check(again)
+    assert sum("judged.npz) is given up" in line for line in said) == 1

@@ -64,6 +64,13 @@ def test_a_study_is_the_grid_of_its_sections(tmp_path):
             ("[noise.clean]", "[noise]\nclean = 3\n[noise.other]"),
             "noise.clean: Input should be a valid dictionary",
         ),
+        (('["uniform"]', "3"), "methods of noise 'clean' must be a list of one or more of uniform"),
+        (('["uniform"]', "[1]"), r"methods of noise 'clean' must be .* uniform, soft, got \[1\]"),
+        (('["uniform"]', '"uniform"'), "methods of noise 'clean' must be .*, got 'uniform'"),
+        (('["uniform"]', "[]"), r"methods of noise 'clean' must be .*, got \[\]"),
+        (("[base.train]", "[base]\nseed = 4\n[base.train]"), "base of a study has a seed; give"),
+        (("[method.uniform]", "[method.uniform]\nseed = 4"), r"uniform of a .* seeds = \[\.\.\.\]"),
+        (("[0, 1]", "[true]"), r"seeds of a study must be whole numbers, got \[True\]"),
         (('"digits"', '"digit"'), "unknown preset 'digit'"),
     ],
 )

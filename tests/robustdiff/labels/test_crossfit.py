@@ -22,6 +22,7 @@ from robustdiff.labels.crossfit import (
     make_plan,
 )
 from robustdiff.labels.decision import decide
+from robustdiff.labels.features import probe
 from robustdiff.labels.folds import Plan
 from robustdiff.labels.probabilities import by_decision
 from robustdiff.parallel import ALONE
@@ -233,6 +234,42 @@ def test_decisions_tell_which_kind_of_noise_there_is(digits, noisy):
         return np.log(decision.classes[np.arange(300), clean[:300]] + 1e-4).sum()
 
     assert seen(found) >= seen(plain)
+
+
+def kept(given, rows):
+    """Return what a person says who keeps the labels of some rows."""
+    checked = Checked(np.full(len(given), -1), np.zeros(len(given), dtype=bool))
+    checked.classes[rows] = given[rows]
+    return checked
+
+
+def test_one_label_on_which_the_judge_errs_changes_no_other():
+    rng, n = np.random.default_rng(0), 400
+    clean = rng.integers(0, 10, n)
+    given = np.where(rng.random(n) < 0.17, (clean + 1) % 10, clean)
+    shown = np.where(rng.random(n) < 0.05, rng.integers(0, 10, n), clean)
+    features = (0.02 + 0.8 * np.eye(10)[shown]) @ rng.normal(size=(10, 20))
+    p = probe(features, given, 10, seed=0, progress=silent)
+    flagged, wrong = decide(p, given).right < 0.5, given != clean
+    assert flagged[wrong].mean() > 0.95
+    false = np.flatnonzero(flagged & ~wrong)
+    found = likeliest_decision(p, given, kept(given, false[:1]))
+    assert ((found.right < 0.5) == flagged).all()
+
+
+def test_many_decisions_overrule_the_kind_that_all_labels_speak_for(monkeypatch):
+    given = np.arange(60) % 3
+    flagging = 0.02 + 0.94 * np.eye(3)[(given + 1) % 3]
+    trusting = np.full((60, 3), 0.1) + 0.7 * np.eye(3)[given]
+    plain = decide(trusting, given)
+
+    def decided(*_, by_image, wrong_seen):
+        classes = trusting if by_image is False else flagging
+        return replace(plain, classes=classes, mean_classes=classes, kind=str(by_image))
+
+    monkeypatch.setattr(crossfit_module, "decide", decided)
+    found = [likeliest_decision(flagging, given, kept(given, range(m))).kind for m in (0, 1, 4, 5)]
+    assert found == ["None", "None", "None", "False"]
 
 
 @pytest.fixture

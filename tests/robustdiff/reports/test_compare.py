@@ -138,6 +138,17 @@ def test_folders_without_runs_are_named(tmp_path):
         find_runs([tmp_path / "empty"])
 
 
+def test_a_published_model_among_runs_is_passed_over_and_named_alone(study):
+    export = study / "pmi/0/export"
+    export.mkdir()
+    (export / "robustdiff.json").write_text("{}")
+    (export / "metrics.json").write_text((study / "pmi/0/metrics.json").read_text())
+    assert len(find_runs([study])) == 9
+    assert len(find_runs([study / "pmi/0"])) == 1
+    with pytest.raises(ValueError, match="export is a published model; name the run"):
+        find_runs([export])
+
+
 def test_a_run_found_twice_counts_once(study):
     assert len(find_runs([study, study / "pmi"])) == 9
 
