@@ -73,16 +73,18 @@ def audit_run(
         ValueError: If the dataset cannot be loaded, a class is never given, evidence is of other
             images, or cleanlab is asked for and cannot be used.
         DamagedError: If the run's labels or scores are damaged.
+        LockedError: If another process trains, audits or corrects the run.
     """
-    images, labels, rows = load_run_data(run, config, report)
-    findings = stored_findings(run, config, labels, rows) if by == "run" else None
-    if findings is None:
-        findings = _judged(run, config, images, labels, rows, report)
-        _keep(run, findings, report, anew=True)
-    elif not config.data.whole:
-        forget_judged(run, report)
-    findings = _completed(run, replace(findings, rows=rows), images, report)
-    return findings, write_audit(run, images, labels, findings, use_cleanlab=use_cleanlab)
+    with run.locked():
+        images, labels, rows = load_run_data(run, config, report)
+        findings = stored_findings(run, config, labels, rows) if by == "run" else None
+        if findings is None:
+            findings = _judged(run, config, images, labels, rows, report)
+            _keep(run, findings, report, anew=True)
+        elif not config.data.whole:
+            forget_judged(run, report)
+        findings = _completed(run, replace(findings, rows=rows), images, report)
+        return findings, write_audit(run, images, labels, findings, use_cleanlab=use_cleanlab)
 
 
 def _keep(run: Run, findings: Findings, report: Report, *, anew: bool) -> None:

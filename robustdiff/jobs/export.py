@@ -18,7 +18,7 @@ from robustdiff.data.arrays import Images, Subject
 from robustdiff.diffusion.generate import generate
 from robustdiff.diffusion.model import Model, bind
 from robustdiff.diffusion.nets.unet import UNet
-from robustdiff.files.atomic import new_folder, sha256, write_text
+from robustdiff.files.atomic import check_folder, new_folder, sha256, write_text
 from robustdiff.jobs.dataset import load_run_data
 from robustdiff.labels.given import known_noise
 from robustdiff.progress import Report
@@ -97,6 +97,7 @@ def export_run(run: Run, config: Config, report: Report, export: Export) -> Path
 def _check(run: Run, config: Config, export: Export, target: Path) -> None:
     if os.path.lexists(target):
         raise ValueError(f"{target} already exists; choose another --to")
+    check_folder(target)
     unknown = [name for name in export.formats if name not in FORMATS]
     if unknown or not export.formats:
         raise ValueError(

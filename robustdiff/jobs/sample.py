@@ -20,7 +20,7 @@ from robustdiff.diffusion.guidance import Guide, autoguidance, classifier_free, 
 from robustdiff.diffusion.model import Model, bind
 from robustdiff.diffusion.schedules import SCHEDULES
 from robustdiff.errors import DamagedError
-from robustdiff.files.atomic import write_atomic
+from robustdiff.files.atomic import check_folder, write_atomic
 from robustdiff.files.caches import keep_compiled
 from robustdiff.files.weights import load_weights, save_weights
 from robustdiff.jobs.dataset import load_run_data
@@ -273,8 +273,10 @@ def write_samples(
         The folder.
 
     Raises:
-        ValueError: If a class does not exist or the run's weights cannot be used.
+        ValueError: If a class does not exist, the run's weights cannot be used, or there can be no
+            such folder.
     """
+    check_folder(folder)
     images = subject_of(run, config, report)
     classes = classes_wanted(wanted.classes, images)
     labels = torch.tensor(classes).repeat(wanted.per_class)

@@ -261,6 +261,8 @@ def test_bad_requests_of_a_good_run(capsys):
         ("sample", "--weak=nowhere"): "nowhere is not a run",
         ("likelihood", "--num-images=451"): "between 2 and 450",
         ("likelihood", "--levels=0"): "levels at least 1, got 450 and 0",
+        ("sample", "--out=runs/one/config.json"): "config.json is no folder; choose another",
+        ("export", "--to=runs/one/config.json/a"): "config.json is no folder, so runs/one/c",
         ("sweep", "--values=one"): "--values takes comma-separated numbers, got 'one'",
         ("sweep", "--values=1,-2"): "guidance_weight must be at least 0, got -2",
         ("sweep", "--over=steps", "--values=2.5"): "must be whole, got 2.5",

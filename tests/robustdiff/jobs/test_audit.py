@@ -9,6 +9,7 @@ from corruptions import corrupt
 from curricula import Trust
 from robustdiff.config.judging import JudgeConfig
 from robustdiff.config.layers import resolve
+from robustdiff.errors import LockedError
 from robustdiff.jobs import audit as module
 from robustdiff.jobs.audit import audit_run, stored_findings
 from robustdiff.jobs.correct import corrected_labels
@@ -94,6 +95,8 @@ def test_probabilities_of_a_file_judge_in_place_of_the_run(
     findings, summary = audit_run(run, config, Report())
     assert "the probabilities in p.npy" in findings.source
     assert summary["issues"] == pytest.approx(labels.flipped.sum(), abs=0.05 * len(labels.given))
+    with run.locked(), pytest.raises(LockedError, match="in use by another process"):
+        audit_run(run, config, Report())
     np.save(tmp_path / "p.npy", np.ones((3, 10)))
     with pytest.raises(ValueError, match="must hold one array of shape"):
         audit_run(run, config, Report())
