@@ -120,8 +120,8 @@ def _instance_dependent(scaling: str) -> Callable[[Request], Flips]:
 def _check_pixels(pixels: Doubles, *, are_floats: bool) -> None:
     if not np.isfinite(pixels).all():
         raise ValueError("instance-dependent noise needs finite features")
-    low, high = float(pixels.min(initial=0)), float(pixels.max(initial=0))
-    if low < 0 or high > 255 or (are_floats and high <= 1):
+    low, high = (float(pixels.min()), float(pixels.max())) if pixels.size else (0.0, 0.0)
+    if pixels.size and (low < 0 or high > 255 or (are_floats and high <= 1)):
         scale = "; multiply pixels in [0, 1] by 255" if 0 <= low <= high <= 1 else ""
         raise ValueError(
             f"instance-dependent noise needs features that are pixels in [0, 255], got values from "

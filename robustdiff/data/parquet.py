@@ -142,19 +142,17 @@ def _list(
 ) -> tuple[Layout, Store]:
     """List the images of tables, and say where each one's bytes are."""
     schema = schemas[0]
-    for file, other in zip(files, schemas, strict=True):
-        if other.names != schema.names:
-            raise ValueError(f"{root / file} has other columns than {files[0]}")
     columns = _columns(schema, str(home), config)
-    class_names = _class_names(schema, columns.label)
+    used = [name for name in columns[:3] if name is not None]
     for file, other in zip(files, schemas, strict=True):
-        found = _class_names(other, columns.label)
-        check_same_names(class_names, str(root / files[0]), found, str(root / file))
+        if absent := [name for name in used if name not in other.names]:
+            raise ValueError(f"{root / file} has no column {absent[0]!r}, as {files[0]} has")
     labels = [
-        label
+        _exact(label)
         for block in blocks
-        for label in block.read([columns.label]).column(columns.label).to_pylist()
+        for label in block.read([columns.label]).column(columns.label)
     ]
+    class_names = _common_names(root, files, schemas, blocks, columns.label, labels)
     has_paths = bool(pyarrow().types.is_struct(schema.field(columns.image).type))
     paths = _paths(blocks, columns.image, has_paths=has_paths)
     names, note = named(paths, [b.split or "row" for b in blocks for _ in range(b.rows)])
@@ -250,6 +248,35 @@ def _features(schema: Any) -> dict[str, Any]:  # noqa: ANN401 pyarrow's
     except (KeyError, ValueError, TypeError):
         return {}
     return features if isinstance(features, dict) else {}
+
+
+def _exact(label: Any) -> Any:  # noqa: ANN401 a number or word of pyarrow, and of Python
+    """Return a label; a fraction as the shortest number that its own type tells from others."""
+    value = label.as_py()
+    return float(str(label.type.to_pandas_dtype()(value))) if isinstance(value, float) else value
+
+
+def _common_names(
+    root: Path,
+    files: Sequence[str],
+    schemas: Sequence[Any],  # pyarrow's, of each file
+    blocks: Sequence[_Block],
+    column: str,
+    labels: Sequence[Any],
+) -> tuple[str, ...] | None:
+    """Return the names of the classes, which must be those of every file that has labels."""
+    start, known = 0, set()
+    for block in blocks:
+        end = start + block.rows
+        if any(label not in (None, -1) for label in labels[start:end]):
+            known.add(block.file)
+        start = end
+    parts = [(f, _class_names(s, column)) for f, s in zip(files, schemas, strict=True)]
+    parts = [part for part in parts if part[0] in known] or parts[:1]
+    first, names = parts[0]
+    for file, found in parts[1:]:
+        check_same_names(names, str(root / first), found, str(root / file))
+    return names
 
 
 def _class_names(schema: Any, label: str) -> tuple[str, ...] | None:  # noqa: ANN401

@@ -75,24 +75,27 @@ def audit_run(
         DamagedError: If the run's labels or scores are damaged.
         LockedError: If another process trains, audits or corrects the run.
     """
+    run.labels()  # a published model has none, and nothing may be left in its folder
     with run.locked():
         images, labels, rows = load_run_data(run, config, report)
-        findings = stored_findings(run, config, labels, rows) if by == "run" else None
-        if findings is None:
-            findings = _judged(run, config, images, labels, rows, report)
+        stored = stored_findings(run, config, labels, rows) if by == "run" else None
+        findings = stored or _judged(run, config, images, labels, rows, report)
+        if stored is None:
             _keep(run, findings, report, anew=True)
-        elif not config.data.whole:
-            forget_judged(run, report)
         findings = _completed(run, replace(findings, rows=rows), images, report)
-        return findings, write_audit(run, images, labels, findings, use_cleanlab=use_cleanlab)
+        summary = write_audit(run, images, labels, findings, use_cleanlab=use_cleanlab)
+        if stored is not None and not config.data.whole:
+            forget_judged(run, report)
+        return findings, summary
 
 
 def _keep(run: Run, findings: Findings, report: Report, *, anew: bool) -> None:
     """Write what was found where other commands look for it."""
     if len(findings.given) < len(run.labels().given):
+        follows = "nothing until they are back" if load_judged(run) is None else "earlier ones"
         report.message(
             f"{len(run.labels().given) - len(findings.given)} images of {run.path} are gone, so "
-            "these findings are in the report alone; robustdiff correct follows earlier ones"
+            f"these findings are in the report alone; robustdiff correct follows {follows}"
         )
         return
     save_scores(run, findings.scores, findings.trust, ~findings.issue, anew=anew)

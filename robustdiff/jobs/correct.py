@@ -105,10 +105,11 @@ def _check_tasks(path: Path, config: Config) -> Path:
 def _check_tree(target: Path, config: Config, link: str) -> None:
     if config.data.dataset not in SOURCES:
         raise _without_files(config, "a tree is made of files")
-    check_target(Path(config.data.data_dir).expanduser(), target)
+    home, root = Path(config.data.data_dir).expanduser(), files_in(config.data)
+    check_target(root or (home.parent if home.is_file() else home), target)
     check_folder(target.parent)
-    if files_in(config.data) is None and link != "copy":
-        raise without_files(Path(config.data.data_dir))
+    if root is None and link != "copy":
+        raise without_files(home)
 
 
 def _check_class_folders(config: Config) -> None:

@@ -17,7 +17,7 @@ from robustdiff.config.names import LabelsAsName
 from robustdiff.config.sections import NoiseConfig
 from robustdiff.data.registry import load_images
 from robustdiff.data.sources import kind_of
-from robustdiff.files.atomic import write_text
+from robustdiff.files.atomic import check_folder, write_text
 from robustdiff.labels.given import add_noise, samples_of
 from robustdiff.progress import Report
 from robustdiff.reports.figures import matrix_figure, write_figure
@@ -105,14 +105,9 @@ def check_free(folder: Path) -> None:
     """Refuse a folder in which `write_labels` would replace a file.
 
     Raises:
-        ValueError: If it is a file, or holds one of the files' names.
-        OSError: If it is to lie in a file.
+        ValueError: If there can be no such folder, or it holds one of the files' names.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file; --out takes a folder")
-    above = next(path for path in folder.absolute().parents if path.exists())
-    if not above.is_dir():
-        raise NotADirectoryError(f"cannot write to {folder}: {above} is a file")
+    check_folder(folder)
     if taken := [name for name in _FILES if (folder / name).exists()]:
         raise ValueError(f"{folder} already holds {', '.join(taken)}; choose another --out")
 

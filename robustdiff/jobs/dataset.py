@@ -141,7 +141,7 @@ def _check_place(run: Run, config: DataConfig) -> None:
     place = Path(config.data_dir).expanduser()
     if config.dataset in SOURCES and not place.exists():
         raise ValueError(
-            f"run {run.path} was trained on {dataset_in_words(config.dataset)}, but there is no "
+            f"{run.path} is of {dataset_in_words(config.dataset)}, but there is no "
             f"file or folder {place.absolute()}; say where it is by --data-dir"
         )
 

@@ -209,8 +209,8 @@ class RunRecorder(Recorder):
         self.report.message(time_spent(run, config, len(labels.given)))
         if findings is not None:
             findings = with_image_issues(findings, self.images, self.report)
-            forget_judged(run, self.report)
             summary = write_audit(run, self.images, labels, findings)
+            forget_judged(run, self.report)
             self.report.message(
                 f"{summary['issues']} of {len(labels.given)} labels look wrong, "
                 f"{estimate_in_words(findings.trust.noise)}: {run.path / PAGE_NAME}"

@@ -106,8 +106,10 @@ def test_files_that_are_there_are_not_replaced(capsys, monkeypatch, name):
     assert call("corrupt", "labels.csv", "--noise=0.4", "--out=.") == 2
     assert capsys.readouterr().err == f"robustdiff: . already holds {name}; choose another --out\n"
     assert Path(name).read_text() == "label\n0\n1\n"
-    assert call("corrupt", "labels.csv", f"--out={name}/n") == 1
-    assert f"{Path(name).absolute()} is a file" in capsys.readouterr().err
+    assert call("corrupt", "labels.csv", f"--out={name}/n") == 2
+    assert f"{name} is no folder, so {name}/n cannot be one" in capsys.readouterr().err
+    Path("link").symlink_to("nowhere")
+    assert call("corrupt", "labels.csv", "--out=link") == 2
 
 
 INSTANCE = ("--noise-type=instance-dependent-01",)
@@ -145,7 +147,7 @@ INSTANCE = ("--noise-type=instance-dependent-01",)
         (["corrupt", "gaps.csv", "--out=n"], "has 3 numbers up to 10, but no 1: give --labels-as"),
         (["corrupt", "large.csv", "--out=n"], "has 2 numbers up to 300001, but no 0: give"),
         (["corrupt", "large.csv", "--out=n", "--classes=300002"], "at most 10000 classes"),
-        (["corrupt", "y.npy", "--out=y.npy"], "y.npy is a file; --out takes a folder"),
+        (["corrupt", "y.npy", "--out=y.npy"], "y.npy is no folder; choose another"),
     ],
 )
 def test_bad_input_is_one_line(capsys, words, says):

@@ -203,15 +203,15 @@ def test_class_maps_never_map_a_class_to_itself(dataset):
         ),
         (
             {"noise_type": "instance-dependent-unit", "features": np.full((10, 2), -1)},
-            r"in \[0, 255\], got values from -1 to 0",
+            r"in \[0, 255\], got values from -1 to -1",
         ),
         (
             {"noise_type": "instance-dependent-01", "features": np.full((10, 2), 256.0)},
-            r"in \[0, 255\], got values from 0 to 256",
+            r"in \[0, 255\], got values from 256 to 256",
         ),
         (
             {"noise_type": "instance-dependent-raw", "features": np.full((10, 2), 0.5)},
-            r"from 0 to 0.5; multiply pixels in \[0, 1\] by 255",
+            r"from 0.5 to 0.5; multiply pixels in \[0, 1\] by 255",
         ),
         ({"noise_type": "sce-asymmetric-100"}, "CIFAR-100's 100 classes, got 10"),
         ({"num_classes": 1}, "at least 2, got 1"),

@@ -96,6 +96,27 @@ def test_an_image_that_a_row_only_names_is_read_again_once_its_file_has_changed(
         load(home, whole=True)
 
 
+def test_splits_may_have_other_columns_and_names_where_no_label_is(tmp_path):
+    home, rows = tmp_path / "data", [{"bytes": png(n), "path": f"{n}.png"} for n in range(20)]
+    own = {"image": rows, "label": [0, 1] * 10}
+    _save(home, "train", own | {"annotator": [5] * 20}, label="ab")
+    _save(home, "test", dict(reversed(own.items())), label="ab")
+    _save(home, "unlabelled", own | {"label": [-1] * 20}, label="x")
+    splits = {"splits": ["train", "test", "unlabelled"]}
+    (home / "dataset_dict.json").write_text(json.dumps(splits))
+    images = load(home)
+    assert images.class_names == ("a", "b")
+    assert (len(images.train), len(images.test)) == (20, 20)
+
+
+def test_fractions_of_few_bits_keep_their_short_names(tmp_path):
+    rows = [{"bytes": png(n), "path": f"{n}.png"} for n in range(20)]
+    content = table({"image": rows, "label": [0, 1] * 10})
+    short = pyarrow.array([0.1, 0.2] * 10, pyarrow.float32())
+    parquet.write_table(content.set_column(1, "label", short), tmp_path / "few.parquet")
+    assert load(tmp_path / "few.parquet", whole=True).class_names == ("0.1", "0.2")
+
+
 @pytest.mark.parametrize("form", ["parquet", "arrow"])
 def test_parts_whose_classes_have_other_names_or_another_order_are_refused(tmp_path, form):
     home, rows = tmp_path / "data", [{"bytes": png(n), "path": f"{n}.png"} for n in range(20)]

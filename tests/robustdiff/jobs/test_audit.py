@@ -1,6 +1,7 @@
 """Where the findings of an audit come from: a run's own scores, or classifiers."""
 
 import dataclasses
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -156,6 +157,11 @@ def test_corrections_follow_the_newest_report(run, images, labels, tmp_path, mon
     assert (anew.issue != first.issue).any()
     check(anew)
     assert not any("given up" in line for line in said)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_audit", Mock(side_effect=OSError("full")))
+        with pytest.raises(OSError, match="full"):
+            audit_run(run, config, report)
+    check(anew)  # of which the newest report is
     again = audit_run(run, config, report)[0]
     assert (again.issue == first.issue).all()
     check(again)
