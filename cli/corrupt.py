@@ -62,10 +62,8 @@ def corrupt(
         _refuse({"--key": key, "--labels-as": named, "--features": features}, "label files", labels)
         config = resolve(noise, of_images(labels.expanduser()), folder)
     else:
-        given = flat(folder)
-        _refuse(
-            {_flag(name, given.get(name)): given.get(name) for name in FOLDER}, "images", labels
-        )
+        given = {_flag(key, value): value for key, value in flat(folder).items()}
+        _refuse(given, "images", labels)
         config = resolve(noise)
         if features is not None and not config.noise.type.startswith("instance-dependent"):
             raise ValueError(

@@ -22,8 +22,8 @@ def report(
     from robustdiff.reports.run_page import write_report
     from robustdiff.runs.folder import open_run
 
-    if out is not None and not out.parent.is_dir():
-        raise ValueError(f"--out is a file in a folder that exists, got {out}")
     if out is not None:
+        if not out.parent.is_dir():
+            raise ValueError(f"--out is a file in a folder that exists, got {out}")
         check_file(out)
     print(printable(str(write_report(open_run(run), out))))

@@ -148,9 +148,9 @@ def _list(
         if absent := [name for name in used if name not in other.names]:
             raise ValueError(f"{root / file} has no column {absent[0]!r}, as {files[0]} has")
     labels = [
-        _exact(label)
+        label
         for block in blocks
-        for label in block.read([columns.label]).column(columns.label)
+        for label in _exact(block.read([columns.label]).column(columns.label))
     ]
     class_names = _common_names(root, files, schemas, blocks, columns.label, labels)
     has_paths = bool(pyarrow().types.is_struct(schema.field(columns.image).type))
@@ -250,10 +250,13 @@ def _features(schema: Any) -> dict[str, Any]:  # noqa: ANN401 pyarrow's
     return features if isinstance(features, dict) else {}
 
 
-def _exact(label: Any) -> Any:  # noqa: ANN401 a number or word of pyarrow, and of Python
-    """Return a label; a fraction as the shortest number that its own type tells from others."""
-    value = label.as_py()
-    return float(str(label.type.to_pandas_dtype()(value))) if isinstance(value, float) else value
+def _exact(column: Any) -> list[Any]:  # noqa: ANN401 pyarrow's
+    """Return labels; fractions as the shortest numbers that their own type tells from others."""
+    values: list[Any] = column.to_pylist()
+    if not pyarrow().types.is_floating(column.type):
+        return values
+    exact = column.type.to_pandas_dtype()
+    return [None if value is None else float(str(exact(value))) for value in values]
 
 
 def _common_names(

@@ -91,10 +91,11 @@ def audit_run(
 
 def _keep(run: Run, findings: Findings, report: Report, *, anew: bool) -> None:
     """Write what was found where other commands look for it."""
-    if len(findings.given) < len(run.labels().given):
+    gone = len(run.labels().given) - len(findings.given)
+    if gone > 0:
         follows = "nothing until they are back" if load_judged(run) is None else "earlier ones"
         report.message(
-            f"{len(run.labels().given) - len(findings.given)} images of {run.path} are gone, so "
+            f"{gone} images of {run.path} are gone, so "
             f"these findings are in the report alone; robustdiff correct follows {follows}"
         )
         return
