@@ -39,7 +39,8 @@ from robustdiff.labels.probabilities import by_decision, by_probabilities, label
 from robustdiff.progress import Report
 from robustdiff.reports.audit import Findings, write_audit
 from robustdiff.review.checked import read_checked
-from robustdiff.runs.folder import Run, check_name, create_run
+from robustdiff.runs.folder import Run
+from robustdiff.runs.making import check_place, create_run
 from robustdiff.runs.scores import load_judged, load_scores, save_scores
 
 # What an audit of images without a run sets, before anything else does.
@@ -162,7 +163,6 @@ def audit_images(
         TakenError: If the folder holds something else.
         DamagedError: If what an earlier audit left is damaged.
     """
-    check_name(path)
     check_folder(path)
     if Run(path).config_file.exists():
         run = Run(path)
@@ -171,6 +171,7 @@ def audit_images(
         images, labels, rows = load_run_data(run, config, report)
         check_same_labels(run, config)
     else:
+        check_place(path, trained=False)
         images = load_images(config.data, report)
         images, labels = without_removed(images, prepare_labels(config, images, report), report)
         check_given(config, images, labels)

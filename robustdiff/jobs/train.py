@@ -24,8 +24,9 @@ from robustdiff.parallel import ALONE, Workers, started_by_torchrun
 from robustdiff.progress import Report
 from robustdiff.reports.logs import check_logs
 from robustdiff.runs.evaluations import forget_evaluations
-from robustdiff.runs.folder import Run, check_name, create_run
+from robustdiff.runs.folder import Run
 from robustdiff.runs.history import forget_after
+from robustdiff.runs.making import check_place, create_run
 from robustdiff.training.loop import StepDone, train
 from robustdiff.training.state import TrainState, new_state
 from robustdiff.training.task import total_steps
@@ -48,7 +49,7 @@ def start_run(config: Config, path: Path | None, report: Report, workers: Worker
         DivergedError: If the loss is not finite.
         InterruptedRunError: If a signal asked to stop.
     """
-    check_name(path)
+    workers.from_leader(lambda: check_place(path))
     workers.from_leader(lambda: check_logs(config.train.log))
     material = assemble(config, report, workers)
     state = new_state(material.task)

@@ -1,10 +1,8 @@
-"""Run folders: where each file lies, the lock, how a folder is made and found."""
+"""Run folders: where each file lies, the lock, how a folder is found."""
 
-import datetime
-import itertools
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +14,8 @@ from corruptions import NoisyLabels
 from robustdiff.config.layers import read_layer, resolve, to_plain
 from robustdiff.config.sections import Config
 from robustdiff.data.arrays import Images, Subject, images_digest
-from robustdiff.errors import DamagedError, LockedError, TakenError
-from robustdiff.files.atomic import forget_temporaries, named, write_text
+from robustdiff.errors import DamagedError, LockedError
+from robustdiff.files.atomic import forget_temporaries, write_text
 from robustdiff.files.weights import load_weights, save_weights
 from robustdiff.runs.subject import read_facts, subject_in
 
@@ -286,89 +284,6 @@ class PublishedRun(Run):
             DamagedError: If they are missing, damaged, or of another architecture.
         """
         load_weights(self.weights_file, network, prefix=PUBLISHED_PREFIX)
-
-
-def default_path(config: Config) -> Path:
-    """Return runs/<what and when> for a new run, in the working directory."""
-    noise = f"{config.noise.type}{config.noise.rate:g}" if config.noise.rate else "clean"
-    if config.noise.labels is not None or config.noise.type == "matrix":
-        noise = "labels" if config.noise.labels is not None else "matrix"
-    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    parts = (now, config.data.dataset, noise, config.curriculum.name, f"s{config.seed}")
-    return DEFAULT_ROOT / "-".join(parts)
-
-
-def check_name(path: Path | None) -> None:
-    """Refuse a folder whose name TensorBoard and safetensors could not write to.
-
-    Raises:
-        ValueError: If the name is not UTF-8.
-    """
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        shown = str(path).encode(errors="backslashreplace").decode()
-        raise ValueError(f"the folder of a run must have a UTF-8 name, got {shown}") from None
-
-
-def create_run(
-    path: Path | None, config: Config, labels: NoisyLabels, *, trained: bool = True
-) -> Run:
-    """Make a run's folder with its configuration and labels.
-
-    Args:
-        path: The folder: missing, empty, or left by a process killed in this function; None for a
-            new one under runs/.
-        config: The run's configuration.
-        labels: Its labels.
-        trained: Whether a model will be trained there.
-
-    Raises:
-        TakenError: If the folder exists and holds anything else.
-        LockedError: If another process is about to train in it.
-    """
-    run = _new_folder(default_path(config)) if path is None else Run(path)
-    if path is not None:
-        if path.exists() and not _is_free(path):
-            raise _taken(path, trained=trained)
-        path.mkdir(parents=True, exist_ok=True)
-    with run.locked():
-        # Again under the lock: another process may have made a run here since the first check.
-        if not _is_free(run.path):
-            raise _taken(run.path, trained=trained)
-        if trained:
-            run.samples.mkdir(exist_ok=True)
-            run.tensorboard.mkdir(exist_ok=True)
-        with named(run.labels_file):
-            labels.save(run.labels_file)
-        # Last, because a folder with config.json counts as a run.
-        run.save_config(config)
-    return run
-
-
-def _is_free(path: Path) -> bool:
-    """Return whether a folder holds nothing but what `create_run` writes before config.json."""
-    if not path.is_dir():
-        return False
-    names = {entry.name for entry in path.iterdir() if entry.suffix != ".tmp"}
-    begun = names <= {".lock", "samples", "tb", "labels.npz"} and ".lock" in names
-    return not any(path.iterdir()) or (begun and not any(path.glob("*/*")))
-
-
-def _taken(path: Path, *, trained: bool) -> TakenError:
-    more = f", or continue it with --resume {path}" if trained else ""
-    return TakenError(f"{path} already exists; choose another --out{more}")
-
-
-def _new_folder(path: Path) -> Run:
-    """Make a folder of this name; a number follows it if another run started in that second."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for number in itertools.count(1):
-        free = path if number == 1 else path.with_name(f"{path.name}-{number}")
-        with suppress(FileExistsError):
-            free.mkdir()
-            return Run(free)
-    raise AssertionError("unreachable")
 
 
 def is_run(path: Path) -> bool:

@@ -27,7 +27,8 @@ from robustdiff.progress import Report
 from robustdiff.reports.card import write_card
 from robustdiff.reports.compare import ABOVE, COLUMNS, GAP, Row, markdown
 from robustdiff.reports.markdown import plain_text
-from robustdiff.runs.folder import Run, create_run
+from robustdiff.runs.folder import Run
+from robustdiff.runs.making import create_run
 from robustdiff.runs.scores import load_scores
 from robustdiff.training.task import build_network
 

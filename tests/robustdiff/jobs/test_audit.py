@@ -19,7 +19,7 @@ from robustdiff.labels.crossfit import Crossfitted
 from robustdiff.labels.decision import decide
 from robustdiff.progress import Report
 from robustdiff.reports.audit import issue_columns
-from robustdiff.runs.folder import create_run
+from robustdiff.runs.making import create_run
 from robustdiff.runs.scores import save_scores
 
 

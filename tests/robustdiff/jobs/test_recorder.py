@@ -17,7 +17,7 @@ from robustdiff.jobs.recorder import Recorder, RunRecorder, recording
 from robustdiff.parallel import ALONE, Workers
 from robustdiff.progress import Report
 from robustdiff.reports.tensorboard import TensorBoard
-from robustdiff.runs.folder import create_run
+from robustdiff.runs.making import create_run
 from robustdiff.runs.scores import load_scores
 from robustdiff.training.loop import Prepared, StepDone
 from robustdiff.training.rounds import RoundDone

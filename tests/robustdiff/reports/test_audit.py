@@ -16,7 +16,7 @@ from robustdiff.progress import Report
 from robustdiff.reports.audit import Findings, cleanlab_issues, issue_columns, write_audit
 from robustdiff.review.suspects import read_suspects
 from robustdiff.runs import many
-from robustdiff.runs.folder import create_run
+from robustdiff.runs.making import create_run
 
 HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(2)>'
 

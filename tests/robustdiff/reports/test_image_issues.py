@@ -11,7 +11,7 @@ from curricula import Trust
 from robustdiff.config.layers import resolve
 from robustdiff.labels.image_issues import ImageIssues
 from robustdiff.reports.audit import Findings, write_audit
-from robustdiff.runs.folder import create_run
+from robustdiff.runs.making import create_run
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from robustdiff.reports.compare import compare_runs
 from robustdiff.reports.compare_page import write_compare_page
 from robustdiff.reports.pictures import write_png
 from robustdiff.reports.run_page import report_page, write_report
-from robustdiff.runs.folder import create_run
+from robustdiff.runs.making import create_run
 from robustdiff.runs.scores import save_scores
 
 HOSTILE = '"><script src=//x.org/a></script><img src=//x.org/b onerror=c>&amp;'
