@@ -7,7 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from robustdiff.config.layers import Layer, parse_setting, read_layer, resolve, to_plain
+from robustdiff.config.judging import in_place_of_evidence
+from robustdiff.config.layers import (
+    Layer,
+    flat,
+    nested,
+    parse_setting,
+    read_layer,
+    resolve,
+    to_plain,
+)
 from robustdiff.config.presets import DEFAULT_PRESETS, preset
 from robustdiff.config.sections import Config
 
@@ -67,6 +76,9 @@ def train(
             raise ValueError(f"{source} takes the place of --config, --resume and --dataset")
         file = [_of_source(source, has_labels="labels" in noise.get("noise", {}))]
     settings = [*(parse_setting(text) for text in set_ or []), data, noise, judge, model, run]
+    asked = {key: value for layer in settings for key, value in flat(layer).items()}
+    judging = {key: value for key, value in asked.items() if key.startswith("judge.")}
+    settings.append(nested(in_place_of_evidence(judging)))
     if resume is not None:
         if out is not None or dry_run:
             raise ValueError("--resume goes on in the run's own folder, without --out or --dry-run")

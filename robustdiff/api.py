@@ -95,7 +95,7 @@ def train(
     if config is None:
         config = DEFAULT_PRESETS["digits" if dataset is None else "arrays"]
     base: Layer = preset(config) if isinstance(config, str) else to_plain(config)
-    layers = [base, _layer(settings)]
+    layers = [base, _layer(_judging(settings))]
     if dataset is not None:
         layers.append(_kept(dataset, test_dataset, layers))
     resolved = resolve(*layers)
@@ -275,7 +275,7 @@ def audit_images(
         robustdiff.errors.TakenError: If `out` holds something else.
     """
     folder = _temporary_folder() if out is None else Path(out)
-    layers = [AUDIT_LAYER, _layer(settings)]
+    layers = [AUDIT_LAYER, _layer(_judging(settings))]
     if dataset is not None:
         layers.append(_kept(dataset, None, layers))
     return audit_job(resolve(*layers), folder, report or Report())[1]
@@ -329,6 +329,12 @@ def _config(run: Run, settings: Settings | None, free: Sequence[str] = ()) -> Co
                 "sampling and evaluation, data.data_dir and train.device"
             )
     return resolve(to_plain(run.config()), _layer(settings))
+
+
+def _judging(settings: Settings | None) -> Settings:
+    """Return settings of which those of classifiers ask for classifiers, not for evidence."""
+    given = {key: value for key, value in (settings or {}).items() if key.startswith("judge.")}
+    return {**(settings or {}), **in_place_of_evidence(given)}
 
 
 def _layer(settings: Settings | None) -> Layer:

@@ -44,13 +44,13 @@ _OF_EVIDENCE = ("judge.probabilities", "judge.features")
 
 
 def in_place_of_evidence(given: dict[str, Any]) -> dict[str, Any]:
-    """Return changes to the judge of an audit: settings of classifiers ask for classifiers.
+    """Return changes to the judge of labels: settings of classifiers ask for classifiers.
 
     Args:
         given: Flat settings of section judge, key -> value.
 
     Returns:
-        The same; where they set classifiers, evidence that the audit was made with is not used.
+        The same; where they set classifiers, evidence that was named before is not used.
 
     Raises:
         ValueError: If evidence is given as well, which is judged without these settings.

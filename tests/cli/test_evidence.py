@@ -56,6 +56,8 @@ def test_training_by_evidence_implies_cross_fitting_and_finds_the_wrong_labels(o
         (["--judge-probs=none.npy"], "there is no file none.npy"),
         (["--judge-probs=f.npy"], "must hold one array of shape (1347, 10)"),
         (["--judge-probs=p.npy", "--objective=tdsm"], "objective 'tdsm'"),
+        (["--judge-probs=p.npy", "--judge-folds=3"], "judge.folds is for classifiers"),
+        (["--judge-probs=p.npy", "--set=judge.effort=quick"], "judge.effort is for classifiers"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_written(words, says, capsys):
@@ -64,6 +66,22 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(words, says, ca
     assert says in said
     assert len(said.strip().splitlines()) == 1
     assert not Path("run").exists()
+
+
+@pytest.mark.parametrize("call_of", [robustdiff.train, robustdiff.audit_images])
+def test_python_refuses_settings_of_classifiers_beside_evidence(call_of):
+    settings = {"judge.probabilities": "p.npy", "judge.rounds": 2}
+    with pytest.raises(ValueError, match=r"judge\.rounds is for classifiers"):
+        call_of(settings=settings)
+
+
+def test_settings_of_classifiers_take_the_place_of_evidence_that_a_file_names(clean):
+    Path("by.toml").write_text(
+        "[curriculum]\nname = 'crossfit'\n[judge]\nprobabilities = 'p.npy'\n"
+    )
+    assert call(*TRAIN, "--config=by.toml", "--judge-folds=2", "--judge-rounds=1") == 0
+    assert config()["judge"]["probabilities"] is None
+    assert config()["judge"]["folds"] == 2
 
 
 def test_an_audit_judges_by_a_file_whatever_the_curriculum(clean, capsys):
