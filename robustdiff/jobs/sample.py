@@ -14,6 +14,7 @@ from corruptions.tables import first_few, whole
 from robustdiff.classifiers.noisy_image import TimeClassifier, train_time_classifier
 from robustdiff.config.sections import Config
 from robustdiff.data.arrays import Images, LabelledImages, Subject, to_uint8
+from robustdiff.data.rows import check_same_names
 from robustdiff.device import check_compiler, keep_freed_memory, pick_device, set_precision
 from robustdiff.diffusion.generate import Trajectory, generate, generate_trajectory
 from robustdiff.diffusion.guidance import Guide, autoguidance, classifier_free, classifier_guidance
@@ -32,8 +33,6 @@ from robustdiff.training.task import build_network
 
 _CLASSIFIER_FILE = "time_classifier.safetensors"
 _LONGEST_NAME = 40
-# Names in a message.
-_SHOWN = 12
 _MOST_COLUMNS = 12
 # A picture of more rows takes longer to write than to generate, and few programs show it.
 _MOST_ROWS = 100
@@ -86,18 +85,23 @@ def _auto(run: Run, config: Config, images: Images | Subject, report: Report) ->
                 f"got {its!r} in {weak.path}"
             )
     theirs = weak.subject()
-    for what in ("image_shape", "class_names") if theirs is not None else ():
-        mine, its = getattr(images, what), getattr(theirs, what)
-        if mine != its:
+    if theirs is not None:
+        if theirs.image_shape != images.image_shape:
             raise ValueError(
-                f"the weaker run must be of the run's images, whose {what} is {_shown(mine)}, "
-                f"got {_shown(its)} in {weak.path}"
+                f"the weaker run must be of images of {_size(images)}, got {_size(theirs)} "
+                f"in {weak.path}"
             )
+        check_same_names(
+            images.class_names,
+            f"the run {run.path}",
+            theirs.class_names,
+            f"the weaker run {weak.path}",
+        )
     return autoguidance(load_model(weak, other, images, compiled=config.sample.compile))
 
 
-def _shown(of: tuple[int | str, ...]) -> str:
-    return ", ".join([*map(str, of[:_SHOWN]), *(["..."] if len(of) > _SHOWN else [])])
+def _size(images: Images | Subject) -> str:
+    return " x ".join(map(str, images.image_shape))
 
 
 def _classifier(run: Run, config: Config, images: Images | Subject, report: Report) -> Guide:
