@@ -68,7 +68,7 @@ def check_class_map(
         class_names: K names, where classes have names.
 
     Raises:
-        ValueError: If an entry is no class, or maps a class to itself.
+        ValueError: If an entry is no class, or maps a class to itself, or one comes twice.
     """
     numbers = {str(number): number for number in range(num_classes)}
     numbers |= {name: number for number, name in enumerate(class_names)}
@@ -80,7 +80,8 @@ def check_class_map(
                 f"a class map goes between different classes, numbers in [0, {num_classes}) or "
                 f"names, got {clean!r} -> {given!r}"
             )
-        checked[pair[0]] = pair[1]
+        if checked.setdefault(pair[0], pair[1]) != pair[1]:
+            raise ValueError(f"a class map takes each class to one other, got two for {clean!r}")
     return checked
 
 

@@ -38,7 +38,7 @@ def confident_joint(given: Ints, probabilities: Floats) -> Estimate:
         The estimate.
 
     Raises:
-        ValueError: If the shapes differ or a class is never given.
+        ValueError: If the shapes differ, a probability is not finite, or a class is never given.
     """
     num_classes = probabilities.shape[1]
     counts = _class_counts(given, probabilities)
@@ -93,7 +93,11 @@ def mixture_posterior(scores: Floats, *, zero: float | None = None) -> Doubles:
 
     Returns:
         (N,) float64 in [0, 1].
+
+    Raises:
+        ValueError: If a score is not finite.
     """
+    _refuse_nonfinite(scores, "scores")
     from sklearn.mixture import GaussianMixture
 
     # Centred and clipped, since a few far outliers would take a component for themselves.
@@ -130,10 +134,19 @@ def _class_counts(given: Ints, probabilities: Floats) -> Ints:
         raise ValueError(
             f"probabilities must have shape ({len(given)}, K), got {probabilities.shape}"
         )
+    _refuse_nonfinite(probabilities, "probabilities")
     counts = np.bincount(given, minlength=probabilities.shape[1])
     if (counts == 0).any():
         raise ValueError(f"class {int(np.flatnonzero(counts == 0)[0])} is never given")
     return counts
+
+
+def _refuse_nonfinite(values: Floats, what: str) -> None:
+    bad = np.argwhere(~np.isfinite(values))
+    if len(bad):
+        raise ValueError(
+            f"{what} must be finite, got {values[tuple(bad[0])]} for sample {bad[0, 0]}"
+        )
 
 
 def _estimate(joint: Doubles, wrong: Floats) -> Estimate:

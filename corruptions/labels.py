@@ -112,8 +112,9 @@ class NoisyLabels:
         digest.update(self._identity())
         return digest.hexdigest()
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the record as .npz, atomically; arrays and JSON only, nothing pickled."""
+        path = Path(path)
         identity = self._identity()
         described = {"format": self._format, "sha256": self.sha256, **self._described()}
         whose: dict[str, Any] = {"identity": np.frombuffer(identity, np.uint8)} if identity else {}
@@ -139,12 +140,13 @@ class NoisyLabels:
             temporary.unlink(missing_ok=True)
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: str | Path) -> Self:
         """Read a record and verify its digest.
 
         Raises:
             ValueError: If the file is missing, damaged, or something else.
         """
+        path = Path(path)
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
                 described = json.loads(str(content["description"]))

@@ -1,6 +1,6 @@
 """Make labels wrong: named noise types as flip probabilities, drawn by one function."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -182,7 +182,8 @@ def corrupt(  # noqa: PLR0913 one call says all there is to say about a corrupti
         (30, 0.3)
     """
     _check(noise_type, mode, rate, seed)
-    labels = check_labels(clean, num_classes)
+    _refuse_unused(noise_type, {"class_map": class_map, "matrix": matrix})
+    labels, rate = check_labels(clean, num_classes), float(rate)
     number = None if isinstance(seed, np.random.Generator) else int(seed)
     rng = (
         seed
@@ -204,7 +205,7 @@ def corrupt(  # noqa: PLR0913 one call says all there is to say about a corrupti
         given=given,
         nominal=nominal,
         noise_type=noise_type,
-        rate=float(rate),
+        rate=rate,
         seed=number,
         mode=mode,
         convention=convention,
@@ -219,8 +220,17 @@ def _check(noise_type: str, mode: str, rate: float, seed: int | np.random.Genera
         raise ValueError(f"noise mode must be one of {', '.join(MODES)}, got {mode!r}")
     if not 0 <= rate <= 1:
         raise ValueError(f"noise rate must be in [0, 1], got {rate}")
-    if not isinstance(seed, np.random.Generator) and seed < 0:
-        raise ValueError(f"noise seed must be at least 0, got {seed}")
+    if isinstance(seed, np.random.Generator):
+        return
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"noise seed must be a whole number, at least 0, got {seed}")
+
+
+def _refuse_unused(noise_type: str, given: Mapping[str, object]) -> None:
+    """Refuse arguments that another noise type would take."""
+    for name, takes in (("class_map", "asymmetric"), ("matrix", "matrix")):
+        if given[name] is not None and noise_type != takes:
+            raise ValueError(f"{name} goes with noise type {takes!r}, got {noise_type!r}")
 
 
 def _class_means(flips: Flips, clean: Ints, num_classes: int) -> Doubles:

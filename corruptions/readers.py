@@ -39,7 +39,7 @@ class LabelFile(NamedTuple):
     columns: Columns | None = None
 
 
-def read_labels(path: Path, key: str | None = None) -> LabelFile:
+def read_labels(path: str | Path, key: str | None = None) -> LabelFile:
     """Read a label file.
 
     Args:
@@ -54,6 +54,7 @@ def read_labels(path: Path, key: str | None = None) -> LabelFile:
     Raises:
         ValueError: If the file is missing, damaged, or holds something else.
     """
+    path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in _READERS:
         raise ValueError(f"label files are {', '.join(_READERS)}, got {path}")

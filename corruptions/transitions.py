@@ -24,7 +24,7 @@ def symmetric(num_classes: int, rate: float) -> Doubles:
         >>> symmetric(3, 0.2).tolist()
         [[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]]
     """
-    matrix = np.full((num_classes, num_classes), rate / (num_classes - 1))
+    matrix = np.full((num_classes, num_classes), rate / (num_classes - 1), dtype=np.float64)
     np.fill_diagonal(matrix, 1 - rate)
     return matrix
 
@@ -99,12 +99,13 @@ def check_matrix(matrix: object, num_classes: int) -> Doubles:
     return checked
 
 
-def load_matrix(path: Path) -> Doubles:
+def load_matrix(path: str | Path) -> Doubles:
     """Read a matrix from .npy, or from text with commas between the entries of a row.
 
     Raises:
         ValueError: If the file is missing or does not hold numbers.
     """
+    path = Path(path)
     try:
         if path.suffix == ".npy":
             return load_array(path).astype(np.float64)

@@ -1,5 +1,6 @@
 """The sampler of one run: it smooths scores, draws epochs and applies a treatment to the labels."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -70,6 +71,7 @@ class CurriculumSampler:
     need it are computed in float64.
 
     Attributes:
+        name: Key of `CURRICULA`.
         curriculum: The entry of `CURRICULA`.
         treatment: Key of `TREATMENTS`.
         evidence: (N,) float32 smoothed scores, (N, K) for a curriculum that knows the classes,
@@ -88,7 +90,7 @@ class CurriculumSampler:
     """
 
     def __init__(self, name: str, num_samples: int, *, seed: int, selection: Selection) -> None:
-        self.treatment = treatment_of(name, selection.treatment)
+        self.name, self.treatment = name, treatment_of(name, selection.treatment)
         self.curriculum = CURRICULA[name]
         self.num_samples = num_samples
         self.seed = seed
@@ -102,8 +104,8 @@ class CurriculumSampler:
         """Return what the evidence would be after an update; the state stays as it is.
 
         Args:
-            new: (N,) scores, or (N, K), sparse with the classes of the last update; NaN where
-                nothing new was measured.
+            new: (N,) scores, or (N, K) where the curriculum knows the classes, sparse with the
+                classes of the last update; NaN where nothing new was measured.
 
         Returns:
             Evidence, float32.
@@ -127,7 +129,7 @@ class CurriculumSampler:
             new = np.asarray(new, dtype=np.float32)
         running = self.curriculum.running
         wanted = (self.num_samples, *new.shape[1:]) if old is None else old.shape
-        wanted = (self.num_samples,) if running else wanted
+        wanted = wanted if self.curriculum.knows_classes else (self.num_samples,)
         if new.shape != wanted:
             raise ValueError(f"scores must have shape {wanted}, got {new.shape}")
         bad = np.isinf(new) if old is not None else ~np.isfinite(new)
@@ -145,6 +147,9 @@ class CurriculumSampler:
             evidence: What `updated` returned.
             judge: From (N,) or (N, K) evidence to (N,) scores and trust in the labels; None takes
                 the evidence as scores, and labels above the curriculum's zero as right.
+
+        Raises:
+            ValueError: If nothing but a judge could say which labels the treatment is for.
         """
         running = self.curriculum.running
         if running is not None:
@@ -177,8 +182,15 @@ class CurriculumSampler:
         return revised.scores
 
     def _by_zero(self, evidence: Any) -> tuple[Floats, Trust]:  # noqa: ANN401 see `Judge`
-        zero = self.curriculum.zero
-        right = np.ones(len(evidence)) if zero is None else (evidence >= zero).astype(np.float32)
+        zero, treats = self.curriculum.zero, self.treatment not in ("none", "select")
+        if self.curriculum.knows_classes or (zero is None and treats):
+            raise ValueError(
+                f"the scores of curriculum {self.name!r} do not say by themselves which labels are "
+                f"right, which treatment {self.treatment!r} needs to know; give `update` a judge"
+            )
+        if zero is None:
+            return evidence, Trust(np.ones(len(evidence)), math.nan)
+        right = (evidence >= zero).astype(np.float32)
         return evidence, Trust(right, float(1 - right.mean(dtype=np.float64)))
 
     def order(self, epoch: int, given: Ints | None = None) -> Indices:

@@ -17,6 +17,7 @@ from corruptions import (
 )
 from corruptions.class_maps import check_class_map, find_class_map
 from corruptions.draws import draw_labels
+from corruptions.readers import read_labels
 from corruptions.transitions import check_matrix, from_class_map, pairflip, symmetric
 
 PIXELS = np.random.default_rng(7).integers(0, 256, (500, 4, 4)).astype(np.uint8)
@@ -193,6 +194,10 @@ def test_class_maps_never_map_a_class_to_itself(dataset):
         ({"noise_type": "sym"}, "unknown noise type 'sym'"),
         ({"mode": "roughly"}, "bernoulli, got 'roughly'"),
         ({"seed": -1}, "at least 0, got -1"),
+        ({"seed": 1.7}, "whole number, at least 0, got 1.7"),
+        ({"class_map": {1: 2}}, "class_map goes with noise type 'asymmetric', got 'symmetric'"),
+        ({"matrix": np.eye(10)}, "matrix goes with noise type 'matrix', got 'symmetric'"),
+        ({"noise_type": "asymmetric", "class_map": {"3": 4, 3: 5}}, "got two for 3"),
         ({"noise_type": "asymmetric", "class_map": {3: 3}}, "different classes"),
         ({"noise_type": "asymmetric", "class_map": {3: 10}}, "different classes"),
         ({"noise_type": "asymmetric", "class_map": "mnits"}, "got 'mnits'"),
@@ -238,11 +243,26 @@ def test_matrix_files(tmp_path):
     np.save(tmp_path / "m.npy", np.eye(2))
     np.testing.assert_array_equal(load_matrix(tmp_path / "m.npy"), np.eye(2))
     (tmp_path / "m.csv").write_text("0.9,0.1\n0,1\n")
-    np.testing.assert_array_equal(load_matrix(tmp_path / "m.csv"), [[0.9, 0.1], [0, 1]])
+    np.testing.assert_array_equal(load_matrix(str(tmp_path / "m.csv")), [[0.9, 0.1], [0, 1]])
     (tmp_path / "m.csv").write_text("0.9,0.1\n0,1\n", encoding="utf-8-sig")
     np.testing.assert_array_equal(load_matrix(tmp_path / "m.csv"), [[0.9, 0.1], [0, 1]])
     with pytest.raises(ValueError, match=r"none\.csv"):
         load_matrix(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize("noise_type", ["symmetric", "symmetric-inclusive", "pairflip"])
+def test_a_record_with_a_rate_of_single_precision_is_read_again(tmp_path, noise_type):
+    labels = corrupt(
+        np.arange(50) % 10,
+        num_classes=10,
+        noise_type=noise_type,
+        rate=np.float32(0.3),
+        seed=np.int64(2),
+    )
+    assert labels.nominal.dtype == np.float64
+    labels.save(str(tmp_path / "labels.npz"))
+    assert NoisyLabels.load(str(tmp_path / "labels.npz")).sha256 == labels.sha256
+    assert read_labels(str(tmp_path / "labels.npz")).record is not None
 
 
 @pytest.mark.parametrize("noise_type", sorted(set(NOISE_TYPES) - {"matrix"}))

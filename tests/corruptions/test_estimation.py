@@ -57,3 +57,11 @@ def test_bad_input_is_named():
         confident_joint(np.array([0, 1]), np.full((2, 3), 1 / 3))
     with pytest.raises(ValueError, match=r"shape \(3, K\), got \(2, 3\)"):
         confident_joint(np.array([0, 1, 2]), np.full((2, 3), 1 / 3))
+    for bad in (np.nan, np.inf):
+        probabilities = np.array([[0.9, 0.1], [bad, 0.1]])
+        with pytest.raises(
+            ValueError, match=f"probabilities must be finite, got {bad} for sample 1"
+        ):
+            confident_joint(np.array([0, 1]), probabilities)
+        with pytest.raises(ValueError, match=f"scores must be finite, got {bad} for sample 2"):
+            mixture_posterior(np.array([0.0, 1.0, bad]))

@@ -429,3 +429,34 @@ def test_a_plain_classifier_can_use_a_curriculum():
         sampler.update(scores.numpy())
     drawn = sampler.order(99)
     assert wrong[drawn].mean() < 0.15
+
+
+@pytest.mark.parametrize(
+    ("name", "treatment", "shape"),
+    [
+        ("margin", "null", (4, 3)),
+        ("crossfit", None, (4, 3)),
+        ("margin", "select", (4, 3)),
+        ("forgetting", "null", (4,)),
+        ("small-loss", "reweight", (4,)),
+    ],
+)
+def test_scores_that_do_not_say_which_labels_are_right_need_a_judge(name, treatment, shape):
+    held = CurriculumSampler(name, 4, seed=0, selection=Selection(treatment=treatment))
+    with pytest.raises(ValueError, match="give `update` a judge"):
+        held.update(np.zeros(shape))
+    assert held.rounds == 0
+    held.update(np.zeros(shape), lambda _: (np.zeros(4), Trust(np.ones(4), 0.0)))
+    assert held.rounds == 1
+
+
+def test_scores_without_a_zero_estimate_no_noise():
+    held = CurriculumSampler("small-loss", 4, seed=0, selection=Selection())
+    held.update(np.arange(4.0))
+    assert np.isnan(held.trust.noise)
+
+
+def test_only_scores_of_classes_have_columns():
+    held = CurriculumSampler("pmi", 4, seed=0, selection=Selection())
+    with pytest.raises(ValueError, match=r"shape \(4,\), got \(4, 1\)"):
+        held.update(np.zeros((4, 1)))

@@ -18,8 +18,8 @@ ROUNDS = np.array(
 )
 
 
-def sampler(name):
-    return CurriculumSampler(name, 4, seed=0, selection=Selection())
+def sampler(name, treatment=None):
+    return CurriculumSampler(name, 4, seed=0, selection=Selection(treatment=treatment))
 
 
 def test_the_margin_is_against_the_best_other_class():
@@ -40,7 +40,7 @@ def test_area_under_the_margin_is_the_mean_over_the_rounds_that_measured():
 
 
 def test_forgetting_counts_and_never_learnt_is_worst():
-    held = sampler("forgetting")
+    held = sampler("forgetting", "select")
     for margins in ROUNDS:
         held.update(margins)
     np.testing.assert_allclose(held.scores, [0, -4, -2, -1])
@@ -48,7 +48,7 @@ def test_forgetting_counts_and_never_learnt_is_worst():
 
 @pytest.mark.parametrize("name", ["aum", "forgetting"])
 def test_running_statistics_survive_their_state(name):
-    straight, resumed = sampler(name), sampler(name)
+    straight, resumed = sampler(name, "select"), sampler(name, "select")
     for margins in ROUNDS[:2]:
         straight.update(margins)
     resumed.load_state_dict(straight.state_dict())
