@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 try:
     from transformers import TrainerCallback
@@ -40,12 +41,24 @@ class LabelRounds(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         round_due(0, warmup, every)
         self.labels, self.predict, self.warmup, self.every = labels, predict, warmup, every
+        self._ended = -1
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:  # noqa: ANN401
+        """Score after the last step of an epoch, before a checkpoint of that step is written."""
+        if state.epoch == round(state.epoch):
+            self._end_epoch(args, state, others["model"])
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:  # noqa: ANN401
-        """Score, if a round is due."""
-        if round_due(round(state.epoch), self.warmup, self.every):
-            with evaluating(others["model"]):
+        """Score, where the length of an epoch was not known beforehand."""
+        self._end_epoch(args, state, others["model"])
+
+    def _end_epoch(self, args: Any, state: Any, model: nn.Module) -> None:  # noqa: ANN401
+        """Score once, if a round is due."""
+        epochs = round(state.epoch)
+        if epochs != self._ended and round_due(epochs, self.warmup, self.every):
+            with evaluating(model):
                 self.labels.score(self.predict, args.device)
+        self._ended = epochs
 
     def on_save(self, args: Any, state: Any, control: Any, **others: Any) -> None:  # noqa: ANN401
         """Write the state of the labels into the checkpoint."""
@@ -54,10 +67,21 @@ class LabelRounds(TrainerCallback):  # type: ignore[misc]
             write_atomic(_path(args, state), lambda file: torch.save(content, file))
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:  # noqa: ANN401
-        """Restore the state of the labels where training resumes from a checkpoint."""
+        """Restore the state of the labels where training resumes from a checkpoint.
+
+        Raises:
+            ValueError: If the state is not there.
+        """
+        self._ended = -1
+        if not state.global_step:
+            return
         path = _path(args, state)
-        if state.global_step and path.is_file():
-            self.labels.load_state_dict(torch.load(path, weights_only=True))
+        if not path.is_file():
+            raise ValueError(
+                f"training resumes at step {state.global_step}, and the state of its labels is not "
+                f"in {path}; copy {_FILE} there from the checkpoint that training resumes from"
+            )
+        self.labels.load_state_dict(torch.load(path, weights_only=True))
 
 
 def _path(args: Any, state: Any) -> Path:  # noqa: ANN401 of transformers

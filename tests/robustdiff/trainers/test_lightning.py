@@ -11,6 +11,7 @@ import robustdiff
 
 lightning = pytest.importorskip("lightning.pytorch")
 rounds = pytest.importorskip("robustdiff.trainers.lightning")
+ModelCheckpoint = lightning.callbacks.ModelCheckpoint
 
 # Lightning warns about this machine's loaders and about what it will change.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -34,6 +35,8 @@ class Watching(lightning.LightningModule):
         self.epochs.append([])
 
     def training_step(self, batch, _):
+        if not self.epochs:  # resumed in the last step of an epoch
+            self.epochs.append([])
         self.epochs[-1] += batch[1].tolist()
         return self.network(torch.zeros(1, 1)).sum()
 
@@ -41,15 +44,18 @@ class Watching(lightning.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def fit(folder, epochs, resumed=None):
+def fit(folder, epochs, resumed=None, **saving):
     labels = robustdiff.ScoredLabels(IMAGES, GIVEN, num_classes=K)
     module = Watching()
     trainer = lightning.Trainer(
         max_epochs=epochs,
-        callbacks=[rounds.LabelRounds(labels, module.predict, warmup=2, every=2)],
+        callbacks=[
+            rounds.LabelRounds(labels, module.predict, warmup=2, every=2),
+            *([ModelCheckpoint(folder, save_top_k=-1, **saving)] if saving else []),
+        ],
         accelerator="cpu",
         logger=False,
-        enable_checkpointing=False,
+        enable_checkpointing=bool(saving),
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=folder,
@@ -76,6 +82,18 @@ def test_epochs_after_a_round_train_on_the_labels_it_trusts_also_when_resumed(tm
     assert sorted(module.epochs[0]) == sorted(trusted)
     assert again.rounds == 2
     whole, _, _ = fit(tmp_path, 4)
+    assert np.array_equal(again.scores, whole.scores)
+
+
+@pytest.mark.parametrize(
+    "saving", [{"every_n_train_steps": 2 * -(-COUNT // 40)}, {"every_n_epochs": 1}]
+)
+def test_a_checkpoint_of_the_end_of_an_epoch_holds_its_round_once(tmp_path, saving):
+    whole, _, _ = fit(tmp_path / "run", 4, **saving)
+    saved = next((tmp_path / "run").glob("epoch=1-*.ckpt"))
+    again, module, _ = fit(tmp_path / "again", 4, resumed=saved, **saving)
+    assert K in module.epochs[0]
+    assert again.rounds == whole.rounds == 2
     assert np.array_equal(again.scores, whole.scores)
 
 

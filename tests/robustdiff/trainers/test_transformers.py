@@ -39,13 +39,13 @@ def collate(items):
     return {"images": torch.stack(images), "labels": torch.tensor(labels)}
 
 
-def fit(folder, epochs, *, resume=False):
+def fit(folder, epochs, *, resume=False, **saving):
     labels, model = robustdiff.ScoredLabels(IMAGES, GIVEN, num_classes=K), Watching()
     settings = transformers.TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=epochs,
         per_device_train_batch_size=40,
-        save_strategy="epoch",
+        **({"save_strategy": "epoch"} | saving),
         logging_strategy="no",
         report_to=[],
         use_cpu=True,
@@ -76,3 +76,22 @@ def test_epochs_after_a_round_train_on_the_labels_it_trusts_also_when_resumed(tm
     assert again.rounds == 2
     whole, _ = fit(tmp_path / "whole", 4)
     assert np.array_equal(again.scores, whole.scores)
+
+
+def test_a_checkpoint_of_the_last_step_of_an_epoch_holds_its_round(tmp_path):
+    steps = -(-len(GIVEN) // 40)
+    saving = {"save_strategy": "steps", "save_steps": 2 * steps}
+    whole, _ = fit(tmp_path / "run", 4, **saving)
+    again, model = fit(
+        tmp_path / "run", 4, resume=str(tmp_path / "run" / f"checkpoint-{2 * steps}"), **saving
+    )
+    assert K in model.seen
+    assert again.rounds == whole.rounds == 2
+    assert np.array_equal(again.scores, whole.scores)
+
+
+def test_resuming_without_the_state_of_the_labels_is_refused(tmp_path):
+    fit(tmp_path / "run", 2)
+    checkpoint = next((tmp_path / "run").glob("checkpoint-*"))
+    with pytest.raises(ValueError, match=r"copy label_rounds\.pt there"):
+        fit(tmp_path / "other", 3, resume=str(checkpoint))
