@@ -5,6 +5,7 @@ regression, and which all folds solve from sums of products. Neighbours vote by 
 without its own label. Both are judged by how likely they make given labels that they have not seen.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -170,17 +171,26 @@ def _likeliest(scores: Scorer, settings: Sequence[float], y: Tensor, fitted: Ten
 def _scales(scores: list[Tensor], y: Tensor, prior: Tensor) -> tuple[Tensor, float]:
     """Fit what each of the scores counts, and the frequencies of the labels.
 
+    A score counts at least 0: votes of few images lack the label of the image itself, so that a
+    negative factor would read it from them.
+
     Returns:
         (S + 1,) float64 factors, and the cross-entropy of the labels, which is convex in them.
     """
     some = [values.double() for values in scores]
-    start = [1 / max(float(values.std()), 1e-6) for values in some]
-    factors = torch.tensor([*start, 0.0], dtype=torch.float64, requires_grad=True)
+    start = [-math.log(max(float(values.std()), 1e-6)) for values in some]
+    logarithms = torch.tensor(start, dtype=torch.float64, requires_grad=True)
+    of_prior = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+
+    def factors() -> Tensor:
+        return torch.cat([logarithms.exp(), of_prior])
 
     def loss() -> Tensor:
-        return F.cross_entropy(_logits(factors, some, prior), y)
+        return F.cross_entropy(_logits(factors(), some, prior), y)
 
-    optimiser = torch.optim.LBFGS([factors], max_iter=50, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS(
+        [logarithms, of_prior], max_iter=50, line_search_fn="strong_wolfe"
+    )
 
     def closure() -> Tensor:
         optimiser.zero_grad()
@@ -189,7 +199,7 @@ def _scales(scores: list[Tensor], y: Tensor, prior: Tensor) -> tuple[Tensor, flo
         return value
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]
-    return factors.detach(), float(loss().detach())
+    return factors().detach(), float(loss().detach())
 
 
 def _logits(factors: Tensor, scores: list[Tensor], prior: Tensor) -> Tensor:

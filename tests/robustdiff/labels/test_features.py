@@ -67,3 +67,14 @@ def test_progress_reaches_its_end():
     probe(features, clean, 4, seed=0, progress=lambda *numbers: said.append(numbers))
     assert said[-1] == (5000, 5000)
     assert said == sorted(said)
+
+
+@pytest.mark.parametrize("dims", [1, 512])
+def test_votes_that_lack_the_own_label_do_not_tell_it(dims):
+    """Of so few images all others may vote, so that the missing vote is the label itself."""
+    found = []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        features, given = rng.normal(size=(60, dims)), rng.integers(0, 2, 60)
+        found.append((probe(features, given, 2, seed=seed).argmax(axis=1) == given).mean())
+    assert np.mean(found) < 0.65
