@@ -72,7 +72,7 @@ def check_class_map(
     """
     numbers = {str(number): number for number in range(num_classes)}
     numbers |= {name: number for number, name in enumerate(class_names)}
-    checked = {}
+    checked: dict[int, int] = {}
     for clean, given in class_map.items():
         pair = numbers.get(str(clean)), numbers.get(str(given))
         if pair[0] is None or pair[1] is None or pair[0] == pair[1]:

@@ -222,7 +222,7 @@ def _check(noise_type: str, mode: str, rate: float, seed: int | np.random.Genera
         raise ValueError(f"noise rate must be in [0, 1], got {rate}")
     if isinstance(seed, np.random.Generator):
         return
-    if not isinstance(seed, int | np.integer) or seed < 0:
+    if int(seed) != seed or seed < 0:
         raise ValueError(f"noise seed must be a whole number, at least 0, got {seed}")
 
 

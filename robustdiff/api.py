@@ -21,11 +21,12 @@ import torch
 from torch import Tensor
 
 from robustdiff.config.judging import in_place_of_evidence
-from robustdiff.config.layers import Layer, nested, resolve, to_plain
+from robustdiff.config.layers import Layer, choose, nested, resolve, to_plain
 from robustdiff.config.presets import DEFAULT_PRESETS, preset
 from robustdiff.config.roles import role_of
 from robustdiff.config.sections import Config
 from robustdiff.data.handed import MapDataset, kept_dataset
+from robustdiff.device import pick_device
 from robustdiff.jobs.audit import AUDIT_LAYER, audit_run
 from robustdiff.jobs.audit import audit_images as audit_job
 from robustdiff.jobs.evaluate import evaluate_run
@@ -36,6 +37,7 @@ from robustdiff.progress import Report
 from robustdiff.reports.audit import Findings
 from robustdiff.rng import check_seed
 from robustdiff.runs.folder import Run, open_run
+from robustdiff.runs.making import check_place
 
 Settings = Mapping[str, Any]
 """Dotted key -> value, e.g. {"noise.rate": 0.3}; the keys are the entries of `Config`."""
@@ -94,12 +96,15 @@ def train(
     """
     if config is None:
         config = DEFAULT_PRESETS["digits" if dataset is None else "arrays"]
+    if dataset is None and test_dataset is not None:
+        raise ValueError("test_dataset is the held-out part of dataset, and no dataset was given")
     base: Layer = preset(config) if isinstance(config, str) else to_plain(config)
     layers = [base, _layer(_judging(settings))]
+    folder = _temporary_folder() if out is None else Path(out)
+    check_place(folder)
     if dataset is not None:
         layers.append(_kept(dataset, test_dataset, layers))
     resolved = resolve(*layers)
-    folder = _temporary_folder() if out is None else Path(out)
     return start_run(resolved, folder, report or Report())
 
 
@@ -186,7 +191,7 @@ def evaluate(
     settings: Settings | None = None,
     *,
     seed: int = 0,
-    inception_weights: Path | None = None,
+    inception_weights: str | Path | None = None,
     report: Report | None = None,
 ) -> dict[str, Any]:
     """Compare a run's images with real ones, and its scores with the truth where it is known.
@@ -239,8 +244,9 @@ def audit(
         and `images`, which images fit no class or are there twice.
 
     Raises:
-        ValueError: If the run or its dataset cannot be used.
+        ValueError: If the run or its dataset cannot be used, or there is no such `by`.
     """
+    choose(by, ("run", "crossfit"), "way to audit")
     opened = load_run(run)
     given = {key: value for key, value in (settings or {}).items() if key.startswith("judge.")}
     judge = in_place_of_evidence(given)
@@ -283,10 +289,11 @@ def audit_images(
 
 def _kept(dataset: MapDataset, test_dataset: MapDataset | None, layers: Sequence[Layer]) -> Layer:
     """Keep a dataset where runs find it again, and return the settings that name it."""
-    named = resolve(*layers, {"data": {"dataset": "arrays"}}).data
+    config = resolve(*layers, {"data": {"dataset": "arrays"}})
+    pick_device(config.train.device)
     if any("dataset" in layer.get("data", {}) for layer in layers[1:]):
         raise ValueError("dataset= takes the place of the setting data.dataset; give one of them")
-    place = kept_dataset(dataset, test_dataset, named.image_size)
+    place = kept_dataset(dataset, test_dataset, config.data.image_size)
     return {"data": {"dataset": "arrays", "data_dir": str(place)}}
 
 

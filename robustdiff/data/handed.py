@@ -136,12 +136,18 @@ def _move(place: Path, folder: Path, about: _About) -> None:
     write_text(folder / INDEX, json.dumps(index) + "\n")  # last: it makes the folder valid
 
 
+def _check_wanted(test_dataset: MapDataset | None, image_size: int | None) -> None:
+    if image_size is not None and image_size < 1:
+        raise ValueError(f"image_size must be at least 1, got {image_size}")
+    if test_dataset is not None and len(test_dataset) == 0:
+        raise ValueError("the test dataset must hold an image of each class, got no item")
+
+
 def _collected(
     place: Path, dataset: MapDataset, test_dataset: MapDataset | None, image_size: int | None
 ) -> _About:
     """Write the images of a dataset to a folder, one after the other, and return the rest of it."""
-    if image_size is not None and image_size < 1:
-        raise ValueError(f"image_size must be at least 1, got {image_size}")
+    _check_wanted(test_dataset, image_size)
     parts = {"item": dataset} | ({} if test_dataset is None else {"test": test_dataset})
     labels: list[int | str] = []
     names: list[str] = []

@@ -26,7 +26,7 @@ def images_of(images: Any) -> Tensor:  # noqa: ANN401 arrays of any library
     Raises:
         ValueError: If it is anything else.
     """
-    pixels = torch.as_tensor(images).detach().cpu()
+    pixels = _tensor_of(images)
     shape = tuple(pixels.shape)
     if len(shape) == 3:
         pixels = pixels[:, None]
@@ -49,6 +49,16 @@ def images_of(images: Any) -> Tensor:  # noqa: ANN401 arrays of any library
     if pixels.dtype != torch.uint8:
         raise ValueError(f"images must be uint8 or floating point, got {pixels.dtype}")
     return pixels.contiguous()
+
+
+def _tensor_of(images: Any) -> Tensor:  # noqa: ANN401
+    if isinstance(images, np.ndarray):
+        images = np.ascontiguousarray(images)  # torch knows no negative strides
+    try:
+        return torch.as_tensor(images).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        kind = type(images).__name__
+        raise ValueError(f"images must be one array or tensor, got {kind}: {error}") from error
 
 
 def labels_of(labels: Any, count: int, num_classes: int | None = None) -> tuple[Ints, int]:  # noqa: ANN401

@@ -13,6 +13,7 @@ from curricula.types import Ints
 from robustdiff.classifiers.pretrained import (
     EFFICIENTNET_LITE0,
     features_cache,
+    load_network,
     pretrained_features,
 )
 from robustdiff.config.layers import to_plain
@@ -58,7 +59,9 @@ def classes_to_make(config: Config, images: Images) -> Tensor:
     """
     k = images.num_classes
     parts = {"held-out": images.test_labels, "training": images.train_labels}
-    rarest = {what: int(torch.bincount(labels).min()) for what, labels in parts.items()}
+    rarest = {
+        what: int(torch.bincount(labels, minlength=k).min()) for what, labels in parts.items()
+    }
     part = min(rarest, key=lambda what: rarest[what])
     most = rarest[part] * k
     count = config.eval.num_samples or min(max(_DEFAULT_SAMPLES, 2 * k), most)
@@ -77,7 +80,7 @@ def load_reference(
     report: Report,
     *,
     seed: int,
-    inception_weights: Path | None = None,
+    inception_weights: str | Path | None = None,
     evaluators: Path | None = None,
 ) -> tuple[Reference, dict[str, Any]]:
     """Measure the real images that a run's are compared with.
@@ -117,7 +120,7 @@ def evaluate_run(
     report: Report,
     *,
     seed: int,
-    inception_weights: Path | None = None,
+    inception_weights: str | Path | None = None,
     evaluators: Path | None = None,
     workers: Workers = ALONE,
 ) -> dict[str, Any]:
@@ -136,8 +139,10 @@ def evaluate_run(
         The content of metrics.json; {} in processes other than the leader.
 
     Raises:
-        ValueError: If the run, its dataset or the Inception weights cannot be used.
+        ValueError: If the run, its dataset or the network of the features cannot be used.
     """
+    run.check_trained()
+    check_features(config, inception_weights)
     data = load_run_data(run, config, report, published=True)
     images, labels, rows = data
     classes = classes_to_make(config, images)
@@ -265,8 +270,32 @@ def _about_scores(run: Run, config: Config, labels: NoisyLabels, rows: Ints) -> 
     }
 
 
+def check_features(config: Config, inception_weights: str | Path | None) -> None:
+    """Refuse features that cannot be computed here, before any work.
+
+    Args:
+        config: Its eval section names the features.
+        inception_weights: File of Inception weights, None to look for it.
+
+    Raises:
+        ValueError: If a package or weights are missing, or weights are given for other features.
+        DamagedError: If the weights are not those of this network.
+    """
+    name = config.eval.features
+    if name == EFFICIENTNET_LITE0:
+        load_network(torch.float32, torch.device("cpu"))
+    if name == "inception":
+        from robustdiff.metrics.inception import load_inception
+
+        load_inception(inception_weights)
+    elif inception_weights is not None:
+        raise ValueError(
+            f"Inception weights go with eval.features = 'inception' (--features), got {name!r}"
+        )
+
+
 def _embedding(
-    config: Config, images: Images, weights: Path | None, report: Report
+    config: Config, images: Images, weights: str | Path | None, report: Report
 ) -> Callable[[Tensor], Tensor] | None:
     if config.eval.features == "classifier":
         return None

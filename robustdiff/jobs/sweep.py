@@ -19,7 +19,7 @@ from robustdiff.diffusion.samplers import denoiser_calls
 from robustdiff.errors import DamagedError
 from robustdiff.files.atomic import sha256, write_text
 from robustdiff.jobs.dataset import load_run_data
-from robustdiff.jobs.evaluate import classes_to_make, load_reference
+from robustdiff.jobs.evaluate import check_features, classes_to_make, load_reference
 from robustdiff.jobs.sample import sample_run
 from robustdiff.metrics.catalogue import METRICS
 from robustdiff.metrics.report import measure, see
@@ -89,7 +89,7 @@ def sweep(
     over: str,
     settings: Sequence[SampleConfig],
     seed: int,
-    inception_weights: Path | None = None,
+    inception_weights: str | Path | None = None,
 ) -> list[Record]:
     """Evaluate settings and write `sweep-<over>.csv` and `.png` in the run's folder.
 
@@ -110,7 +110,11 @@ def sweep(
         DamagedError: If the CSV there is something else.
     """
     table = run.path / f"sweep-{over}.csv"
+    run.check_trained()
+    check_features(config, inception_weights)
     read_table(table)  # better now than after the first point
+    for weak in {sample.weak for sample in settings} - {None}:
+        open_run(Path(str(weak))).check_trained()
     data = load_run_data(run, config, report)
     images = data.images
     classes = classes_to_make(config, images)

@@ -29,8 +29,26 @@ OFFICIAL_NAMES = (
 _BATCH_SIZE = 32
 
 
+def load_inception(
+    weights: str | Path | None, *, sha256: str = OFFICIAL_SHA256
+) -> "FeatureExtractorInceptionV3":
+    """Load the Inception network of 2015-12-05.
+
+    Args:
+        weights: File of the weights, None to look for the published file in torch's hub cache.
+            Nothing is ever downloaded.
+        sha256: Digest that the file must have.
+
+    Raises:
+        ValueError: If the package or the file is missing.
+        DamagedError: If the file has another digest or does not hold this network's weights.
+    """
+    path = _cached_weights() if weights is None else Path(weights)
+    return _build(_read_state(path, sha256))
+
+
 def inception_features(
-    images: Tensor, weights: Path | None, *, sha256: str = OFFICIAL_SHA256
+    images: Tensor, weights: str | Path | None, *, sha256: str = OFFICIAL_SHA256
 ) -> Tensor:
     """Compute the 2048 pooled features of the Inception network of 2015-12-05.
 
@@ -39,8 +57,7 @@ def inception_features(
 
     Args:
         images: (N, C, H, W) uint8; the network runs on their device.
-        weights: File of the weights, None to look for the published file in torch's hub cache.
-            Nothing is ever downloaded.
+        weights: See `load_inception`, like sha256.
         sha256: Digest that the file must have.
 
     Returns:
@@ -51,7 +68,7 @@ def inception_features(
         DamagedError: If the file has another digest or does not hold this network's weights.
     """
     check_images(images, "images")
-    network = _build(_read_state(weights or _cached_weights(), sha256)).to(images.device)
+    network = load_inception(weights, sha256=sha256).to(images.device)
     with torch.no_grad():
         return torch.cat(
             [

@@ -191,7 +191,8 @@ def sweep_figure(
         if logarithmic:
             panel.set_xscale("log")
             _logarithmic(panel.xaxis)
-        if metric.logarithmic:
+        shown = [real[metric.key], *(y for line in lines for y in line.figures[metric.key])]
+        if metric.logarithmic and any(y > 0 for y in shown):  # of too few images all are NaN
             panel.set_yscale("log")
             _logarithmic(panel.yaxis)
     box = figure.legend(

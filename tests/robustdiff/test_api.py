@@ -149,3 +149,39 @@ def test_images_are_audited_without_a_run(tmp_path):
     assert (found.issue == truth).mean() > 0.95
     with pytest.raises(ValueError, match="another audit was made there"):
         robustdiff.audit_images({**settings, "seed": 1}, out=tmp_path / "found")
+
+
+class Unread:
+    """A dataset that nobody may read."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, number):
+        raise AssertionError("the dataset was read")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"test_dataset": Unread()}, "and no dataset was given"),
+        ({"dataset": Unread(), "settings": {"train.device": "cuda:99"}}, "cuda"),
+        (
+            {"dataset": Unread(), "test_dataset": []},
+            "an image of each class, got no item",
+        ),
+    ],
+)
+def test_a_dataset_is_refused_before_it_is_read(arguments, says):
+    with pytest.raises(ValueError, match=says):
+        robustdiff.train(**arguments)
+
+
+def test_a_place_that_is_taken_is_refused_before_the_dataset_is_read(run):
+    with pytest.raises(ValueError, match="already exists"):
+        robustdiff.train(dataset=Unread(), out=run.path)
+
+
+def test_an_audit_by_something_else_is_refused(run):
+    with pytest.raises(ValueError, match="unknown way to audit 'Run'; did you mean 'run'"):
+        robustdiff.audit(run, by="Run")

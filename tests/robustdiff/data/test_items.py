@@ -30,6 +30,7 @@ def test_arrays_of_all_layouts_become_the_same_images(kind):
         (np.full((1, 8, 8), -1.0), r"must be in \[0, 1\], got values from -1 to -1"),
         (np.full((1, 8, 8), np.nan), r"must be in \[0, 1\], got values from nan to nan"),
         (np.full((1, 8, 8), 255.0), r"must be in \[0, 1\], got values from 255 to 255"),
+        ([np.zeros((8, 8)), np.zeros((9, 8))], "one array or tensor, got list"),
         (np.zeros((1, 8, 8), np.int64), r"images must be uint8 or floating point, got torch.int64"),
     ],
 )
@@ -90,3 +91,9 @@ def test_other_datasets_are_refused_in_one_line(dataset, says):
     with pytest.raises(ValueError, match=says) as refused:
         read_items(dataset, KEYS)
     assert "\n" not in str(refused.value)
+
+
+def test_a_view_with_its_channels_turned_round_is_taken():
+    images = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
+    turned = images_of(images[..., ::-1])
+    assert torch.equal(turned, images_of(images).flip(1))

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,7 @@ from robustdiff.cli.eval import _print_table
 from robustdiff.config.layers import resolve
 from robustdiff.config.presets import preset
 from robustdiff.config.sections import SampleConfig
+from robustdiff.errors import DamagedError
 from robustdiff.jobs import evaluate as module
 from robustdiff.jobs import sweep
 from robustdiff.jobs.evaluate import classes_to_make, evaluate_run
@@ -238,3 +240,60 @@ def test_weights_that_change_meanwhile_are_no_evaluation(runs, monkeypatch):
     with pytest.raises(OSError, match="was trained further while it was evaluated"):
         evaluate_run(run, resolve(TINY), Report(), seed=0)
     assert evaluations(run) == []
+
+
+def refuse(*_, **__):
+    raise AssertionError("images were made")
+
+
+@pytest.mark.parametrize(
+    ("features", "weights", "says"),
+    [
+        ("inception", "none.pth", r"cannot read --inception-weights none\.pth"),
+        ("classifier", "none.pth", "go with eval.features = 'inception'"),
+        ("efficientnet-lite0", None, "robustdiff\\[features\\]"),
+    ],
+)
+def test_features_that_cannot_be_computed_are_refused_before_images_are_made(
+    runs, monkeypatch, features, weights, says
+):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    monkeypatch.setattr(module, "sample_run", refuse)
+    monkeypatch.setattr(module, "load_run_data", refuse)
+    config = resolve(TINY, {"eval": {"features": features}})
+    with pytest.raises(ValueError, match=says):
+        evaluate_run(runs[0], config, Report(), seed=0, inception_weights=weights)
+    with pytest.raises(ValueError, match=says):
+        sweep.sweep(
+            runs[0],
+            config,
+            Report(),
+            over="guidance",
+            settings=[config.sample],
+            seed=0,
+            inception_weights=weights,
+        )
+
+
+def test_what_has_no_model_is_refused_before_its_images_are_read(runs, monkeypatch):
+    run, weak = runs
+    monkeypatch.setattr(sweep, "load_run_data", refuse)
+    monkeypatch.setattr(module, "load_run_data", refuse)
+    config = resolve(TINY, {"sample": {"guidance": "auto", "weak": str(weak.path)}})
+    weak.weights_file.unlink()
+    with pytest.raises(DamagedError, match=r"has no model\.safetensors yet"):
+        sweep.sweep(run, config, Report(), over="guidance", settings=[config.sample], seed=0)
+    audited = resolve(TINY, {"data": {"whole": True}})
+    weak.save_config(audited)
+    with pytest.raises(ValueError, match="is an audit, which has no model"):
+        evaluate_run(weak, audited, Report(), seed=0)
+    with pytest.raises(ValueError, match="is an audit, which has no model"):
+        sweep.sweep(weak, audited, Report(), over="guidance", settings=[audited.sample], seed=0)
+
+
+def test_classes_without_any_held_out_image_are_named():
+    images = SimpleNamespace(
+        name="toys", num_classes=3, train_labels=torch.arange(3), test_labels=torch.arange(0)
+    )
+    with pytest.raises(ValueError, match="the rarest has 0"):
+        classes_to_make(resolve({}), images)

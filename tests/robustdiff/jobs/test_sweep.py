@@ -158,6 +158,11 @@ def test_impossible_values_are_named(over, values, says):
         settings_to_try(SampleConfig(), over, values, ["ddim"])
 
 
+def test_a_figure_that_no_point_has_is_drawn_empty(run, made):
+    rows = [row | {"class_fid": "nan", "class_fid_floor": "nan"} for row in over_guidance(run, 1)]
+    assert figure_png(draw_sweep(rows, "guidance")).startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize("content", ["a,b\n1,2\n", "\x00\x01", '"'])
 def test_a_file_that_is_no_sweep_is_left_alone(run, made, content):
     path = run.path / "sweep-guidance.csv"
