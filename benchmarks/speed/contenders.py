@@ -224,7 +224,11 @@ def diffusers(
 
 
 def denoising_diffusion_pytorch(
-    config: Config, images: Images, width: int, heads: int
+    config: Config,
+    images: Images,
+    width: int,
+    heads: int,
+    dtype: torch.dtype = torch.float32,
 ) -> Contender:
     """Train denoising-diffusion-pytorch's classifier-free Unet with its own loss and sampler."""
     from denoising_diffusion_pytorch.classifier_free_guidance import GaussianDiffusion, Unet
@@ -255,7 +259,7 @@ def denoising_diffusion_pytorch(
             found = network(_noisy(x_0, alpha_bar, eps), nearest, labels, cond_drop_prob=0.0)
         return float((found - eps).square().mean())
 
-    return Contender(_size(network), _loop(network, loss, config, images), sample, error)
+    return Contender(_size(network), _loop(network, loss, config, images, dtype), sample, error)
 
 
 def contenders(config: Config, images: Images, name: str) -> dict[str, Callable[[], Contender]]:
@@ -286,6 +290,9 @@ def contenders(config: Config, images: Images, name: str) -> dict[str, Callable[
     if width and importlib.util.find_spec("denoising_diffusion_pytorch") is not None:
         found["denoising-diffusion-pytorch"] = lambda: denoising_diffusion_pytorch(
             config, images, width, heads
+        )
+        found["denoising-diffusion-pytorch, bf16 autocast"] = lambda: denoising_diffusion_pytorch(
+            config, images, width, heads, torch.bfloat16
         )
     return found
 
