@@ -40,12 +40,26 @@ def corrected(tmp_path, monkeypatch):
     return found
 
 
-def test_cleanlab_looks_once_more(corrected, capsys):
+def cleanlab_says(capsys):
     pytest.importorskip("cleanlab")
     (snippet,) = snippets("cleanlab")
     exec(snippet, {})
+    return capsys.readouterr().out
+
+
+def test_cleanlab_looks_once_more(corrected, capsys):
     left = int((~corrected.removed).sum())
-    assert f"cleanlab doubts 0 of {left} corrected labels" in capsys.readouterr().out
+    assert f"cleanlab doubts 0 of {left} corrected labels" in cleanlab_says(capsys)
+
+
+def test_cleanlab_looks_at_what_the_newest_report_found(corrected, capsys):
+    run, n, k = Run(Path("audits/photos")), len(corrected.labels), len(NAMES)
+    left, trained = int((~corrected.removed).sum()), Trust(np.ones(n), 0.1)  # as `pmi` writes it
+    save_scores(run, np.ones(n), trained, np.ones(n, dtype=bool))
+    classes = (0.8 * np.eye(k)[corrected.labels] + 0.2 / k).astype(np.float32)
+    judged = Trust(np.ones(n), 0.1, classes, classes, np.eye(k))
+    save_scores(run, np.ones(n), judged, np.ones(n, dtype=bool), anew=True)
+    assert f"cleanlab doubts 0 of {left} corrected labels" in cleanlab_says(capsys)
 
 
 def test_fiftyone_there_and_back(corrected):
