@@ -1,5 +1,9 @@
 """scores.npz: what is saved comes back, also from files of earlier versions."""
 
+import re
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -34,6 +38,20 @@ def test_scores_and_trust_come_back(tmp_path):
     with np.load(run.scores_file) as content:
         np.testing.assert_array_equal(content["label_used"], USED)
         np.testing.assert_array_equal(content["label_score"], [2 / 3, 1 / 3, 1])
+
+
+def test_the_arrays_that_the_readme_names_are_those_of_the_files(tmp_path):
+    run = Run(tmp_path)
+    save_scores(run, SCORES, Trust(RIGHT, 0.25), USED)
+    names = (("0", "1"), ("a.png", "b.png", "c.png"))
+    labels = corrupt(np.array([0, 1, 1]), num_classes=2, noise_type="symmetric", rate=0.3, seed=0)
+    replace(labels, class_names=names[0], paths=names[1]).save(run.labels_file)
+    text = (Path(__file__).parents[3] / "README.md").read_text()
+    for file, whole in ((run.labels_file, True), (run.scores_file, False)):
+        (named,) = re.findall(rf"`{file.name}` \((.*?)\)", text.replace("(0, 1]", ""), re.DOTALL)
+        with np.load(file) as content:
+            assert set(re.findall("`(.*?)`", named)) <= set(content)
+            assert not whole or set(re.findall("`(.*?)`", named)) == set(content)
 
 
 def test_a_score_without_classes_has_neither_these_nor_a_temperature(tmp_path):
