@@ -82,7 +82,8 @@ def corrupt(
         )
         noisy = corrupt_source(source, config.noise, seed=seed)
         write_labels(out, source, noisy)
-    _print_table(noisy, source.class_names, out)
+    images = labels if holds_images(labels.expanduser()) else None
+    _print_table(noisy, source.class_names, out, _training(out / "labels.npz", images, folder))
 
 
 def _flag(key: str, value: object) -> str:
@@ -98,7 +99,19 @@ def _refuse(options: dict[str, object], what: str, labels: Path) -> None:
         raise ValueError(f"{', '.join(given)} {verb} for {what}, which {labels} is not")
 
 
-def _print_table(labels: "NoisyLabels", names: tuple[str, ...], out: Path) -> None:
+def _training(record: Path, images: Path | None, folder: Layer) -> str:
+    """Say how to train from a record, with images of one's own read as they were here."""
+    labels = ["--labels", str(record)]
+    if images is None:
+        command = shlex.join(["robustdiff", "train", *labels])
+        return f"{printable(command)} and the images of these labels, by --data or --dataset"
+    words = ["robustdiff", "train", str(images)]
+    for key, value in flat(folder).items():
+        words += [_flag(key, value)] if isinstance(value, bool) else [_flag(key, value), str(value)]
+    return printable(shlex.join([*words, *labels]))
+
+
+def _print_table(labels: "NoisyLabels", names: tuple[str, ...], out: Path, training: str) -> None:
     from rich.console import Console
 
     console = Console()
@@ -112,7 +125,7 @@ def _print_table(labels: "NoisyLabels", names: tuple[str, ...], out: Path) -> No
         f"asked for {labels.rate:g} ({labels.mode}, seed {labels.seed})\n"
         f"sha256 {labels.sha256}\n"
         f"written to {where}/labels.npz, labels.csv and transition.png; "
-        f"train from it with: robustdiff train --labels {where}/labels.npz",
+        f"train from it with: {training}",
         highlight=False,
         markup=False,
         soft_wrap=True,

@@ -2,6 +2,7 @@ import csv
 import json
 import os
 import pickle
+import shlex
 import zipfile
 from pathlib import Path
 
@@ -37,6 +38,7 @@ def test_labels_are_corrupted_written_and_trained_from(capsys):
     assert call("corrupt", "y.npy", "--noise=0.3", "--noise-type=pairflip", "--out=n") == 0
     said = capsys.readouterr().out
     assert "404 of 1347 labels are wrong: 0.2999, expected 0.3000, asked for 0.3" in said
+    assert "--labels n/labels.npz and the images of these labels, by --data or --dataset" in said
     assert sorted(path.name for path in Path("n").iterdir()) == [
         "labels.csv",
         "labels.npz",
@@ -85,6 +87,18 @@ def test_a_folder_of_images_trains_evaluates_and_is_corrupted(capsys):
     assert call("train", *words, "--labels=n/labels.npz", "--out=runs/noisy", *SHORT) == 0
     assert call("corrupt", "photos", *noise[:-2], "--out=m", "--image-size=8", "--no-copy") == 0
     assert Path("m/labels.csv").read_bytes() == Path("n/labels.csv").read_bytes()
+
+
+def test_the_command_that_corrupt_names_trains_on_the_same_images(capsys):
+    photos("my photos/train/train")  # as parts, or as one class
+    photos("my photos/train/test", ("cat", "dog"))
+    words = ("--image-size=8", "--split=none", "--no-copy")
+    assert call("corrupt", "my photos/train", "--out=n", *words) == 0
+    named = capsys.readouterr().out.partition("train from it with: robustdiff ")[2].strip()
+    assert named == (
+        "train 'my photos/train' --image-size 8 --split none --no-copy --labels n/labels.npz"
+    )
+    assert call(*shlex.split(named), "--dry-run", *SHORT) == 0
 
 
 class Hostile:
