@@ -22,8 +22,10 @@ def verdict(curriculum: str, detected: dict[str, float] | None) -> str | None:
         rank = "ranks labels as chance does"
     else:
         rank = "hardly finds wrong labels"
+    advice = "A curriculum that finds more: crossfit"
+    if curriculum == "crossfit":
+        advice = "Evidence of your own may find more: --judge-features, --judge-probs"
     why = " (docs/dynamics.md says why)" if curriculum.startswith("dynamics") else ""
     return (
-        f"the score of {curriculum} {rank}: AUROC {detected['auroc']:.3f}, chance .5{why}. "
-        f"Curricula that find them: crossfit, pmi"
+        f"the score of {curriculum} {rank}: AUROC {detected['auroc']:.3f}, chance .5{why}. {advice}"
     )
