@@ -37,6 +37,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+# Commands that several processes of torchrun may be given at once. Others would do the same work
+# several times, and write the same files.
+_TOGETHER = ("train", "eval", "study", "presets")
 # typer's error for wrong words; its name is private.
 _UsageError = cast("type[Exception]", typer.BadParameter.__bases__[0])
 
@@ -49,6 +52,7 @@ def _print_version(*, asked: bool) -> None:
 
 @app.callback()
 def _global_options(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
@@ -56,7 +60,11 @@ def _global_options(
         ),
     ] = False,
 ) -> None:
-    pass
+    command = context.invoked_subcommand
+    if "RANK" in os.environ and command is not None and command not in _TOGETHER:
+        from robustdiff.parallel import refuse_company
+
+        refuse_company(command)
 
 
 app.command()(train_command.train)

@@ -28,9 +28,6 @@ def likelihood(
     seed: Annotated[int, typer.Option(min=0, help="Seed of images and noise.")] = 0,
 ) -> None:
     """Bound the likelihood of held-out images in bits per dimension, with and without labels."""
-    from robustdiff.parallel import refuse_company
-
-    refuse_company("likelihood")
     opened, config = open_with(run, place)
     from robustdiff.jobs.likelihood import likelihood_run
 

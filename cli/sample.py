@@ -32,9 +32,6 @@ def sample(
     seed: SeedOption = 0,
 ) -> None:
     """Generate images: a grid with one column per class, an .npz, and a folder per class."""
-    from robustdiff.parallel import refuse_company
-
-    refuse_company("sample")
     opened, config = open_with(run, sampling, place)
     from robustdiff.jobs.sample import Wanted, write_samples
 

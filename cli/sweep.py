@@ -41,9 +41,6 @@ def sweep(
     seed: SeedOption = 0,
 ) -> None:
     """Evaluate a run at many settings: sweep-OVER.csv and a plot; resumes, skips what is done."""
-    from robustdiff.parallel import refuse_company
-
-    refuse_company("sweep")
     if (value := sampling.get("sample", {}).get(_VARIED[over])) is not None:
         flag = f"--{_VARIED[over].replace('_', '-')}"
         raise ValueError(f"--over {over} takes its values from --values, got {flag} {value}")

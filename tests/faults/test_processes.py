@@ -359,7 +359,10 @@ def test_sharding_needs_company(capsys):
     assert "--shard spreads a model over processes, got one" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["sample", "sweep", "likelihood"])
+@pytest.mark.parametrize("command", [
+    "sample", "sweep", "likelihood", "audit", "report", "review", "correct", "corrupt", "export",
+    "compare",
+])  # fmt: skip
 def test_what_is_not_shared_out_takes_one_process(command, monkeypatch, capsys):
     for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
