@@ -230,9 +230,11 @@ class CurriculumConfig:
         probes: Noise draws (t, eps) per sample and round.
         probe_times: (low, high) range of the probes' times, stratified within; equal for one time.
         rivals: Classes that curriculum "margin" tries besides the given one, the likeliest by what
-            earlier rounds found; in the first by classifiers of images that learn for a moment, of
-            fewer than 1,000 images, or more than 128 classes, all. None for all in every round; of
-            more than 128 classes, which keep four besides the given one, for those.
+            earlier rounds found. In the first round classifiers of images that learn for a moment
+            name them, and of more than 128 classes always four; of fewer than 1,000 images, or
+            where these classifiers know nothing, the first round tries all. None, or K - 1 and
+            more, tries all in every round; of more than 128 classes, which keep four besides the
+            given one, later rounds try those.
         rotate: Rounds over which the samples take turns: each round after the first probes one in
             so many.
         pairing: "paired" evaluates old and new weights on the same probes; "redrawn" the old ones
