@@ -16,7 +16,7 @@ class JudgeConfig:
         folds: Parts that are each judged by classifiers trained on the others; None lets effort and
             the number of images decide.
         rounds: How often classifiers are trained, from the second time on with cleaned labels; None
-            lets effort and the number of images decide.
+            lets effort decide.
         flip: Mirror images while classifiers are trained; None mirrors colour images only.
         probabilities: Path of a file of out-of-sample class probabilities, which take the place of
             trained classifiers; see `robustdiff.labels.evidence`.
