@@ -92,7 +92,8 @@ def generate(  # noqa: PLR0913 an image depends on as much
         labels: (M,) int64 classes to generate.
         image_shape: (C, H, W).
         sample: Settings of sampler and guidance, and the batch size.
-        seed: Image k is a function of (seed, k, labels[k]), whatever the batch size.
+        seed: Image k is a function of (seed, k, labels[k]), to rounding: in bfloat16 the number of
+            images in a batch moves single pixels by 1.
         numbers: (L,) int64 which of the M images to make, None for all.
         guide: The kind of guidance, that of `sample.guidance`.
         progress: Called with (images done, images in all) after each batch.
