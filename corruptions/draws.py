@@ -60,11 +60,12 @@ def _exact_per_class(change: Doubles, clean: Ints, rng: np.random.Generator) -> 
 
 
 def _systematic(change: Doubles, order: Ints, rng: np.random.Generator) -> Ints:
-    """Pick the rounded expected number of samples, each with probability `change`.
+    """Pick the rounded expected number of samples, each with probability `change`, to rounding.
 
     The samples are laid end to end on a line, each as long as its probability; points at distance
     1 pick where they fall. So every run of the line, a class for instance, gets its share to
-    within one.
+    within one. Where the length is not whole the points keep off parts of the line, so of a few
+    images those at its ends may never be picked, or too often.
     """
     if len(order) == 0:
         return order
@@ -79,7 +80,8 @@ def _systematic(change: Doubles, order: Ints, rng: np.random.Generator) -> Ints:
 
 
 MODES: dict[str, Callable[[Doubles, Ints, np.random.Generator], Ints]] = {
-    # The expected number overall, and in every class to within one.
+    # The expected number overall, and in every class to within one. Classes lie in their order, so
+    # of classes with a few images the first and the last flip too seldom or too often.
     "exact": _exact,
     # The expected number overall; how many in each class is left to chance.
     "exact-overall": _exact_overall,
