@@ -1,6 +1,8 @@
 """What each setting means for a result; what may change on resuming, and what sets runs apart."""
 
 import json
+import shlex
+from pathlib import Path
 from typing import Literal
 
 from robustdiff.config.layers import Layer, flat, to_plain
@@ -70,8 +72,13 @@ def fixed_changes(before: Layer, now: Layer) -> list[str]:
     ]
 
 
-def check_same_audit(before: Layer, now: Layer) -> None:
+def check_same_audit(before: Layer, now: Layer, path: Path) -> None:
     """Refuse a configuration under which an audit that was begun would find something else.
+
+    Args:
+        before: The audit's whole configuration, see `to_plain`.
+        now: The one that was asked for.
+        path: The audit's folder, which says by its name alone what it is an audit of.
 
     Raises:
         ValueError: Naming every changed entry.
@@ -81,7 +88,7 @@ def check_same_audit(before: Layer, now: Layer) -> None:
     if changed:
         raise ValueError(
             f"another audit was made there, which differs in {', '.join(changed)}; "
-            "choose another --out"
+            f"choose another --out, or name the audit: robustdiff audit {shlex.quote(str(path))}"
         )
 
 

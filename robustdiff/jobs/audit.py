@@ -167,7 +167,7 @@ def audit_images(
     if Run(path).config_file.exists():
         run = Run(path)
         stored = run.config()
-        check_same_audit(to_plain(stored), to_plain(config))
+        check_same_audit(to_plain(stored), to_plain(config), path)
         images, labels, rows = load_run_data(run, config, report)
         check_same_labels(run, config)
     else:

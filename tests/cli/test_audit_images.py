@@ -75,7 +75,9 @@ def test_the_same_command_reports_again_and_another_one_is_refused(photos, capsy
     assert call("audit", "found") == 0
     capsys.readouterr()
     assert call(*words, "--judge-folds=3") == 2
-    assert "differs in judge.folds" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "differs in judge.folds" in said
+    assert said.endswith("choose another --out, or name the audit: robustdiff audit found\n")
     assert call("audit", photos, "--out=photos") == 2
     assert "photos already exists; choose another --out" in capsys.readouterr().err
     assert not Path("photos/config.json").exists()
