@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .console import plain, printable
+from .console import make_report, plain, printable
 
 
 def compare(
@@ -35,7 +35,8 @@ def compare(
     if out is not None:
         check_folder(out)
     found = find_runs(runs)
-    rows = compare_runs(found)
+    with make_report() as report:
+        rows = compare_runs(found, report)
     columns = ("label accuracy", "class-wise FID", GAP, "AUROC")
     console = Console()
     for noise, part in by_noise(rows).items():

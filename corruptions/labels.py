@@ -172,6 +172,30 @@ class NoisyLabels:
         return labels
 
 
+def given_digest(path: Path) -> str:
+    """Return a digest of the given labels of a record, and of whose they are.
+
+    Little else of the file is read, and its own digest is not verified.
+
+    Args:
+        path: The .npz.
+
+    Returns:
+        The same for the same labels of the same samples, however they came about.
+
+    Raises:
+        ValueError: If the file is missing, damaged, or something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            given = content["given"].astype("<i8").tobytes()
+            lists = json.loads(content["identity"].tobytes()) if "identity" in content else {}
+        whose = json.dumps([lists.get(name) for name in ("class_names", "paths", "kept")])
+    except Exception as error:  # damaged archives fail in many ways
+        raise ValueError(f"{path} is damaged or not a label file of robustdiff") from error
+    return hashlib.sha256(given + whose.encode()).hexdigest()
+
+
 def _stored(seed: int | None) -> NDArray[np.generic]:
     """Return a seed as an array of a number, -1 for none; of digits where no number holds it."""
     number = np.asarray(-1 if seed is None else seed)

@@ -6,20 +6,19 @@ import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from curricula import CURRICULA
-from robustdiff.config.layers import flat, to_plain
-from robustdiff.config.roles import distinguishing
-from robustdiff.config.sections import Config, NoiseConfig
+from robustdiff.config.sections import Config
 from robustdiff.files.atomic import write_text
 from robustdiff.metrics.catalogue import DETECTION, FLAG, FURTHER, METRICS, evaluator_in_words
+from robustdiff.progress import Report
+from robustdiff.reports.evaluated import AS_THEY_ARE, Evaluated, evaluated, headings, method_names
 from robustdiff.reports.figures import comparison_figure, write_figure
 from robustdiff.reports.intervals import cell, interval
 from robustdiff.reports.markdown import plain_text
-from robustdiff.runs.evaluations import Evaluation, Metrics, evaluations, settings_used
+from robustdiff.runs.evaluations import Evaluation, Metrics, evaluations
 from robustdiff.runs.folder import PublishedRun, Run
 
 
@@ -59,8 +58,6 @@ GAP, ABOVE = "gap closed", "above clean"
 ALL = (*COLUMNS, GAP, ABOVE)
 # Every evaluation has these; others came later.
 _NEEDED = ("label_accuracy", "nll", "class_fid", "fid")
-_CLEAN, _UNKNOWN = "clean", "unknown"
-_AS_THEY_ARE = (_CLEAN, _UNKNOWN)
 _MAIN = (
     "label accuracy",
     "label accuracy, real",
@@ -74,10 +71,6 @@ _MAIN = (
 )
 # Shown where an evaluation has them.
 _BESIDES = ("CAS", "CAS, real", "F1 of the flag", "copies", "copies, real")
-# As many digits of an evaluator's digest are shown.
-_DIGITS = 12
-# Settings that name a file, of which the name is shown without its folder.
-_FILES = ("judge.probabilities", "judge.features")
 
 
 class Row(NamedTuple):
@@ -118,29 +111,7 @@ def find_runs(paths: Sequence[Path]) -> list[Run]:
     return list(dict.fromkeys(found))
 
 
-class _Evaluated(NamedTuple):
-    """One evaluation of a run.
-
-    Attributes:
-        config: The run's configuration.
-        metrics: The figures.
-        settings: What repetitions have in common, dotted key -> value.
-        noise: Which noise its labels have.
-    """
-
-    config: Config
-    metrics: Metrics
-    settings: dict[str, Any]
-    noise: str
-
-    @property
-    def setup(self) -> str:
-        """What the run has in common with those it is measured against."""
-        apart = ("noise.", "objective.", "curriculum.", "judge.")
-        return json.dumps([s for s in self.settings.items() if not s[0].startswith(apart)])
-
-
-def compare_runs(runs: Sequence[Run]) -> list[Row]:
+def compare_runs(runs: Sequence[Run], report: Report | None = None) -> list[Row]:
     """Group evaluations that differ in the run's seed alone.
 
     The gap closed is (uniform - method) / (uniform - clean) in class-wise FID, seed by seed: 1 is
@@ -150,31 +121,30 @@ def compare_runs(runs: Sequence[Run]) -> list[Row]:
 
     Args:
         runs: Evaluated runs, all evaluations of each; of two with the same settings and seed the
-            last counts.
+            last counts. Runs on label files repeat each other if their labels are the same,
+            whatever the files are called.
+        report: Receives a line for each evaluation that is left out.
 
     Returns:
         Rows, by noise, clean labels first, and the lowest class-wise FID first.
 
     Raises:
         ValueError: If a run's metrics cannot be read.
+        DamagedError: If a run's configuration, or its labels that came from a file, are damaged.
     """
-    found = [(one, run.config()) for run in runs for one in evaluations(run)]
-    groups: dict[str, dict[int, _Evaluated]] = {}
-    for one, config in sorted(found, key=lambda pair: pair[0].path.stat().st_mtime_ns):
-        evaluated = _evaluated(one, config)
-        groups.setdefault(json.dumps(evaluated.settings), {})[config.seed] = evaluated
+    groups = _repetitions(runs, report or Report())
     plain = {
         (one.noise, one.setup, seed): float(one.metrics["class_fid"])
-        for group in groups.values()
+        for group in groups
         for seed, one in group.items()
         if one.config.curriculum.name == "uniform"
         and one.config.objective.name == "plain"
         and one.metrics["class_fid"] is not None
     }
-    firsts = [next(iter(group.values())) for group in groups.values()]
-    headings, names = _headings(firsts), _method_names(firsts)
+    firsts = [next(iter(group.values())) for group in groups]
+    noises, names = headings(firsts), method_names(firsts)
     rows = []
-    for group, first, name in zip(groups.values(), firsts, names, strict=True):
+    for group, first, name in zip(groups, firsts, names, strict=True):
         seeds = sorted(group)
         values = {
             title: [float(v) for seed in seeds if (v := column(group[seed].metrics)) is not None]
@@ -183,15 +153,34 @@ def compare_runs(runs: Sequence[Run]) -> list[Row]:
         for title, measured in ((GAP, _gap), (ABOVE, _above)):
             measures = (measured(group[seed], plain) for seed in seeds)
             values[title] = [value for value in measures if value is not None]
-        rows.append(Row(headings[first.noise], name, seeds, values))
-    return sorted(rows, key=lambda row: (row.noise not in _AS_THEY_ARE, row.noise, _quality(row)))
+        rows.append(Row(noises[first.noise], name, seeds, values))
+    return sorted(rows, key=lambda row: (row.noise not in AS_THEY_ARE, row.noise, _quality(row)))
 
 
-def _gap(evaluated: _Evaluated, plain: dict[tuple[str, str, int], float]) -> float | None:
+def _repetitions(runs: Sequence[Run], report: Report) -> list[dict[int, Evaluated]]:
+    """Return the evaluations of the same settings by seed, those of every settings apart."""
+    found = []
+    for run in runs:
+        config = run.config()
+        digest = None if config.noise.labels is None else run.given_digest()
+        found += [_checked(one, config, digest) for one in evaluations(run)]
+    groups: dict[str, dict[int, Evaluated]] = {}
+    for one in sorted(found, key=lambda one: one.path.stat().st_mtime_ns):
+        seeds, seed = groups.setdefault(json.dumps(one.settings), {}), one.config.seed
+        if seed in seeds:
+            report.message(
+                f"left out: {seeds[seed].path}, since {one.path} has the same settings and the "
+                f"same seed, {seed}, and was written later"
+            )
+        seeds[seed] = one
+    return list(groups.values())
+
+
+def _gap(evaluated: Evaluated, plain: dict[tuple[str, str, int], float]) -> float | None:
     """Return the gap closed; None without both ends of it, or where they are the same."""
     noisy = plain.get((evaluated.noise, evaluated.setup, evaluated.config.seed))
     clean, mine = _clean(evaluated, plain), evaluated.metrics["class_fid"]
-    if evaluated.noise in _AS_THEY_ARE or noisy is None or clean is None or noisy == clean:
+    if evaluated.noise in AS_THEY_ARE or noisy is None or clean is None or noisy == clean:
         return None
     # Between labels as they are and corrected ones there is no clean end.
     return (
@@ -201,15 +190,15 @@ def _gap(evaluated: _Evaluated, plain: dict[tuple[str, str, int], float]) -> flo
     )
 
 
-def _above(evaluated: _Evaluated, plain: dict[tuple[str, str, int], float]) -> float | None:
+def _above(evaluated: Evaluated, plain: dict[tuple[str, str, int], float]) -> float | None:
     """Return how far the class-wise FID lies above that of clean labels; None without one."""
     clean, mine = _clean(evaluated, plain), evaluated.metrics["class_fid"]
     return None if mine is None or clean is None else float(mine) - clean
 
 
-def _clean(evaluated: _Evaluated, plain: dict[tuple[str, str, int], float]) -> float | None:
+def _clean(evaluated: Evaluated, plain: dict[tuple[str, str, int], float]) -> float | None:
     rest = (evaluated.setup, evaluated.config.seed)
-    return next((plain[key] for name in _AS_THEY_ARE if (key := (name, *rest)) in plain), None)
+    return next((plain[key] for name in AS_THEY_ARE if (key := (name, *rest)) in plain), None)
 
 
 def _quality(row: Row) -> float:
@@ -217,101 +206,15 @@ def _quality(row: Row) -> float:
     return float(np.mean(row.values["class-wise FID"] or row.values["FID"]))
 
 
-def _evaluated(evaluation: Evaluation, config: Config) -> _Evaluated:
+def _checked(evaluation: Evaluation, config: Config, digest: str | None) -> Evaluated:
     path, metrics = evaluation
     try:
         for column in COLUMNS.values():
             float(column(metrics) or 0)
         float(metrics["noise"] or 0)
-        settings = _settings(config, metrics)
+        return evaluated(evaluation, config, digest)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} does not hold an evaluation's figures") from error
-    return _Evaluated(config, metrics, settings, _noise(config, metrics))
-
-
-def _settings(config: Config, metrics: Metrics) -> dict[str, Any]:
-    settings = flat(to_plain(config)) | settings_used(metrics, config)
-    if config.curriculum.name == "uniform":
-        # Settings of scores say nothing where there are none.
-        named = ("curriculum.name", "curriculum.treatment")
-        settings = {
-            k: v for k, v in settings.items() if k in named or not k.startswith("curriculum.")
-        }
-    if (
-        CURRICULA[config.curriculum.name].source != "classifier"
-        and config.objective.name == "plain"
-    ):
-        # Neither does the judge where nobody asks it.
-        settings = {k: v for k, v in settings.items() if not k.startswith("judge.")}
-    settings["evaluator"] = metrics.get("evaluator_sha256")
-    return dict(distinguishing(settings))
-
-
-def _noise(config: Config, metrics: Metrics) -> str:
-    if metrics["noise"] is None and config.noise.labels is None:
-        return _UNKNOWN
-    if config.noise.labels is None and not metrics["noise"]:
-        return _CLEAN
-    return json.dumps(to_plain(config)["noise"])
-
-
-def _headings(runs: Sequence[_Evaluated]) -> dict[str, str]:
-    """Name every noise; those of one name by every setting in which they differ besides."""
-    alike: dict[str, dict[str, dict[str, Any]]] = {}
-    for run in runs:
-        name = run.noise if run.noise in _AS_THEY_ARE else _noise_name(run.config.noise)
-        noise = {} if run.noise in _AS_THEY_ARE else json.loads(run.noise)
-        alike.setdefault(name, {})[run.noise] = noise
-    headings = {}
-    for name, noises in alike.items():
-        for key, mine in noises.items():
-            differs = (k for k in mine if any(other[k] != mine[k] for other in noises.values()))
-            headings[key] = " ".join([name, *(_shown(k, mine[k]) for k in differs)])
-    return headings
-
-
-def _noise_name(noise: NoiseConfig) -> str:
-    if noise.labels is not None:
-        return f"labels of {Path(noise.labels).name} {noise.labels_key or ''}".strip()
-    if noise.matrix is not None:
-        return f"matrix {Path(noise.matrix).name}"
-    return f"{noise.type} {noise.rate:g}"
-
-
-def _shown(setting: str, value: Any) -> str:  # noqa: ANN401 whatever a setting holds
-    return f"{setting}={value if isinstance(value, str) else json.dumps(value)}"
-
-
-def _short(key: str, value: Any) -> Any:  # noqa: ANN401 whatever a setting holds
-    if key == "evaluator" and value:
-        return value[:_DIGITS]
-    return Path(value).name if key in _FILES and value else value
-
-
-def _method_names(runs: Sequence[_Evaluated]) -> list[str]:
-    """Name methods by objective or curriculum, and every setting in which runs differ besides."""
-    named = ("objective.name", "curriculum.name", "curriculum.treatment")
-    names = []
-    for run in runs:
-        curriculum, objective = run.config.curriculum, run.config.objective
-        parts: list[str] = [curriculum.name if objective.name == "plain" else objective.name]
-        parts += [] if curriculum.treatment is None else [curriculum.treatment]
-        for key, value in run.settings.items():
-            section, _, setting = key.rpartition(".")
-            if section == "noise" or key in named:
-                continue
-            # Settings of one objective or curriculum say nothing about another.
-            own = f"{section}.name"
-            others = [
-                other.settings
-                for other in runs
-                if key in other.settings
-                and (own not in run.settings or other.settings[own] == run.settings[own])
-            ]
-            if any(other[key] != value for other in others):
-                parts.append(_shown(key if section == "sample" else setting, _short(key, value)))
-        names.append(" ".join(parts))
-    return names
 
 
 def by_noise(rows: Sequence[Row]) -> dict[str, list[Row]]:

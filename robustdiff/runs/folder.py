@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from corruptions import NoisyLabels
+from corruptions.labels import given_digest
 from robustdiff.config.layers import read_layer, resolve, to_plain
 from robustdiff.config.sections import Config
 from robustdiff.data.arrays import Images, Subject, images_digest
@@ -133,6 +134,19 @@ class Run:
         """
         try:
             return NoisyLabels.load(self.labels_file)
+        except (ValueError, OSError) as error:
+            raise DamagedError(f"labels of run {self.path}: {error}") from error
+
+    def given_digest(self) -> str | None:
+        """Return the digest of the given labels, see there; None if labels.npz is gone.
+
+        Raises:
+            DamagedError: If it is damaged.
+        """
+        if not self.labels_file.exists():
+            return None
+        try:
+            return given_digest(self.labels_file)
         except (ValueError, OSError) as error:
             raise DamagedError(f"labels of run {self.path}: {error}") from error
 

@@ -3,9 +3,13 @@ import json
 import math
 import os
 
+import numpy as np
 import pytest
+from commands import call
 
+from corruptions import NoisyLabels
 from robustdiff.config.layers import resolve, to_plain
+from robustdiff.errors import DamagedError
 from robustdiff.metrics.catalogue import evaluator_in_words
 from robustdiff.reports.compare import (
     compare_runs,
@@ -284,3 +288,55 @@ def test_before_and_after_correction_stand_apart_where_nobody_knows_the_truth(tm
         ("labels of corrected.npz", "uniform"),
     ]
     assert [row.values["gap closed"] for row in rows] == [[], []]
+
+
+def run_on_labels(folder, given, *, seed=0, labels="c.csv", named=("a", "b")):
+    """A run that was trained on the labels of a file."""
+    make_run(folder, rate=0, class_fid=2, seed=seed, noise={"labels": str(labels)})
+    given = np.array(given)
+    NoisyLabels(
+        clean=given, given=given, nominal=np.eye(2), noise_type="file", rate=0.0, seed=None,
+        mode="exact", convention=f"of {labels}", class_names=named,
+    ).save(folder / "labels.npz")  # fmt: skip
+
+
+def test_a_label_file_that_has_changed_in_between_is_another_noise(tmp_path):
+    run_on_labels(tmp_path / "before", [0, 1, 1])
+    run_on_labels(tmp_path / "after", [0, 1, 0])
+    run_on_labels(tmp_path / "classes", [0, 1, 0], named=("b", "a"))
+    rows = compare_runs(find_runs([tmp_path]))
+    assert [(row.method, row.seeds) for row in rows] == [("uniform", [0])] * 3
+    assert len({row.noise for row in rows}) == 3
+    assert all(row.noise.startswith("labels of c.csv labels=") for row in rows)
+
+
+def test_the_same_labels_in_another_place_or_file_are_the_same_noise(tmp_path):
+    for seed, labels in enumerate(("c.csv", tmp_path / "c.csv", "d.npz")):
+        run_on_labels(tmp_path / str(seed), [0, 1, 1], seed=seed, labels=labels)
+        os.utime(tmp_path / str(seed) / "metrics.json", (100 + seed, 100 + seed))
+    (row,) = compare_runs(find_runs([tmp_path]))
+    assert (row.noise, row.seeds) == ("labels of c.csv", [0, 1, 2])
+
+
+def test_runs_whose_labels_are_gone_are_known_by_the_file_and_damaged_ones_named(tmp_path):
+    for seed in range(2):
+        run_on_labels(tmp_path / str(seed), [0, 1, seed], seed=seed)
+        (tmp_path / str(seed) / "labels.npz").unlink()
+    (row,) = compare_runs(find_runs([tmp_path]))
+    assert (row.noise, row.seeds) == ("labels of c.csv", [0, 1])
+    (tmp_path / "0/labels.npz").write_bytes(b"PK")
+    with pytest.raises(DamagedError, match=r"0/labels\.npz is damaged or not a label file"):
+        compare_runs(find_runs([tmp_path]))
+
+
+def test_an_evaluation_that_is_left_out_is_named(tmp_path, capsys):
+    for name, age in (("old", 100), ("new", 200)):
+        make_run(tmp_path / name, rate=0.3, class_fid=1, seed=7)
+        os.utime(tmp_path / name / "metrics.json", (age, age))
+    make_run(tmp_path / "other", rate=0.3, class_fid=1, seed=8)
+    assert call("compare", tmp_path) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert said == (
+        f"left out: {tmp_path}/old/metrics.json, since {tmp_path}/new/metrics.json has the same "
+        "settings and the same seed, 7, and was written later"
+    )
