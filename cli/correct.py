@@ -1,11 +1,12 @@
 """`robustdiff correct`: corrected labels leave a run, and decisions made elsewhere come back."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from robustdiff.config.layers import Layer
+from robustdiff.config.layers import Layer, flat
 from robustdiff.config.sections import Config
 
 from .console import make_report, printable
@@ -88,7 +89,7 @@ def correct(
     _check_words(to, in_place, undo, finish, from_label_studio)
     with make_report() as report:
         if undo is not None or finish is not None:
-            _of_journal(undo, finish, report)
+            _of_journal(undo, finish, place, report)
             return
         run, config = open_with(audited(source), place)
         from robustdiff.jobs.correct import check_targets, corrected_labels, import_annotations
@@ -121,14 +122,19 @@ def _check_words(
         )
 
 
-def _of_journal(undo: Path | None, finish: Path | None, report: "Report") -> None:
+def _of_journal(undo: Path | None, finish: Path | None, place: Layer, report: "Report") -> None:
     from robustdiff.jobs.correct import finish_moves, take_back_moves
 
+    given = flat(place)
+    if "data.image_root" in given:
+        raise ValueError("--image-root is for manifests, and moved images lie in class folders")
+    found = given.get("data.data_dir")
+    root = None if found is None else Path(found)
     if undo is not None:
-        journal, count = take_back_moves(undo, report)
+        journal, count = take_back_moves(undo, report, root)
         print(f"{count} images moved back in {printable(str(journal.root))}")
     elif finish is not None:
-        journal, count = finish_moves(finish, report)
+        journal, count = finish_moves(finish, report, root)
         print(f"{count} images moved in {printable(str(journal.root))}")
 
 
@@ -169,4 +175,5 @@ def _move(run: "Run", config: Config, corrected: "Corrected", report: "Report") 
     from robustdiff.jobs.correct import move_in_place
 
     journal, count = move_in_place(run, config, corrected, report)
-    print(f"{count} images moved; take it back with: robustdiff correct --undo {journal}")
+    where = shlex.quote(printable(str(journal)))
+    print(f"{count} images moved; take it back with: robustdiff correct --undo {where}")

@@ -1,5 +1,6 @@
 """`robustdiff review`: a local web page where a person decides about suspect labels."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -83,7 +84,7 @@ def audited(source: Path | None) -> Path | None:
     if not Run(audit).config_file.exists():
         raise ValueError(
             f"{source} is neither a run nor images that were audited: there is no "
-            f"{audit}; make it with: robustdiff audit {source}"
+            f"{audit}; make it with: robustdiff audit {shlex.quote(str(source))}"
         )
     stored = Run(audit).config().data.data_dir
     if Path(stored).expanduser().resolve() != source.resolve():

@@ -153,7 +153,7 @@ def check_reachable(journal: Journal) -> None:
     """
     root = journal.root
     if not root.is_dir():
-        raise ValueError(f"there is no folder {root}")
+        raise ValueError(f"there is no folder {root}; name its new place by --data-dir")
     for old, new in journal.moves:
         found = [os.path.lexists(root / path) for path in (old, new)]
         if not any(found):

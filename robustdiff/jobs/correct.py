@@ -1,6 +1,8 @@
 """`robustdiff correct`: corrected labels leave a run, and decisions made elsewhere come back."""
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -48,11 +50,12 @@ def corrected_labels(run: Run, config: Config, *, decided_only: bool = False) ->
     judged = CURRICULA[config.curriculum.name].source not in ("none", "random")
     trust = found.trust if found is not None and (judged or run.judged_file.exists()) else None
     checked = read_checked(run, labels.given)
+    where = shlex.quote(str(run.path))
     if checked is None and (decided_only or trust is None or trust.classes is None):
         raise ValueError(
             f"nothing corrects the labels of {run.path}: nobody has decided about any, "
             + ("and --decided-only was given" if decided_only else "and it names no other classes")
-            + f"; see robustdiff audit {run.path} --by crossfit and robustdiff review {run.path}"
+            + f"; see robustdiff audit {where} --by crossfit and robustdiff review {where}"
         )
     return correct(labels, trust, checked, decided_only=decided_only)
 
@@ -205,6 +208,7 @@ def move_in_place(
 
     Raises:
         ValueError: If the images lie in no class folders, or something lies at a new path.
+        OSError: If one cannot be moved, naming the journal and what finishes it or takes it back.
     """
     _check_class_folders(config)
     with run.locked():
@@ -213,7 +217,8 @@ def move_in_place(
         journal = plan_moves(Path(config.data.data_dir).expanduser(), found)
         path = _free_journal(run)
         write_journal(path, journal)
-        return path, apply_moves(journal, report.stage("moving images"))
+        with _half_way(path, None):
+            return path, apply_moves(journal, report.stage("moving images"))
 
 
 def _free_journal(run: Run) -> Path:
@@ -223,16 +228,49 @@ def _free_journal(run: Run) -> Path:
     return path
 
 
-def finish_moves(path: Path, report: Report) -> tuple[Journal, int]:
-    """Do what is left of a journal's moves; return it, and how many that were."""
-    journal = read_journal(path)
-    return journal, apply_moves(journal, report.stage("moving images"))
+@contextmanager
+def _half_way(path: Path, root: Path | None) -> Iterator[None]:
+    """Say how a journal's moves go on where the system refuses one."""
+    try:
+        yield
+    except OSError as error:
+        words = shlex.quote(str(path))
+        words += "" if root is None else f" --data-dir {shlex.quote(str(root))}"
+        raise OSError(
+            f"{error}; every move stands in {path}: finish them with: robustdiff correct --finish "
+            f"{words}, or take them back with: robustdiff correct --undo {words}"
+        ) from error
 
 
-def take_back_moves(path: Path, report: Report) -> tuple[Journal, int]:
-    """Take back a journal's moves; return it, and how many those were."""
-    journal = read_journal(path)
-    return journal, undo_moves(journal, report.stage("moving images back"))
+def finish_moves(path: Path, report: Report, root: Path | None = None) -> tuple[Journal, int]:
+    """Do what is left of a journal's moves.
+
+    Args:
+        path: The journal.
+        report: Receives progress.
+        root: Where the folder of images lies now; None for where it was.
+
+    Returns:
+        The journal, of that folder; how many were left.
+
+    Raises:
+        ValueError: If the journal does not fit what lies there; nothing was moved.
+        OSError: If an image cannot be moved.
+    """
+    journal = _of_root(read_journal(path), root)
+    with _half_way(path, root):
+        return journal, apply_moves(journal, report.stage("moving images"))
+
+
+def take_back_moves(path: Path, report: Report, root: Path | None = None) -> tuple[Journal, int]:
+    """Take back a journal's moves; see `finish_moves`."""
+    journal = _of_root(read_journal(path), root)
+    with _half_way(path, root):
+        return journal, undo_moves(journal, report.stage("moving images back"))
+
+
+def _of_root(journal: Journal, root: Path | None) -> Journal:
+    return journal if root is None else journal._replace(root=root.expanduser().resolve())
 
 
 def import_annotations(run: Run, path: Path, report: Report) -> int:

@@ -1,6 +1,7 @@
 """label_issues.csv, read again: the labels it lists with their doubts, in the order of a review."""
 
 import csv
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -72,9 +73,9 @@ def read_suspects(
         ValueError: If the run was not audited.
         DamagedError: If the file is damaged, or about other labels.
     """
-    path = run.path / CSV_NAME
+    path, command = run.path / CSV_NAME, f"robustdiff audit {shlex.quote(str(run.path))}"
     if not path.exists():
-        raise ValueError(f"{run.path} has no {CSV_NAME}; make it with: robustdiff audit {run.path}")
+        raise ValueError(f"{run.path} has no {CSV_NAME}; make it with: {command}")
     try:
         with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             header, *rows = csv.reader(file)
@@ -86,8 +87,7 @@ def read_suspects(
             raise ValueError("its labels are not those of the run")
     except (ValueError, KeyError, IndexError, csv.Error) as error:
         raise DamagedError(
-            f"{path} is damaged or of another audit ({error}); make it again with: "
-            f"robustdiff audit {run.path}"
+            f"{path} is damaged or of another audit ({error}); make it again with: {command}"
         ) from error
     return found
 

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from correcting import NAMES, make_folder, snapshot
 import robustdiff
 from corruptions import NoisyLabels
 from robustdiff.config.layers import resolve
+from robustdiff.exports import moving
 from robustdiff.jobs import audit as module
 from robustdiff.jobs.correct import check_targets
 from robustdiff.labels.crossfit import Crossfitted
@@ -190,6 +193,80 @@ def test_moved_in_place_and_taken_back(judged, capsys):
     assert call("correct", "--undo=audits/photos/moves-1.json") == 0
     assert call("correct", "photos", "--undo=audits/photos/moves-1.json", "--in-place") == 2
     assert "or --undo or --finish alone" in capsys.readouterr().err
+
+
+@pytest.fixture
+def spaced(judged, capsys):
+    """An audit of a folder with a space in its name, nothing decided."""
+    Path("photos").rename("my photos")
+    judged.path.rename("audits/my photos")
+    config = json.loads(Path("audits/my photos/config.json").read_text())
+    config["data"]["data_dir"] = "my photos"
+    Path("audits/my photos/config.json").write_text(json.dumps(config))
+    capsys.readouterr()
+    return Run(Path("audits/my photos"))
+
+
+def test_moves_are_finished_and_taken_back_in_a_folder_that_has_moved(spaced, capsys):
+    before = snapshot(Path("my photos"))
+    assert call("correct", "my photos", "--in-place") == 0
+    said = capsys.readouterr().out
+    command = said.partition("take it back with: robustdiff ")[2].strip()
+    assert command == "correct --undo 'audits/my photos/moves-1.json'"
+    Path("my photos").rename("moved")
+    words = shlex.split(command)
+    assert call(*words) == 2
+    assert "my photos; name its new place by --data-dir" in capsys.readouterr().err
+    assert call(*words, "--data-dir=nowhere") == 2
+    assert "/nowhere; name its new place" in capsys.readouterr().err
+    Path("empty").mkdir()
+    assert call(*words, "--data-dir=empty") == 2
+    assert "nothing was moved" in capsys.readouterr().err
+    assert call(*words, "--data-dir=moved", "--image-root=moved") == 2
+    assert "--image-root is for manifests" in capsys.readouterr().err
+    assert call(*words, "--data-dir=moved") == 0
+    assert snapshot(Path("moved")) == before
+    assert call("correct", "--finish", words[-1], "--data-dir=moved") == 0
+    assert f"6 images moved in {Path('moved').resolve()}" in capsys.readouterr().out
+    assert call(*words, "--data-dir=moved") == 0
+    assert snapshot(Path("moved")) == before
+
+
+def test_a_move_that_the_system_refuses_says_how_to_go_on(spaced, monkeypatch, capsys):
+    before = snapshot(Path("my photos"))
+    left, real = [3], os.link
+
+    def link(*args, **rest):
+        left[0] -= 1
+        if left[0] < 0:
+            raise PermissionError(13, "Permission denied", str(args[1]))
+        return real(*args, **rest)
+
+    with monkeypatch.context() as patch:
+        # Only the link fails, which is not taken for a file system without links.
+        patch.setattr(moving.os, "link", link)
+        assert call("correct", "my photos", "--in-place") == 1
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if "denied" in line]
+    journal = "'audits/my photos/moves-1.json'"
+    assert f"finish them with: robustdiff correct --finish {journal}, or take" in said
+    assert said.endswith(f"take them back with: robustdiff correct --undo {journal}")
+    assert call("correct", "--undo=audits/my photos/moves-1.json") == 0
+    assert "3 images moved back" in capsys.readouterr().out
+    assert snapshot(Path("my photos")) == before
+
+
+def test_suggested_commands_can_be_pasted(spaced, monkeypatch, capsys):
+    (spaced.path / "label_issues.csv").unlink()
+    assert call("review", "my photos") == 2
+    assert "make it with: robustdiff audit 'audits/my photos'" in capsys.readouterr().err
+    (spaced.path / "label_issues.csv").write_text("x\n1,2\n")
+    assert call("review", "my photos") == 1
+    assert "again with: robustdiff audit 'audits/my photos'" in capsys.readouterr().err
+    assert call("correct", "my photos", "--decided-only", "--to=c.csv") == 2
+    assert "and robustdiff review 'audits/my photos'" in capsys.readouterr().err
+    spaced.path.rename("audits/gone")
+    assert call("correct", "my photos", "--to=c.csv") == 2
+    assert "make it with: robustdiff audit 'my photos'" in capsys.readouterr().err
 
 
 def test_to_label_studio_and_back(judged, capsys):
