@@ -38,7 +38,8 @@ def places(
         removed: (N,) bool, which of these images are to be left out.
 
     Returns:
-        A place for every image, the held-out ones last; the folders of all classes.
+        A place for every image, the held-out ones last; the folders, in every part, of the classes
+        that have an image left: every command refuses a class without images.
     """
     assert images.paths is not None
     held = images.test_paths or ()
@@ -61,8 +62,8 @@ def places(
             free = _free(moved, words[depth], taken)
             taken.add(free)
             found.append(Place(path, free))
-    folders = [f"{part}/{name}" if part else name for part in sorted(parts) for name in names]
-    return found, folders
+    bases = [f"{part}/" if part else "" for part in sorted(parts)]
+    return found, _folders(bases, images, labels, removed)
 
 
 def places_by_class(
@@ -97,7 +98,15 @@ def places_by_class(
         found.append(Place(path, new))
     for path, label in zip(held, images.test_labels.tolist(), strict=True):
         found.append(Place(path, _below(f"test/{names[label]}", path, images, taken)))
-    return found, [f"{part}{name}" for part in parts for name in names]
+    return found, _folders(parts, images, labels, removed)
+
+
+def _folders(
+    parts: Sequence[str], images: Images, labels: NDArray[np.int64], removed: NDArray[np.bool_]
+) -> list[str]:
+    left = {*np.asarray(labels)[~removed].tolist(), *images.test_labels.tolist()}
+    names = [name for number, name in enumerate(images.class_names) if number in left]
+    return [f"{part}{name}" for part in parts for name in names]
 
 
 def _below(folder: str, name: str, images: Images, taken: set[str]) -> str:

@@ -49,7 +49,7 @@ def write_tree(
         store: Where the images lie.
         target: The folder to make.
         places: See `robustdiff.exports.places.places`.
-        folders: Those of all classes, also of classes without images.
+        folders: Those of the classes, see there; some may hold no image.
         link: Key of `LINKS`: how the new folder gets the files.
         progress: Called with (images done, images in all).
 

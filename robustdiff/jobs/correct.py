@@ -9,6 +9,7 @@ import numpy as np
 
 from curricula import CURRICULA
 from robustdiff.config.sections import Config
+from robustdiff.data.arrays import Images
 from robustdiff.data.sources import SOURCES, files_in
 from robustdiff.exports.label_studio import interface_of, read_annotations, write_tasks
 from robustdiff.exports.moving import (
@@ -194,6 +195,11 @@ def make_tree(
     assert images.store is not None
     find = places if config.data.dataset == "folder" else places_by_class
     found, folders = find(images, corrected.labels[rows], corrected.removed[rows])
+    if lost := _lost(images, folders):
+        report.message(
+            f"no folder is made for {', '.join(map(repr, lost))}, of which no image is left: "
+            f"{target} has {images.num_classes - len(lost)} of {images.num_classes} classes"
+        )
     stage = report.stage("sorting images")
     return write_tree(images.store, target, found, folders, link, stage)
 
@@ -213,12 +219,24 @@ def move_in_place(
     _check_class_folders(config)
     with run.locked():
         images, _, rows = load_run_data(run, config, report)
-        found, _ = places(images, corrected.labels[rows], corrected.removed[rows])
+        found, folders = places(images, corrected.labels[rows], corrected.removed[rows])
         journal = plan_moves(Path(config.data.data_dir).expanduser(), found)
+        if lost := _lost(images, folders):
+            report.message(
+                f"no image is left of {', '.join(map(repr, lost))}: remove the empty folder before "
+                "other commands read the images, since every class needs some; --undo makes it "
+                "again"
+            )
         path = _free_journal(run)
         write_journal(path, journal)
         with _half_way(path, None):
             return path, apply_moves(journal, report.stage("moving images"))
+
+
+def _lost(images: Images, folders: Sequence[str]) -> list[str]:
+    """Return the names of the classes that have no folder."""
+    left = {folder.rpartition("/")[2] for folder in folders}
+    return [name for name in images.class_names if name not in left]
 
 
 def _free_journal(run: Run) -> Path:

@@ -112,6 +112,27 @@ def test_the_tree_is_what_the_table_says(judged, link):
     assert found == wanted
 
 
+def test_a_class_that_has_lost_its_images_gets_no_folder(judged, capsys):
+    lost = EACH * 2
+    decide(judged, *(Decision(i, "remove") for i in range(lost, lost + EACH)))
+    # The judge would fill the class again.
+    assert call("correct", "photos", "--decided-only", "--to=tree") == 0
+    name = judged.labels().class_names[2]
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"no folder is made for {name!r}, of which no image is left: tree has 5 of 6" in said
+    assert {path.name for path in Path("tree").iterdir()} == {*NAMES} - {name}
+    assert call("audit", "tree", "--image-size=4") == 0
+    capsys.readouterr()
+    assert call("correct", "photos", "--decided-only", "--in-place") == 0
+    assert f"no image is left of {name!r}: remove the empty" in capsys.readouterr().err
+    before = snapshot(Path("photos"))
+    assert call("correct", "--undo=audits/photos/moves-1.json") == 0
+    assert call("correct", "photos", "--decided-only", "--in-place") == 0
+    assert snapshot(Path("photos")) == before
+    Path("photos", name).rmdir()
+    assert call("audit", "photos", "--image-size=4", "--out=again") == 0
+
+
 @pytest.mark.parametrize("to", ["tree", "c.csv", "c.npz", "c.json"])
 def test_nothing_that_exists_is_written_over(judged, to, capsys):
     Path(to).mkdir() if to == "tree" else Path(to).write_text("mine")
