@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustdiff.labels.checked import Checked
-from robustdiff.review.decisions import Decisions
+from robustdiff.review.decisions import read_decisions
 from robustdiff.runs.folder import Run
 
 
@@ -22,8 +22,7 @@ def read_checked(run: Run, given: NDArray[np.int64]) -> Checked | None:
     """
     if not run.decisions_file.exists():
         return None
-    with Decisions(run) as decisions:
-        latest = decisions.latest().values()
+    latest = read_decisions(run).values()
     classes, removed = np.full(len(given), -1), np.zeros(len(given), dtype=np.bool_)
     for sample, action, label in latest:
         if action == "keep":

@@ -4,10 +4,11 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple, Self, get_args
 
+from corruptions import NoisyLabels
 from robustdiff.errors import DamagedError, LockedError
 from robustdiff.runs.folder import Run
 
@@ -86,6 +87,91 @@ def replay(entries: Iterable[Entry], standing: dict[int, list[Entry]]) -> set[in
     return touched
 
 
+def _in_force(entries: Iterable[Entry]) -> dict[int, Decision]:
+    standing: dict[int, list[Entry]] = {}
+    replay(entries, standing)
+    return {sample: entries[-1].decision for sample, entries in standing.items()}
+
+
+def read_decisions(run: Run) -> dict[int, Decision]:
+    """Return sample -> the decision in force.
+
+    Nothing is written, so the run may lie where nothing can be; decisions may be made meanwhile.
+
+    Raises:
+        DamagedError: If the file is damaged, or holds decisions about other labels.
+        LockedError: If another process holds the file for too long.
+        OSError: If it cannot be read.
+    """
+    path, wanted = run.decisions_file, _about(run.labels())
+    while True:
+        before = _state(path)
+        # SQLite makes files beside this one even to read it, unless it is told that nobody writes;
+        # with such files beside it somebody does, or was killed, and only SQLite's locks help.
+        how = "mode=rw" if before.beside else "immutable=1"
+        with _explained(path), closing(_connect(f"{path.resolve().as_uri()}?{how}")) as database:
+            found = _entries(database) if _is_ours(database, path, wanted) else []
+        if before.beside or before == _state(path):  # else somebody has begun to write meanwhile
+            return _in_force(found)
+
+
+class _State(NamedTuple):
+    """What tells that a file is written: SQLite's files beside it, its size, its time."""
+
+    beside: bool
+    size: int
+    time: int
+
+
+def _state(path: Path) -> _State:
+    beside = any(path.with_name(path.name + end).exists() for end in ("-wal", "-journal"))
+    found = path.stat()
+    return _State(beside, found.st_size, found.st_mtime_ns)
+
+
+def _connect(uri: str) -> sqlite3.Connection:
+    return sqlite3.connect(
+        uri, uri=True, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+    )
+
+
+def _about(labels: NoisyLabels) -> tuple[int, int, str]:
+    """Return the samples, classes and digest of labels, as the file says what it is about."""
+    return len(labels.given), len(labels.nominal), labels.sha256
+
+
+def _is_ours(database: sqlite3.Connection, path: Path, wanted: tuple[int, int, str]) -> bool:
+    """Return whether the tables are there; False for a new file.
+
+    Raises:
+        DamagedError: If the file is something else, or about other labels.
+    """
+    kind = database.execute("PRAGMA application_id").fetchone()[0]
+    version = database.execute("PRAGMA user_version").fetchone()[0]
+    if not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        return False
+    if kind != _APPLICATION or version != _VERSION:
+        raise DamagedError(
+            f"{path} does not hold decisions of version {_VERSION} of robustdiff's "
+            "review; move it away"
+        )
+    found = database.execute("SELECT * FROM review").fetchone()
+    if found != wanted:
+        raise DamagedError(
+            f"{path} is about other labels: {found and found[0]} samples of "
+            f"{found and found[1]} classes, and the run has {wanted[0]} of "
+            f"{wanted[1]}, or labels that differ; move it away"
+        )
+    return True
+
+
+def _entries(database: sqlite3.Connection, after: int = 0) -> list[Entry]:
+    rows = database.execute(
+        f"SELECT {_COLUMNS} FROM log WHERE number > ? ORDER BY number", (after,)
+    ).fetchall()
+    return [Entry(row[3], Decision(*row[:3]), row[4], row[5]) for row in rows]
+
+
 class Decisions:
     """The decisions about a run's labels.
 
@@ -105,45 +191,27 @@ class Decisions:
     """
 
     def __init__(self, run: Run) -> None:
-        labels = run.labels()
+        wanted = _about(run.labels())
         self.path = run.decisions_file
-        self.samples, self.classes = len(labels.given), len(labels.nominal)
+        self.samples, self.classes, _ = wanted
         self._mutex = threading.Lock()
         with _explained(self.path):
-            self._database = sqlite3.connect(
-                self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
-            )
+            self._database = _connect(self.path.resolve().as_uri())
             try:
-                self._open(labels.sha256)
+                self._open(wanted)
             except BaseException:
                 self._database.close()
                 raise
 
-    def _open(self, digest: str) -> None:
+    def _open(self, wanted: tuple[int, int, str]) -> None:
         """Make the tables of a new file, or check those of an old one."""
-        wanted = (self.samples, self.classes, digest)
         with self._writing() as database:
-            kind = database.execute("PRAGMA application_id").fetchone()[0]
-            version = database.execute("PRAGMA user_version").fetchone()[0]
-            if not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            if not _is_ours(database, self.path, wanted):
                 for statement in _SCHEMA.strip().split(";\n"):
                     database.execute(statement)
                 database.execute("INSERT INTO review VALUES (?, ?, ?)", wanted)
                 database.execute(f"PRAGMA application_id = {_APPLICATION}")
                 database.execute(f"PRAGMA user_version = {_VERSION}")
-            elif kind != _APPLICATION or version != _VERSION:
-                raise DamagedError(
-                    f"{self.path} does not hold decisions of version {_VERSION} of robustdiff's "
-                    "review; move it away"
-                )
-            else:
-                found = database.execute("SELECT * FROM review").fetchone()
-                if found != wanted:
-                    raise DamagedError(
-                        f"{self.path} is about other labels: {found and found[0]} samples of "
-                        f"{found and found[1]} classes, and the run has {self.samples} of "
-                        f"{self.classes}, or labels that differ; move it away"
-                    )
         _use_wal(self._database)
         self._database.execute("PRAGMA synchronous = FULL")
 
@@ -204,16 +272,11 @@ class Decisions:
     def history(self, after: int = 0) -> list[Entry]:
         """Return the entries of the log with higher numbers than one, in their order."""
         with self._mutex, _explained(self.path):
-            rows = self._database.execute(
-                f"SELECT {_COLUMNS} FROM log WHERE number > ? ORDER BY number", (after,)
-            ).fetchall()
-        return [Entry(row[3], Decision(*row[:3]), row[4], row[5]) for row in rows]
+            return _entries(self._database, after)
 
     def latest(self) -> dict[int, Decision]:
         """Return sample -> the decision in force."""
-        standing: dict[int, list[Entry]] = {}
-        replay(self.history(), standing)
-        return {sample: entries[-1].decision for sample, entries in standing.items()}
+        return _in_force(self.history())
 
     def close(self) -> None:
         """Close the file."""

@@ -216,7 +216,7 @@ def _add_deciding(app: Flask, review: Review) -> None:
             abort(404, f"there is no label {decision.sample}")
         if pictures.is_gone(decision.sample):
             name = pictures.name(decision.sample)
-            abort(410, f"nothing was decided: the image {name!r} is gone")
+            abort(410, f"nothing was decided: the image {name!r} is gone or has changed")
         try:
             queue.decisions.record(decision)
         except ValueError as error:

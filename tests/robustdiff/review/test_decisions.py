@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from robustdiff.errors import DamagedError, LockedError
 from robustdiff.review import decisions as module
-from robustdiff.review.decisions import ACTIONS, Decision, Decisions
+from robustdiff.review.checked import read_checked
+from robustdiff.review.decisions import ACTIONS, Decision, Decisions, read_decisions
 
 
 @pytest.fixture
@@ -44,6 +45,55 @@ def test_any_sequence_equals_a_plain_list(steps):
                 model.append(step)
             assert store.latest() == {one.sample: one for one in model}
         store.close()
+
+
+def test_decisions_are_read_without_writing(run, monkeypatch):
+    with Decisions(run) as store:
+        store.record(Decision(3, "relabel", 1))
+        store.record(Decision(4, "remove"))
+        store.undo()
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in run.path.iterdir()}
+    seen, real = [], sqlite3.connect
+
+    def connect(*words, **rest):
+        database = real(*words, **rest)
+        # Making a file beside it would fail in such a folder.
+        seen.append({path.name for path in run.path.iterdir()})
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            database.execute("DELETE FROM log")
+        database.execute("SELECT * FROM log").fetchall()
+        seen.append({path.name for path in run.path.iterdir()})
+        return database
+
+    monkeypatch.setattr(module.sqlite3, "connect", connect)
+    assert read_decisions(run) == {3: Decision(3, "relabel", 1)}
+    assert read_checked(run, run.labels().given).classes[3] == 1
+    assert seen == [{path.name for path in before}] * 4
+    after = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in run.path.iterdir()}
+    assert after == before
+
+
+def test_decisions_are_read_while_others_are_made(run, monkeypatch):
+    (run.decisions_file).touch()  # a review was killed before its tables were written
+    assert read_decisions(run) == {}
+    with Decisions(run) as store:
+        store.record(Decision(3, "keep"))
+        assert read_decisions(run) == {3: Decision(3, "keep")}
+        with store._writing():
+            assert read_decisions(run) == {3: Decision(3, "keep")}
+    # One is made between looking at the file and reading it.
+    real = module._connect
+
+    def late(uri):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "_connect", real)
+            with Decisions(run) as store:
+                store.record(Decision(4, "unsure"))
+        monkeypatch.setattr(module, "_connect", real)
+        return real(uri)
+
+    monkeypatch.setattr(module, "_connect", late)
+    assert read_decisions(run) == {3: Decision(3, "keep"), 4: Decision(4, "unsure")}
 
 
 def test_the_log_grows_and_names_what_was_taken_back(run):

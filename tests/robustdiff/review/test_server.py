@@ -256,6 +256,7 @@ def test_the_decision_about_a_vanished_image_is_refused_and_names_it(
     assert answer.status_code == 410
     assert name.rpartition("/")[2] in answer.json["error"]
     assert "nothing was decided" in answer.json["error"]
+    assert answer.json["error"].endswith("is gone or has changed")
     assert review.queue.decisions.latest() == {3: Decision(3, "unsure")}
     assert get(client, "/image/3").status_code == 200
     assert get(client, "/original/3").status_code == 200
