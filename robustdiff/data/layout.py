@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from robustdiff.config.names import SplitName
-from robustdiff.data.listing import LeftOut, entries, image_files, summary
+from robustdiff.data.listing import LeftOut, entries, holds_only_runs, image_files, summary
 from robustdiff.data.parts import Content, find_parts, held_out_names, part_names
 
 BY_NAME = "a fifth of every class, by file name"
@@ -129,7 +129,9 @@ def list_folder(root: Path, split: SplitName = "auto", *, whole: bool = False) -
 def _class_folders(root: Path, where: str, left_out: list[LeftOut]) -> list[str]:
     images, folders = entries(root, where, left_out, holds_classes=True)
     left_out += [LeftOut(path, "image", "in no class folder") for path in images]
-    return [Path(path).name for path in folders]
+    of_runs = [path for path in folders if holds_only_runs(root, path)]
+    left_out += [LeftOut(path, "folder", "of runs") for path in of_runs]
+    return [Path(path).name for path in folders if path not in of_runs]
 
 
 def _parts(root: Path, names: list[str], left_out: list[LeftOut]) -> list[str]:

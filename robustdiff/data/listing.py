@@ -3,7 +3,7 @@
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,9 @@ _NO_READER = {
     *(".heic", ".heif", ".hif", ".avif", ".avifs", ".webp", ".jp2", ".jxl", ".svg", ".exr", ".dcm"),
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"),
 }
+# What a run's folder holds before config.json, which is written last.
+BEGUN_RUN = frozenset((".lock", "samples", "tb", "labels.npz"))
+_OF_RUN = "of a run"
 _MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
 
 
@@ -63,7 +66,8 @@ def entries(
             like an image counts as one, which nobody can read.
 
     Returns:
-        Paths of image files, and of folders, relative to `root`.
+        Paths of image files, and of folders, relative to `root`; none of the folder of a run, whose
+        images are samples.
 
     Raises:
         OSError: If the folder cannot be listed, naming it.
@@ -72,6 +76,9 @@ def entries(
     known = Image.registered_extensions()
     with os.scandir(root / where) as found:
         listed = sorted(found, key=lambda entry: entry.name)
+    if where and _of_run({entry.name for entry in listed}):
+        left_out.append(LeftOut(where, "folder", _OF_RUN))
+        return [], []
     for entry in listed:
         path = f"{where}/{entry.name}" if where else entry.name
         is_folder, suffix = _is_folder(entry), Path(entry.name).suffix.lower()
@@ -101,6 +108,34 @@ def image_files(root: Path, folder: str, left_out: list[LeftOut]) -> Iterator[st
         images, folders = entries(root, pending.pop(), left_out)
         yield from images
         pending += reversed(folders)
+
+
+def holds_only_runs(root: Path, folder: str) -> bool:
+    """Return whether a folder is a run or an audit, or holds such and no image beside them.
+
+    Args:
+        root: The folder of images.
+        folder: The folder, relative to it.
+
+    Raises:
+        OSError: If it cannot be listed.
+    """
+    names, known = {*os.listdir(root / folder)}, Image.registered_extensions()
+    if _of_run(names):
+        return True
+    # Most classes show it by their first image, and need not be listed twice.
+    if any(Path(name).suffix.lower() in known and not name.startswith(".") for name in names):
+        return False
+    left_out: list[LeftOut] = []
+    has_images = any(image_files(root, folder, left_out))
+    return not has_images and any(one.why == _OF_RUN for one in left_out)
+
+
+def _of_run(names: Set[str]) -> bool:
+    """Return whether these are the entries of a run, begun or whole, or of a published model."""
+    begun = all(name in BEGUN_RUN or name.endswith(".tmp") for name in names)
+    whole = {"config.json", "labels.npz"} <= names or "robustdiff.json" in names
+    return whole or (begun and ".lock" in names)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

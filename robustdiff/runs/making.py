@@ -7,6 +7,7 @@ from pathlib import Path
 
 from corruptions import NoisyLabels
 from robustdiff.config.sections import Config
+from robustdiff.data.listing import BEGUN_RUN
 from robustdiff.errors import TakenError
 from robustdiff.files.atomic import check_folder, named
 from robustdiff.runs.folder import DEFAULT_ROOT, Run, is_run
@@ -84,7 +85,7 @@ def create_run(
 def _is_free(path: Path) -> bool:
     """Return whether a folder holds nothing but what `create_run` writes before config.json."""
     names = {entry.name for entry in path.iterdir() if entry.suffix != ".tmp"}
-    begun = names <= {".lock", "samples", "tb", "labels.npz"} and ".lock" in names
+    begun = names <= BEGUN_RUN and ".lock" in names
     return not any(path.iterdir()) or (begun and not any(path.glob("*/*")))
 
 

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import call
+from commands import TINY, call
 from PIL import Image
 
 from robustdiff.config.layers import resolve
 from robustdiff.jobs import audit as module
 from robustdiff.jobs.audit import audit_images
 from robustdiff.progress import Report
+from robustdiff.runs.folder import Run
 
 NAMES = ["plain", 'with "quotes"', "<u>", "two\nlines", "=cat"]
 
@@ -81,6 +82,25 @@ def test_the_same_command_reports_again_and_another_one_is_refused(photos, capsy
     assert call("audit", photos, "--out=photos") == 2
     assert "photos already exists; choose another --out" in capsys.readouterr().err
     assert not Path("photos/config.json").exists()
+
+
+def test_audits_and_runs_made_within_the_images_are_no_classes(photos, monkeypatch, capsys):
+    monkeypatch.chdir(photos)
+    np.save("p.npy", np.repeat(np.eye(5), 40, axis=0)[:, [2, 1, 0, 4, 3]] + 0.1)
+    for _ in range(2):
+        assert call("audit", ".", "--image-size=8", "--judge-probs=p.npy") == 0
+        said = capsys.readouterr()
+    assert "of 200 labels look wrong" in said.out
+    assert "1 folder of runs (audits)" in " ".join(said.err.split())
+    words = ["train", ".", "--image-size=8", "--curriculum=uniform", "--steps=1", *TINY]
+    words += ["--set=train.batch_size=8", "--set=train.sample_every=1"]
+    assert call(*words) == 0
+    assert list(Path("runs").glob("*/samples/*.png"))
+    assert call("train", "--resume=latest", "--steps=2") == 0
+    assert call(*words, "--out=again") == 0
+    for run in (*Path("runs").iterdir(), Path("again")):
+        assert len(Run(run).labels().given) == 160
+        assert Run(run).labels().class_names == tuple(sorted(NAMES))
 
 
 def test_an_interrupted_audit_goes_on_with_the_classifier_it_was_at(photos, monkeypatch):

@@ -137,6 +137,36 @@ def test_everything_else_is_counted_and_said_once(tmp_path):
     )
 
 
+@pytest.mark.parametrize("last", ["lock", "labels.npz", "samples", "published"])
+@pytest.mark.parametrize("place", ["runs", "runs/study", "audits", ""])
+def test_what_robustdiff_writes_beside_classes_is_never_taken_for_one(tmp_path, place, last):
+    classes(tmp_path)
+    run = f"{place}/one".removeprefix("/")
+    touch(tmp_path, *(f"{run}/{name}" for name in (".lock", ".config.json.1.tmp")))
+    (tmp_path / run / "tb").mkdir()
+    if last != "lock":
+        touch(tmp_path, f"{run}/labels.npz")
+    if last == "samples":
+        touch(tmp_path, *(f"{run}/{name}" for name in ("config.json", "samples/step-1.png")))
+    if last == "published":
+        touch(tmp_path, *(f"{run}/{name}" for name in ("robustdiff.json", "samples.png")))
+    layout = list_folder(tmp_path)
+    assert layout.class_names == ("ant", "bee")
+    assert len(layout.listed) == 10
+    assert layout.left_out == [LeftOut(run.partition("/")[0], "folder", "of runs")]
+
+
+def test_a_class_called_runs_keeps_its_images_but_no_samples(tmp_path):
+    classes(tmp_path, ("runs", "walks", "audits/few"))
+    touch(
+        tmp_path, *(f"runs/one/{name}" for name in ("config.json", "labels.npz", "samples/x.png"))
+    )
+    layout = list_folder(tmp_path, whole=True)
+    assert layout.class_names == ("audits", "runs", "walks")
+    assert len(layout.listed) == 15
+    assert layout.left_out == [LeftOut("runs/one", "folder", "of a run")]
+
+
 def test_linked_class_folders_are_followed_and_others_left_out(tmp_path):
     classes(tmp_path / "elsewhere", ("ant", "bee"))
     root = tmp_path / "d"
