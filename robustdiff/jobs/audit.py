@@ -14,11 +14,13 @@ from corruptions import NoisyLabels
 from curricula import CURRICULA, TREATMENTS, Trust
 from curricula.scores import treatment_of
 from curricula.sparse import ClassValues, compact, of_class, some_rows
+from robustdiff.config.images import DataConfig
 from robustdiff.config.layers import Layer, to_plain
 from robustdiff.config.roles import check_same_audit
 from robustdiff.config.sections import Config
 from robustdiff.data.arrays import Images
 from robustdiff.data.registry import load_images
+from robustdiff.data.sources import SOURCES
 from robustdiff.data.stored import near
 from robustdiff.device import pick_device, set_precision
 from robustdiff.files.atomic import check_folder
@@ -168,6 +170,7 @@ def audit_images(
         run = Run(path)
         stored = run.config()
         check_same_audit(to_plain(stored), to_plain(config), path)
+        _check_same_images(run, stored.data, config.data)
         images, labels, rows = load_run_data(run, config, report)
         check_same_labels(run, config)
     else:
@@ -187,6 +190,14 @@ def audit_images(
             _keep(run, findings, report, anew=again)
         findings = _completed(run, replace(findings, weights=None), images, report)
         return run, findings, write_audit(run, images, labels, findings, use_cleanlab=use_cleanlab)
+
+
+def _check_same_images(run: Run, before: DataConfig, now: DataConfig) -> None:
+    """Refuse other images of one's own than those that an audit is of; they may have moved."""
+    was, place = (Path(data.data_dir).expanduser() for data in (before, now))
+    is_own = before.dataset in (*SOURCES, "arrays")
+    if is_own and was.exists() and was.resolve() != place.resolve():
+        raise ValueError(f"{run.path} is the audit of {was}, not of {place}; choose another --out")
 
 
 def with_image_issues(findings: Findings, images: Images, report: Report) -> Findings:

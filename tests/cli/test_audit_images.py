@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,22 @@ def test_the_same_command_reports_again_and_another_one_is_refused(photos, capsy
     assert call("audit", photos, "--out=photos") == 2
     assert "photos already exists; choose another --out" in capsys.readouterr().err
     assert not Path("photos/config.json").exists()
+
+
+def test_another_folder_of_the_same_name_is_not_audited_over_the_first(photos, capsys):
+    np.save("p.npy", np.repeat(np.eye(5), 40, axis=0) + 0.1)
+    words = ("--image-size=8", "--judge-probs=p.npy")
+    assert call("audit", photos, *words) == 0
+    first = Path("audits/photos/label_issues.csv").read_bytes()
+    shutil.copytree(photos, "b/photos")
+    capsys.readouterr()
+    assert call("audit", "b/photos", *words) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "audits/photos is the audit of photos, not of b/photos; choose another --out" in said
+    assert Path("audits/photos/label_issues.csv").read_bytes() == first
+    photos.rename("moved")
+    assert call("audit", "moved", *words, "--out=audits/photos") == 0
+    assert Path("audits/photos/label_issues.csv").read_bytes() == first
 
 
 def test_audits_and_runs_made_within_the_images_are_no_classes(photos, monkeypatch, capsys):
