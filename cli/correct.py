@@ -120,6 +120,10 @@ def _check_words(
         raise ValueError(
             "give --to, --in-place or --from-label-studio, or --undo or --finish alone"
         )
+    if to and in_place:
+        raise ValueError(
+            f"--in-place moves the images that --to {to[0]} would name or link to; give one of them"
+        )
 
 
 def _of_journal(undo: Path | None, finish: Path | None, place: Layer, report: "Report") -> None:

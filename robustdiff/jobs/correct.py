@@ -70,7 +70,7 @@ def check_targets(
         targets: Files and new folders, by their suffixes as `robustdiff correct --to` takes them.
         config: Of the run.
         link: How new folders get the files.
-        in_place: Whether images are moved within their own folder as well.
+        in_place: Whether images are moved within their own folder.
 
     Raises:
         ValueError: If one exists, or cannot be made, two are at one place, or the images are not

@@ -193,6 +193,15 @@ def test_an_audit_has_no_model(judged, capsys):
         assert "audits/photos is an audit, which has no model" in capsys.readouterr().err
 
 
+def test_images_are_not_moved_away_from_what_was_just_written(judged, capsys):
+    before = snapshot(Path("photos"))
+    assert call("correct", "photos", "--in-place", "--to=tree", "--to=c.csv", "--link=soft") == 2
+    assert "--in-place moves the images that --to tree would name" in capsys.readouterr().err
+    assert snapshot(Path("photos")) == before
+    assert not Path("tree").exists()
+    assert not Path("c.csv").exists()
+
+
 def test_moved_in_place_and_taken_back(judged, capsys):
     decide(judged, *DECIDED)
     before = snapshot(Path("photos"))
