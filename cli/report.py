@@ -19,11 +19,11 @@ def report(
 ) -> None:
     """Write report.html: curves, samples, metrics beside those of real images, and the labels."""
     from robustdiff.files.atomic import check_file
-    from robustdiff.reports.run_page import write_report
+    from robustdiff.jobs.report import report_run
     from robustdiff.runs.folder import open_run
 
     if out is not None:
         if not out.parent.is_dir():
             raise ValueError(f"--out is a file in a folder that exists, got {out}")
         check_file(out)
-    print(printable(str(write_report(open_run(run), out))))
+    print(printable(str(report_run(open_run(run), out))))

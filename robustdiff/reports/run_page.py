@@ -19,6 +19,8 @@ from robustdiff.config.layers import flat, to_plain
 from robustdiff.config.sections import Config
 from robustdiff.errors import DamagedError
 from robustdiff.files.atomic import sha256
+from robustdiff.labels.checked import Checked, taught
+from robustdiff.labels.probabilities import label_scores
 from robustdiff.metrics.catalogue import FURTHER, METRICS, copies_in_words, evaluator_in_words
 from robustdiff.reports.audit import doubts_in_words, estimate_in_words
 from robustdiff.reports.card import noise_in_words, time_spent
@@ -37,12 +39,13 @@ _MOST_PAIRS = 20
 _NARROW, _SHORT_NAME = 10, 4
 
 
-def write_report(run: Run, path: Path | None = None) -> Path:
+def write_report(run: Run, path: Path | None = None, *, checked: Checked | None = None) -> Path:
     """Write the report of a run.
 
     Args:
         run: The run; it may be unfinished, and need not be evaluated.
         path: Where; None for report.html in the run's folder.
+        checked: What a person said about its labels; None where nobody did.
 
     Returns:
         The file.
@@ -52,14 +55,14 @@ def write_report(run: Run, path: Path | None = None) -> Path:
         OSError: If the report cannot be written.
     """
     path = run.path / REPORT_NAME if path is None else path
-    write_page(path, report_page(run))
+    write_page(path, report_page(run, checked))
     return path
 
 
-def report_page(run: Run) -> str:
+def report_page(run: Run, checked: Checked | None = None) -> str:
     """Return the report as one self-contained HTML page; see `write_report`."""
     config, labels, entries = run.config(), run.labels(), read_history(run)
-    stored, metrics = _judged(run, config), _newest(run)
+    stored, metrics = _decided(_judged(run, config), labels, checked), _newest(run)
     names = labels.class_names or tuple(map(str, range(len(labels.nominal))))
     step = max((entry["step"] for entry in entries), default=0)
     estimated = None if stored is None else stored.trust.noise
@@ -75,7 +78,7 @@ def report_page(run: Run) -> str:
         grid_classes=[names[i] for i in spread(len(names))] if len(names) <= _MOST_CLASSES else [],
         metrics=None if metrics is None else _metrics(metrics),
         evaluate=f"robustdiff eval {shlex.quote(str(run.path))}",
-        labels=None if stored is None else _labels(stored, labels, names),
+        labels=None if stored is None else _labels(stored, labels, names, checked),
         unjudged=f"Curriculum {config.curriculum.name} judges no labels; robustdiff audit "
         f"{shlex.quote(str(run.path))} does, and this report shows what it found.",
         identity=_identity(run, config, labels, step),
@@ -95,6 +98,16 @@ def _judged(run: Run, config: Config) -> StoredScores | None:
     if not anew and CURRICULA[config.curriculum.name].source in ("none", "random"):
         return None
     return load_judged(run)
+
+
+def _decided(
+    stored: StoredScores | None, labels: NoisyLabels, checked: Checked | None
+) -> StoredScores | None:
+    """Return what is known of the labels with what a person said, and with what that teaches."""
+    if stored is None or checked is None or stored.trust.classes is None:
+        return stored
+    trust = taught(stored.trust, labels.given, checked)
+    return StoredScores(label_scores(trust, labels.given), trust)
 
 
 def _newest(run: Run) -> Metrics | None:
@@ -208,9 +221,12 @@ def _metrics(metrics: Metrics) -> dict[str, Any]:
     return {"rows": rows, "notes": [note for note in notes if note], "about": f"{about}."}
 
 
-def _labels(stored: StoredScores, labels: NoisyLabels, names: Sequence[str]) -> dict[str, Any]:
+def _labels(
+    stored: StoredScores, labels: NoisyLabels, names: Sequence[str], checked: Checked | None
+) -> dict[str, Any]:
     """Describe what was found about the labels."""
     trust, known = stored.trust, bool(labels.flipped.any())
+    count = 0 if checked is None or trust.classes is None else int(checked.known.sum())
     judged = None if trust.classes is None else likeliest(trust.classes)
     issue = trust.right < 0.5 if judged is None else judged != labels.given
     apart, words = (labels.flipped, ("right label", "wrong label")) if known else (
@@ -231,7 +247,8 @@ def _labels(stored: StoredScores, labels: NoisyLabels, names: Sequence[str]) -> 
         )
     return {
         "about": f"{int(issue.sum()):,} of {len(issue):,} labels look wrong, "
-        f"{estimate_in_words(trust.noise)}.",
+        f"{estimate_in_words(trust.noise)}"
+        f"{f'; {count:,} labels were checked by a person' if count else ''}.",
         "scores": histogram(
             "Scores of the labels, high is trusted", {n: v for n, v in parts.items() if len(v)}
         ),

@@ -331,8 +331,15 @@ def test_what_is_decided_is_in_the_next_report(judged):
     assert found[1]["predicted_name"] == judged.labels().class_names[3]
     assert found[1]["label_quality"] == found[1]["gain"] == "0"
     assert float(found[9]["gain"]) > 0
-    text = Path("audits/photos/label_issues.json").read_text()
-    assert "3 labels were checked by a person" in text
+    summary = json.loads(Path("audits/photos/label_issues.json").read_text())
+    assert "3 labels were checked by a person" in summary["source"]
+    assert call("report", "audits/photos") == 0
+    page = Path("audits/photos/report.html").read_text()
+    about = (
+        f"{summary['issues']} of 48 labels look wrong, estimated noise "
+        f"{summary['estimated_noise']:.1%}; 3 labels were checked by a person."
+    )
+    assert about in page
 
 
 def test_judged_anew_with_what_is_known(judged, monkeypatch):
