@@ -164,7 +164,7 @@ TRAIN = {
     "missing run to resume": (["--resume=runs/none"], 2, "is not a run"),
     "nothing to resume": (["--resume=latest"], 2, "there is no run"),
     "run exists": (["--out=taken"], 2, "already exists"),
-    "run in a file": (["--out=taken/file"], 2, "already exists"),
+    "run in a file": (["--out=taken/file"], 2, "is no folder; choose another place"),
     "diverging loss": (["--set=train.lr=1e15", "--steps=40", "--noise=0.3"], 1, "the loss is"),
 }  # fmt: skip
 
