@@ -33,6 +33,8 @@ from robustdiff.runs.history import read_history, sample_grids
 from robustdiff.runs.scores import StoredScores, detect, load_judged
 
 REPORT_NAME = "report.html"
+# What `robustdiff.audit_images` sets itself.
+_OF_EVERY_AUDIT = ("data.whole", "curriculum.name")
 _MOST_CLASSES = 20
 _MOST_PAIRS = 20
 # Two tables of so many classes fit beside each other, and such names fit above a column.
@@ -66,8 +68,6 @@ def report_page(run: Run, checked: Checked | None = None) -> str:
     names = labels.class_names or tuple(map(str, range(len(labels.nominal))))
     step = max((entry["step"] for entry in entries), default=0)
     estimated = None if stored is None else stored.trust.noise
-    commands = ["robustdiff train --config config.json --out again"]
-    commands += [] if metrics is None else ["robustdiff eval again"]
     return render(
         "run.html.j2",
         run=run.path.name,
@@ -77,16 +77,16 @@ def report_page(run: Run, checked: Checked | None = None) -> str:
         grids=sample_pictures(run),
         grid_classes=[names[i] for i in spread(len(names))] if len(names) <= _MOST_CLASSES else [],
         metrics=None if metrics is None else _metrics(metrics),
+        is_audit=config.data.whole,
         evaluate=f"robustdiff eval {shlex.quote(str(run.path))}",
         labels=None if stored is None else _labels(stored, labels, names, checked),
-        unjudged=f"Curriculum {config.curriculum.name} judges no labels; robustdiff audit "
-        f"{shlex.quote(str(run.path))} does, and this report shows what it found.",
+        unjudged=_unjudged(run, config),
         identity=_identity(run, config, labels, step),
         changed=_changed(config),
         labels_file=" and the label file at its own"
         if config.noise.labels or config.noise.matrix
         else "",
-        commands="\n".join(commands),
+        commands=_commands(config, is_evaluated=metrics is not None),
         config=json.dumps(to_plain(config), indent=2),
         version=__version__,
     )
@@ -119,9 +119,35 @@ def _newest(run: Run) -> Metrics | None:
 
 
 def _summary(config: Config, labels: NoisyLabels, estimated: float | None) -> str:
-    model = f"A class-conditional diffusion model of {dataset_in_words(config.data.dataset)}"
-    words = noise_in_words(config, labels, estimated)
-    return f"{model}: {len(labels.given):,} training images, labels {words}."
+    words, count = noise_in_words(config, labels, estimated), f"{len(labels.given):,}"
+    source = dataset_in_words(config.data.dataset)
+    if config.data.whole:
+        return f"An audit of {source}, without a model: {count} images, labels {words}."
+    return (
+        f"A class-conditional diffusion model of {source}: {count} training images, labels {words}."
+    )
+
+
+def _unjudged(run: Run, config: Config) -> str:
+    """Say why nothing is known of the labels, and what mends that."""
+    command = f"robustdiff audit {shlex.quote(str(run.path))}"
+    if config.data.whole:
+        return f"This audit has not judged the labels yet; {command} goes on with it."
+    return (
+        f"Curriculum {config.curriculum.name} judges no labels; {command} does, and this report "
+        "shows what it found."
+    )
+
+
+def _commands(config: Config, *, is_evaluated: bool) -> str:
+    """Return what repeats a run; an audit is repeated from Python, which knows every setting."""
+    if config.data.whole:
+        settings = {
+            key: value for key, value in _changes(config).items() if key not in _OF_EVERY_AUDIT
+        }
+        return f"import robustdiff\n\nrobustdiff.audit_images({settings!r}, out='again')"
+    evaluation = ["robustdiff eval again"] if is_evaluated else []
+    return "\n".join(["robustdiff train --config config.json --out again", *evaluation])
 
 
 def _facts(
@@ -132,10 +158,7 @@ def _facts(
     step: int,
 ) -> list[tuple[str, str]]:
     """Return the main figures, each with what it is."""
-    facts: list[tuple[str, str]] = [(config.curriculum.name, "curriculum")]
-    if config.objective.name != "plain":
-        facts = [(config.objective.name, "objective")]
-    facts.append((f"{step:,}", f"steps of {config.train.batch_size} images"))
+    facts = _what_was_done(config, labels, step)
     if stored is not None and not math.isnan(stored.trust.noise):
         facts.append((f"{stored.trust.noise:.1%}", "estimated share of wrong labels"))
     if labels.flipped.any():
@@ -150,6 +173,15 @@ def _facts(
                 beside = "" if real is None else f", real images {real:.3f}"
                 facts.append((f"{value:.3f}", f"{metric.title}{beside}"))
     return facts
+
+
+def _what_was_done(config: Config, labels: NoisyLabels, step: int) -> list[tuple[str, str]]:
+    if config.data.whole:
+        return [(f"{len(labels.given):,}", "audited labels")]
+    steps = (f"{step:,}", f"steps of {config.train.batch_size} images")
+    if config.objective.name != "plain":
+        return [(config.objective.name, "objective"), steps]
+    return [(config.curriculum.name, "curriculum"), steps]
 
 
 def training_curves(entries: Sequence[dict[str, Any]], true_noise: float | None) -> list[Chart]:
@@ -240,7 +272,7 @@ def _labels(
         title = "Given against judged labels"
         matrices.append(_matrix(title, about, labels.given, judged, names) | {"other": "judged"})
     if known:
-        about = "The truth, which training did not see: rows are the labels as given."
+        about = "The truth, which no judge has seen: rows are the labels as given."
         title = "Given against true labels"
         matrices.append(
             _matrix(title, about, labels.given, labels.clean, names) | {"other": "true"}
@@ -315,12 +347,17 @@ def _identity(run: Run, config: Config, labels: NoisyLabels, step: int) -> list[
     """Return what tells a repetition from something else."""
     rows: list[tuple[str, str]] = [
         ("dataset", config.data.dataset),
-        ("training images", f"{len(labels.given):,}"),
+        ("images" if config.data.whole else "training images", f"{len(labels.given):,}"),
         ("labels", noise_in_words(config, labels, None)),
-        ("steps", f"{step:,} of {config.train.batch_size} images, seed {config.seed}"),
-        ("time", time_spent(run, config, len(labels.given))),
-        ("digest of the labels", labels.sha256),
     ]
+    if config.data.whole:
+        rows.append(("seed", str(config.seed)))
+    else:
+        rows += [
+            ("steps", f"{step:,} of {config.train.batch_size} images, seed {config.seed}"),
+            ("time", time_spent(run, config, len(labels.given))),
+        ]
+    rows.append(("digest of the labels", labels.sha256))
     if run.images_file.exists():
         rows.append(
             (
@@ -333,11 +370,16 @@ def _identity(run: Run, config: Config, labels: NoisyLabels, step: int) -> list[
     return rows
 
 
-def _changed(config: Config) -> list[tuple[str, str]]:
-    """Return the settings that are not the default."""
+def _changes(config: Config) -> dict[str, Any]:
+    """Return the settings that are not the default, by dotted keys."""
     defaults = flat(to_plain(Config()))
+    settings = flat(to_plain(config))
+    return {key: value for key, value in settings.items() if value != defaults[key]}
+
+
+def _changed(config: Config) -> list[tuple[str, str]]:
+    """Return the settings that are not the default, as text."""
     return [
         (key, value if isinstance(value, str) else json.dumps(value))
-        for key, value in flat(to_plain(config)).items()
-        if value != defaults[key]
+        for key, value in _changes(config).items()
     ]

@@ -11,7 +11,8 @@ from commands import call
 
 from corruptions import corrupt
 from curricula import Trust
-from robustdiff.config.layers import resolve
+from robustdiff.config.layers import nested, resolve
+from robustdiff.jobs.audit import AUDIT_LAYER
 from robustdiff.reports.charts import Curve, histogram, line_chart, range_bar
 from robustdiff.reports.compare import compare_runs
 from robustdiff.reports.compare_page import write_compare_page
@@ -135,6 +136,27 @@ def test_a_run_that_has_only_begun_has_a_report(tmp_path):
     text = assert_loads_nothing(report_page(run))
     assert "has not been evaluated" in text
     assert "uniform judges no labels" in text
+
+
+def test_the_report_of_an_audit_tells_nothing_of_training(tmp_path):
+    asked = {"data.dataset": "digits", "noise.rate": 0.5, "judge.effort": "quick"}
+    config = resolve(AUDIT_LAYER, nested(asked))
+    labels = corrupt(np.arange(20) % 2, num_classes=2, rate=0.5)
+    run = create_run(tmp_path / "found", config, labels, trained=False)
+    page = report_page(run)
+    text = assert_loads_nothing(page)
+    assert f"has not judged the labels yet; robustdiff audit {run.path} goes on" in text
+    right = 1.0 * ~labels.flipped
+    save_scores(run, right, Trust(right, 0.25, classes=np.eye(2)[labels.clean]), ~labels.flipped)
+    text = assert_loads_nothing(report_page(run))
+    assert "An audit of digits, without a model: 20 images, labels 50.00% wrong" in text
+    assert "10 of 20 labels look wrong" in text
+    for word in ("diffusion", "steps of", "training", "curriculum crossfit", "evaluated"):
+        assert word not in text.partition("Settings that are not the default")[0]
+    assert "robustdiff train" not in text
+    settings = {"noise.rate": 0.5, "judge.effort": "quick"}
+    assert f"robustdiff.audit_images({settings}, out='again')" in text
+    assert resolve(AUDIT_LAYER, nested(settings)) == config
 
 
 def test_names_from_elsewhere_are_escaped(tmp_path):
