@@ -4,6 +4,7 @@ Where noise was injected, wrong labels are known and shown apart from right ones
 none of this.
 """
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,17 @@ _LAYOUT = {
 }
 
 
+def _wait_for_a_later_name(folder: Path) -> None:
+    """Wait until a new event file is named after those that are there.
+
+    Names begin with the second, and TensorBoard reads the files in their order: what a resumed
+    process drops must come before it.
+    """
+    begun = [path.name.split(".")[3] for path in folder.glob("events.out.tfevents.*")]
+    while f"{int(time.time()):010d}" in begun:
+        time.sleep(0.02)
+
+
 class TensorBoard:
     """Writer of one run's event files.
 
@@ -50,6 +62,7 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, *, dropped_from: int) -> None:
+        _wait_for_a_later_name(folder)
         self.writer = SummaryWriter(str(folder), purge_step=dropped_from)
         if dropped_from == 0:
             self.writer.add_custom_scalars(_LAYOUT)

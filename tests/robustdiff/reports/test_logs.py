@@ -11,6 +11,7 @@ import pytest
 from commands import TINY, call
 
 from robustdiff.jobs.recorder import RunRecorder
+from robustdiff.reports.tensorboard import TensorBoard
 from robustdiff.training.loop import StepDone
 from robustdiff.training.rounds import RoundDone
 
@@ -152,3 +153,10 @@ def test_a_store_that_does_not_answer_is_refused_before_the_work(tmp_path, monke
 def test_an_unknown_log_is_refused(capsys):
     assert call("train", "--log=tb") == 2
     assert "'csv', 'jsonl', 'tensorboard', 'wandb' or 'mlflow', got 'tb'" in capsys.readouterr().err
+
+
+def test_event_files_sort_by_the_time_they_were_begun(tmp_path):
+    for _ in range(2):  # within a second
+        TensorBoard(tmp_path, dropped_from=0).writer.close()
+    seconds = [path.name.split(".")[3] for path in tmp_path.iterdir()]
+    assert len(set(seconds)) == 2
