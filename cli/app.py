@@ -61,7 +61,8 @@ def _global_options(
     ] = False,
 ) -> None:
     command = context.invoked_subcommand
-    if "RANK" in os.environ and command is not None and command not in _TOGETHER:
+    started = {"RANK", "WORLD_SIZE"} <= os.environ.keys()
+    if started and command is not None and command not in _TOGETHER:
         from robustdiff.parallel import refuse_company
 
         refuse_company(command)

@@ -22,6 +22,8 @@ _NO_READER = {
 # What a run's folder holds before config.json, which is written last.
 BEGUN_RUN = frozenset((".lock", "samples", "tb", "labels.npz"))
 _OF_RUN = "of a run"
+# Where runs and audits lie, unless another place is named.
+_OWN = ("runs", "audits")
 _MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
 
 
@@ -113,6 +115,9 @@ def image_files(root: Path, folder: str, left_out: list[LeftOut]) -> Iterator[st
 def holds_only_runs(root: Path, folder: str) -> bool:
     """Return whether a folder is a run or an audit, or holds such and no image beside them.
 
+    Of a folder that is called as robustdiff calls its own, images below others, such as figures of
+    comparisons, do not count.
+
     Args:
         root: The folder of images.
         folder: The folder, relative to it.
@@ -127,8 +132,12 @@ def holds_only_runs(root: Path, folder: str) -> bool:
     if any(Path(name).suffix.lower() in known and not name.startswith(".") for name in names):
         return False
     left_out: list[LeftOut] = []
-    has_images = any(image_files(root, folder, left_out))
-    return not has_images and any(one.why == _OF_RUN for one in left_out)
+    images = image_files(root, folder, left_out)
+    if folder in _OWN:
+        list(images)  # all are looked at, and none counts
+    elif any(images):
+        return False
+    return any(one.why == _OF_RUN for one in left_out)
 
 
 def _of_run(names: Set[str]) -> bool:

@@ -35,7 +35,7 @@ from robustdiff.config.presets import preset
 from robustdiff.config.roles import fixed_changes
 from robustdiff.config.sections import Config
 from robustdiff.errors import DamagedError, DivergedError, LockedError, TakenError
-from robustdiff.jobs.evaluate import evaluate_run
+from robustdiff.jobs.evaluate import check_features, evaluate_run
 from robustdiff.jobs.train import resume_run, start_run
 from robustdiff.progress import Report
 from robustdiff.runs.evaluations import has_evaluation
@@ -225,6 +225,7 @@ def run_study(cells: list[Cell], out: Path, report: Report) -> Outcome:
 
 
 def _finish(run: Run, config: Config, out: Path, report: Report, *, resume: bool) -> None:
+    check_features(config, None)
     if resume:
         resume_run(run, config, report)
     else:

@@ -1,6 +1,7 @@
 """An evaluation among others: what its repetitions have in common, and what its row is called."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -93,12 +94,17 @@ def _noise(config: Config, metrics: Metrics) -> str:
 def headings(runs: Sequence[Evaluated]) -> dict[str, str]:
     """Name every noise; those of one name by every setting in which they differ besides.
 
-    Labels that lie in several files have the name of the first one.
+    Labels that lie in several files have the name of the first one. What one file held at several
+    times is told apart by its digest.
     """
     alike: dict[str, dict[str, dict[str, Any]]] = {}
-    for run in {run.noise: run for run in reversed(runs)}.values():
+    first = {run.noise: run for run in reversed(runs)}.values()
+    files = Counter(run.config.noise.labels for run in first)
+    for run in first:
         name = run.noise if run.noise in AS_THEY_ARE else _noise_name(run.config.noise)
         noise = {} if run.noise in AS_THEY_ARE else json.loads(run.noise)
+        if (file := run.config.noise.labels) is not None:
+            noise["labels"] = file if files[file] == 1 else f"{file} {noise['labels']}"
         alike.setdefault(name, {})[run.noise] = noise
     found = {}
     for name, noises in alike.items():

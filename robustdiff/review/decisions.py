@@ -96,7 +96,8 @@ def _in_force(entries: Iterable[Entry]) -> dict[int, Decision]:
 def read_decisions(run: Run) -> dict[int, Decision]:
     """Return sample -> the decision in force.
 
-    Nothing is written, so the run may lie where nothing can be; decisions may be made meanwhile.
+    Nothing is decided, so the run may lie where nothing can be written; decisions may be made
+    meanwhile. A log that a killed process left is taken into the file where that can be.
 
     Raises:
         DamagedError: If the file is damaged, or holds decisions about other labels.

@@ -34,32 +34,20 @@ class LabelRounds(Callback):  # type: ignore[misc]
     ) -> None:
         round_due(0, warmup, every)
         self.labels, self.predict, self.warmup, self.every = labels, predict, warmup, every
-        self._ended = -1
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:  # noqa: ANN401
         """Score after the last batch of an epoch, before a checkpoint of that step is written."""
-        if trainer.is_last_batch:
-            self._end_epoch(trainer, pl_module)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Score, where the loader did not say which batch was the last."""
-        self._end_epoch(trainer, pl_module)
-
-    def _end_epoch(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Score once, if a round is due."""
         epochs = trainer.current_epoch + 1
-        if epochs != self._ended and round_due(epochs, self.warmup, self.every):
+        if trainer.is_last_batch and round_due(epochs, self.warmup, self.every):
             with evaluating(pl_module):
                 self.labels.score(self.predict, pl_module.device)
             noise = float(self.labels.wrong.mean())
             pl_module.log("label_noise", noise, on_step=False, on_epoch=True)
-        self._ended = epochs
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the labels, and which epoch was the last that ended."""
-        return self.labels.state_dict() | {"ended": self._ended}
+        """Return the state of the labels."""
+        return self.labels.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the state of the labels."""
         self.labels.load_state_dict(state_dict)
-        self._ended = state_dict.get("ended", -1)

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 try:
     from transformers import TrainerCallback
@@ -41,24 +40,13 @@ class LabelRounds(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         round_due(0, warmup, every)
         self.labels, self.predict, self.warmup, self.every = labels, predict, warmup, every
-        self._ended = -1
 
     def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:  # noqa: ANN401
         """Score after the last step of an epoch, before a checkpoint of that step is written."""
-        if state.epoch == round(state.epoch):
-            self._end_epoch(args, state, others["model"])
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:  # noqa: ANN401
-        """Score, where the length of an epoch was not known beforehand."""
-        self._end_epoch(args, state, others["model"])
-
-    def _end_epoch(self, args: Any, state: Any, model: nn.Module) -> None:  # noqa: ANN401
-        """Score once, if a round is due."""
         epochs = round(state.epoch)
-        if epochs != self._ended and round_due(epochs, self.warmup, self.every):
-            with evaluating(model):
+        if state.epoch == epochs and round_due(epochs, self.warmup, self.every):
+            with evaluating(others["model"]):
                 self.labels.score(self.predict, args.device)
-        self._ended = epochs
 
     def on_save(self, args: Any, state: Any, control: Any, **others: Any) -> None:  # noqa: ANN401
         """Write the state of the labels into the checkpoint."""
@@ -72,7 +60,6 @@ class LabelRounds(TrainerCallback):  # type: ignore[misc]
         Raises:
             ValueError: If the state is not there.
         """
-        self._ended = -1
         if not state.global_step:
             return
         path = _path(args, state)

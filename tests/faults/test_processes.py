@@ -369,3 +369,10 @@ def test_what_is_not_shared_out_takes_one_process(command, monkeypatch, capsys):
     assert call(command, "runs/none") == 2
     said = f"robustdiff: {command} takes one process, got 2; start it without torchrun\n"
     assert capsys.readouterr().err == said
+
+
+def test_a_rank_alone_is_no_company(monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert call("report", "runs/none") == 2
+    assert "is not a run" in capsys.readouterr().err

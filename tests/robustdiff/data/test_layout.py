@@ -167,6 +167,14 @@ def test_a_class_called_runs_keeps_its_images_but_no_samples(tmp_path):
     assert layout.left_out == [LeftOut("runs/one", "folder", "of a run")]
 
 
+def test_a_figure_beside_runs_makes_no_class_of_them(tmp_path):
+    classes(tmp_path)
+    touch(tmp_path, "runs/one/config.json", "runs/one/labels.npz", "runs/table/compare.png")
+    layout = list_folder(tmp_path)
+    assert "runs" not in layout.class_names
+    assert LeftOut("runs", "folder", "of runs") in layout.left_out
+
+
 def test_linked_class_folders_are_followed_and_others_left_out(tmp_path):
     classes(tmp_path / "elsewhere", ("ant", "bee"))
     root = tmp_path / "d"

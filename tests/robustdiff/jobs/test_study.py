@@ -1,4 +1,5 @@
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -270,6 +271,14 @@ def test_a_failed_run_is_reported_and_the_others_are_made(calls, monkeypatch, tm
     assert failed == [f"symmetric-30/soft/s{seed}: the loss is nan" for seed in (0, 1)]
     assert elsewhere == []
     assert len(calls) == 4
+
+
+def test_a_run_whose_features_cannot_be_computed_is_not_trained(calls, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    cells, _ = one_cell(tmp_path, eval={"features": "efficientnet-lite0"})
+    failed, _ = run_study(cells, tmp_path, Report())
+    assert "pip install 'robustdiff[features]'" in failed[0]
+    assert calls == []
 
 
 def test_a_signal_ends_the_study(calls, monkeypatch, tmp_path):

@@ -310,6 +310,16 @@ def test_a_label_file_that_has_changed_in_between_is_another_noise(tmp_path):
     assert all(row.noise.startswith("labels of c.csv labels=") for row in rows)
 
 
+def test_label_files_of_one_name_are_told_apart_by_their_paths(tmp_path):
+    for name, labels in (("a", [0, 1, 1]), ("b", [0, 1, 0])):
+        run_on_labels(tmp_path / name, labels, labels=f"{name}/c.csv")
+    rows = compare_runs(find_runs([tmp_path]))
+    assert {row.noise for row in rows} == {
+        "labels of c.csv labels=a/c.csv",
+        "labels of c.csv labels=b/c.csv",
+    }
+
+
 def test_the_same_labels_in_another_place_or_file_are_the_same_noise(tmp_path):
     for seed, labels in enumerate(("c.csv", tmp_path / "c.csv", "d.npz")):
         run_on_labels(tmp_path / str(seed), [0, 1, 1], seed=seed, labels=labels)

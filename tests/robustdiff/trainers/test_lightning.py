@@ -97,6 +97,23 @@ def test_a_checkpoint_of_the_end_of_an_epoch_holds_its_round_once(tmp_path, savi
     assert np.array_equal(again.scores, whole.scores)
 
 
+def test_a_callback_that_is_used_again_scores_again():
+    labels, module = robustdiff.ScoredLabels(IMAGES, GIVEN, num_classes=K), Watching()
+    again = rounds.LabelRounds(labels, module.predict, warmup=1, every=1)
+    for _ in range(2):
+        trainer = lightning.Trainer(
+            max_epochs=1,
+            callbacks=[again],
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(module, DataLoader(labels, 40))
+    assert labels.rounds == 2
+
+
 def test_bad_settings_are_refused_before_training():
     labels = robustdiff.ScoredLabels(IMAGES, GIVEN, num_classes=K)
     with pytest.raises(ValueError, match="must be at least 1, got 2 and 0"):
