@@ -257,7 +257,7 @@ def test_hostile_class_names_on_the_terminal(capsys):
     assert call("corrupt", "y.csv", "--noise=0.5", "--out=$(touch executed)") == 0
     said = capsys.readouterr().out
     assert "\x1b" not in said
-    assert "--labels '$(touch executed)'/labels.npz" in said
+    assert "--labels '$(touch executed)/labels.npz'" in said
     assert not Path("executed").exists()
 
 

@@ -167,7 +167,7 @@ def test_where_nothing_can_be_written_one_line_says_so(
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     capsys.readouterr()
     # What is seen before the work is a mistake in what was asked.
-    before = ("corrupt", "sample", "compare", "study")
+    before = ("train", "corrupt", "sample", "compare", "study")
     assert call(*command) == (2 if command[0] in before else 1)
     said = capsys.readouterr().err.splitlines()
     assert said[-1].startswith("robustdiff: ")

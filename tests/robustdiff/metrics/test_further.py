@@ -26,7 +26,7 @@ def pixels(images):
 
 @pytest.fixture(scope="module")
 def compared(digits, evaluator):
-    def compare(count, **options):
+    def compare(count, seed=0, **options):
         return make_reference(
             real=digits.train,
             real_labels=digits.train_labels,
@@ -34,7 +34,7 @@ def compared(digits, evaluator):
             heldout_labels=digits.test_labels,
             counts=[count] * 10,
             evaluator=evaluator,
-            seed=0,
+            seed=seed,
             **options,
         )
 
@@ -82,10 +82,14 @@ def test_intervals_hold_their_figures(plain):
         assert low < high
 
 
-def test_a_floor_without_bias_is_about_nothing(plain):
+def test_a_floor_without_bias_is_about_nothing(plain, compared, digits):
     reference, _, measured, found = plain
+    # One choice of real images is off by about half of the bias.
+    chosen = [both(compared(30, seed=seed), digits, 30)[1:] for seed in range(8)]
     for key in ("fid", "class_fid"):
-        assert abs(found[f"{key}_infinity_floor"]) < 0.4 * measured[f"{key}_floor"]
+        plainly = sum(one[f"{key}_floor"] for one, _ in chosen)
+        without_bias = sum(one[f"{key}_infinity_floor"] for _, one in chosen)
+        assert abs(without_bias) < 0.4 * plainly
         assert found[f"{key}_infinity"] < measured[key]
     seen = reference.heldout
     low, high = measure_further(reference, seen, measure(reference, seen))["fid_infinity_interval"]
@@ -117,7 +121,7 @@ def test_figures_are_there_in_both_spaces(in_two_spaces, plain):
     reference, seen, measured, found = in_two_spaces
     one_space, _, plain_measured, _ = plain
     for key in ("fid", "class_fid", "density", "coverage"):
-        assert found[f"evaluator_{key}"] == plain_measured[key]
+        assert found[f"evaluator_{key}"] == pytest.approx(plain_measured[key], rel=1e-6)
     for key, floor in (("fid", "fid_floor"), ("density", "density_real")):
         assert found[f"evaluator_{floor}"] == one_space.partners[floor]
         assert measured[key] != found[f"evaluator_{key}"]

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from tasks import run, small_task
 
+from curricula import Trust
 from curricula.sparse import keep_few, of_class
 from robustdiff.labels import scoring
 from robustdiff.progress import Report
@@ -53,7 +54,7 @@ def test_the_first_round_of_margin_tries_the_classes_that_a_glance_finds_likely(
     # The order is 1, 2, ..., 9 classes ahead, then the given one.
     np.testing.assert_allclose(below, np.where(ahead < 3, np.nan, 0.1 * ahead), rtol=1e-3)
     # So the next round tries the same classes again.
-    state.sampler.update(found)
+    state.sampler.update(found, lambda _: (np.zeros(64), Trust(np.ones(64), 0.0)))
     gather_evidence(state, task)
     np.testing.assert_array_equal(~np.isnan(tried[1]), ahead < 3)
 
@@ -80,7 +81,7 @@ def test_of_many_classes_the_first_round_tries_those_that_a_glance_keeps(monkeyp
     assert (of_class(found, task.given) == 0).all()
     np.testing.assert_array_equal(found.rest, found.values.min(axis=1))
     # Later rounds try one rival of those kept.
-    state.sampler.update(found)
+    state.sampler.update(found, lambda _: (np.zeros(64), Trust(np.ones(64), 0.0)))
     tried.clear()
     later, _ = gather_evidence(state, task)
     assert set(tried) == {2}
