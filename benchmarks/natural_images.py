@@ -1,10 +1,11 @@
 """What do wrong labels cost on natural images, and what wins it back?
 
 The tables of docs/natural-images.md: CIFAR-10 as a folder, trained on at 16 x 16 pixels (or 32 x
-32) under four kinds of wrong labels. One draw of each noise serves all methods and seeds. Labels
-are judged once, at 32 x 32 pixels, as anyone can who has the original images, and every method that
-judges gets these class probabilities. Runs lie under --out/runs-16 (-32); what is there is not done
-again, and several processes may share the work.
+32, briefly or for longer) under four kinds of wrong labels. One draw of each noise serves all
+methods and seeds. Labels are judged once, at 32 x 32 pixels, as anyone can who has the original
+images; every method that judges gets these class probabilities, and `tdsm` the transition matrix
+that they show. Runs lie under --out/runs-16 (-32, -32-long); what is there is not done again, and
+several processes may share the work.
 
     python benchmarks/natural_images.py --cifar DIR --human FILE --out DIR METHOD ...
     robustdiff compare DIR/runs-16
@@ -47,10 +48,14 @@ METHODS: dict[str, Layer] = {
     "dynamics-label": {"curriculum": {"name": "dynamics-label"}},
     "tdsm": {"objective": {"name": "tdsm"}},
 }
-# Changes of preset `cifar-16` at larger images: a narrow first level, an additional last one.
-SIZES: dict[int, Layer] = {
-    16: {},
-    32: {"data": {"image_size": 32}, "model": {"channels": [32, 128, 128, 128]}},
+SIZES: dict[str, list[Layer]] = {
+    "16": [preset("cifar-16")],
+    # A narrow first level, an additional last one.
+    "32": [
+        preset("cifar-16"),
+        {"data": {"image_size": 32}, "model": {"channels": [32, 128, 128, 128]}},
+    ],
+    "32-long": [preset("cifar10-small"), {"train": {"steps": 6000, "decay_steps": 1500}}],
 }
 MEASURED: Layer = {"eval": {"num_samples": 5000, "cas": True}, "sample": {"batch_size": 1000}}
 
@@ -74,7 +79,7 @@ def draw(name: str, images: Images, cifar: Path, human: Path) -> np.ndarray:
 
 
 def judged(images: Images, given: np.ndarray, path: Path) -> None:
-    """Judge labels with effort `default` and write the class probabilities."""
+    """Judge labels with effort `default`; write class probabilities and transition matrix."""
     device = pick_device("auto")
     plan = make_plan(
         resolve({}).judge,
@@ -91,6 +96,8 @@ def judged(images: Images, given: np.ndarray, path: Path) -> None:
         progress=Report().stage("judging"),
         folder=path.with_suffix(".unfinished"),
     )
+    matrix = found.decision.transition
+    write_atomic(path.with_suffix(".matrix.npy"), lambda file: np.save(file, matrix))
     write_atomic(path, lambda file: np.savez(file, found.probabilities))
 
 
@@ -100,19 +107,24 @@ def cells(
     methods: list[str],
     seeds: list[int],
     noises: Sequence[str] = tuple(NOISE),
-    size: int = 16,
+    size: str = "16",
+    *,
+    compiled: bool = False,
 ) -> list[Cell]:
     """Return all runs at a size, seed by seed; one with clean labels is always among them."""
     found = []
     for seed in seeds:
         data = {"data": folder(cifar), "seed": seed}
-        base = [preset("cifar-16"), data, MEASURED, SIZES[size]]
+        base = [*SIZES[size], data, MEASURED, {"train": {"compile": compiled}}]
         found.append(Cell(Path("clean") / "uniform" / f"s{seed}", resolve(*base)))
         for name in noises:
             noise = {"noise": {"labels": str(out / f"{name}.labels.npy")}}
-            judge = {"judge": {"probabilities": str(out / f"{name}.probs.npz")}}
+            evidence_of = {
+                "crossfit": {"judge": {"probabilities": str(out / f"{name}.probs.npz")}},
+                "tdsm": {"objective": {"matrix": str(out / f"{name}.probs.matrix.npy")}},
+            }
             for method in methods:
-                evidence = judge if method.startswith("crossfit") else {}
+                evidence = evidence_of.get(method.partition("-")[0], {})
                 config = resolve(*base, noise, METHODS[method], evidence)
                 found.append(Cell(Path(name) / method / f"s{seed}", config))
     return found
@@ -127,7 +139,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--noise", nargs="+", choices=NOISE, default=list(NOISE))
-    parser.add_argument("--size", type=int, choices=SIZES, default=16, help="pixels a side")
+    parser.add_argument("--size", choices=SIZES, default="16", help="pixels a side")
+    parser.add_argument("--compile", action="store_true", help="compile all networks")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     images = load_images(resolve({"data": folder(options.cifar)}).data, Report())
@@ -139,7 +152,13 @@ def main() -> None:
         if not (path := options.out / f"{name}.probs.npz").exists():
             judged(images, np.load(labels), path)
     runs = cells(
-        options.out, options.cifar, options.methods, options.seeds, options.noise, options.size
+        options.out,
+        options.cifar,
+        options.methods,
+        options.seeds,
+        options.noise,
+        options.size,
+        compiled=options.compile,
     )
     outcome = run_study(runs, options.out / f"runs-{options.size}", Report())
     for line in outcome.failed:

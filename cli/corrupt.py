@@ -57,10 +57,11 @@ def corrupt(
     )
 
     check_free(out)
-    if holds_images(labels.expanduser()):
+    images = labels if holds_images(labels.expanduser()) else None
+    if images is not None:
         named = None if labels_as == "auto" else labels_as
         _refuse({"--key": key, "--labels-as": named, "--features": features}, "label files", labels)
-        config = resolve(noise, of_images(labels.expanduser()), folder)
+        config = resolve(noise, of_images(images.expanduser()), folder)
     else:
         given = {_flag(key, value): value for key, value in flat(folder).items()}
         _refuse(given, "images", labels)
@@ -82,7 +83,6 @@ def corrupt(
         )
         noisy = corrupt_source(source, config.noise, seed=seed)
         write_labels(out, source, noisy)
-    images = labels if holds_images(labels.expanduser()) else None
     _print_table(noisy, source.class_names, out, _training(out / "labels.npz", images, folder))
 
 

@@ -199,6 +199,11 @@ RUN: Group = {
     "seed": _run(int, "--seed", help="Seed of every random draw."),
     "train.device": _run(str, "--device", help="auto, cpu or cuda."),
     "train.precision": _run(str, "--precision", help="auto, fp32 or bf16."),
+    "train.compile": _run(
+        bool,
+        "--compile/--no-compile",
+        help="Compile the network first, for long trainings; needs a C++ compiler.",
+    ),
     "train.log": _run(
         list[str],
         "--log",

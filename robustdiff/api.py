@@ -36,7 +36,7 @@ from robustdiff.jobs.train import resume_run, start_run
 from robustdiff.progress import Report
 from robustdiff.reports.audit import Findings
 from robustdiff.rng import check_seed
-from robustdiff.runs.folder import Run, open_run
+from robustdiff.runs.folder import Run, is_run, open_run
 from robustdiff.runs.making import check_place
 
 Settings = Mapping[str, Any]
@@ -99,10 +99,10 @@ def train(
     if dataset is None and test_dataset is not None:
         raise ValueError("test_dataset is the held-out part of dataset, and no dataset was given")
     base: Layer = preset(config) if isinstance(config, str) else to_plain(config)
-    layers = [base, _layer(_judging(settings))]
+    layers = [base, _layer(in_place_of_evidence(dict(settings or {})))]
     folder = _temporary_folder() if out is None else Path(out)
-    check_place(folder)
     if dataset is not None:
+        check_place(folder)
         layers.append(_kept(dataset, test_dataset, layers))
     resolved = resolve(*layers)
     return start_run(resolved, folder, report or Report())
@@ -248,9 +248,9 @@ def audit(
     """
     choose(by, ("run", "crossfit"), "way to audit")
     opened = load_run(run)
-    given = {key: value for key, value in (settings or {}).items() if key.startswith("judge.")}
-    judge = in_place_of_evidence(given)
-    config = _config(opened, {**(settings or {}), **judge}, free=list(judge))
+    changes = in_place_of_evidence(dict(settings or {}))
+    judge = [key for key in changes if key.startswith("judge.")]
+    config = _config(opened, changes, free=judge)
     return audit_run(opened, config, report or Report(), by="crossfit" if judge else by)[0]
 
 
@@ -281,8 +281,10 @@ def audit_images(
         robustdiff.errors.TakenError: If `out` holds something else.
     """
     folder = _temporary_folder() if out is None else Path(out)
-    layers = [AUDIT_LAYER, _layer(_judging(settings))]
+    layers = [AUDIT_LAYER, _layer(in_place_of_evidence(dict(settings or {})))]
     if dataset is not None:
+        if not is_run(folder):
+            check_place(folder, trained=False)
         layers.append(_kept(dataset, None, layers))
     return audit_job(resolve(*layers), folder, report or Report())[1]
 
@@ -336,12 +338,6 @@ def _config(run: Run, settings: Settings | None, free: Sequence[str] = ()) -> Co
                 "sampling and evaluation, data.data_dir and train.device"
             )
     return resolve(to_plain(run.config()), _layer(settings))
-
-
-def _judging(settings: Settings | None) -> Settings:
-    """Return settings of which those of classifiers ask for classifiers, not for evidence."""
-    given = {key: value for key, value in (settings or {}).items() if key.startswith("judge.")}
-    return {**(settings or {}), **in_place_of_evidence(given)}
 
 
 def _layer(settings: Settings | None) -> Layer:

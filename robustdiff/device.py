@@ -28,6 +28,9 @@ def pick_device(name: str) -> torch.device:
 def set_precision(precision: str, device: torch.device) -> torch.dtype:
     """Set the precision of products in the whole process; return the dtype that networks use.
 
+    On a GPU also ask for convolutions that give equal bits in every run: some of those for float32
+    do not, and the others are no slower.
+
     Args:
         precision: "fp32", "bf16", or "auto": bf16 where the hardware multiplies in it, else fp32.
             Unless it is "fp32", CUDA multiplies float32 tensors, such as those of classifiers, in
@@ -36,6 +39,7 @@ def set_precision(precision: str, device: torch.device) -> torch.dtype:
     """
     torch.backends.cuda.matmul.allow_tf32 = precision != "fp32"
     torch.backends.cudnn.allow_tf32 = precision != "fp32"  # torch's default is True
+    torch.backends.cudnn.deterministic = True
     if precision == "auto":
         return native_precision(device)
     return torch.bfloat16 if precision == "bf16" else torch.float32

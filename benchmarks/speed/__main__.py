@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from benchmarks.speed import audit, fid
 from benchmarks.speed.contenders import (
     BATCH,
+    DIFFUSERS,
     OURS,
     PLAIN,
     PRESET,
@@ -34,7 +35,15 @@ from benchmarks.speed.contenders import (
 )
 from benchmarks.speed.costs import growth, overhead, scoring_rates, shared_encoder, start_seconds
 from benchmarks.speed.parts import PRODUCTS, flops, matrix_rate, parts
-from benchmarks.speed.rates import against_the_clock, exponent, peak_memory, rates, ratio
+from benchmarks.speed.rates import (
+    against_the_clock,
+    exponent,
+    gpu_memory,
+    peak_memory,
+    rate_unwatched,
+    rates,
+    ratio,
+)
 from robustdiff.config.sections import Config
 from robustdiff.data.arrays import Images, to_float
 from robustdiff.device import pick_device, set_precision
@@ -67,11 +76,37 @@ def machine() -> dict[str, Any]:
 
 
 def training(options: argparse.Namespace) -> dict[str, Any]:
-    """Measure images a second of training steps."""
-    config, images = load(PRESET, options.data_dir, batch_size=BATCH)
-    built = {name: make() for name, make in contenders(config, images, PRESET).items()}
+    """Measure images a second of training steps; on a GPU also their memory."""
+    config, images = load(options.preset, options.data_dir, batch_size=BATCH)
+    makers = contenders(config, images, options.preset)
+    if pick_device("auto").type == "cuda":
+        return _training_on_a_gpu(makers, options)
+    built = {name: make() for name, make in makers.items()}
     found = rates({n: c.step for n, c in built.items()}, options.rounds, options.seconds)
     return {"parameters": {n: c.parameters for n, c in built.items()}, "images_per_second": found}
+
+
+def _training_on_a_gpu(
+    makers: dict[str, Callable[[], Contender]], options: argparse.Namespace
+) -> dict[str, Any]:
+    """Also measure without waiting after each step, and the peak of memory in MiB."""
+    steps, memory, parameters = {}, {}, {}
+    for name, make in makers.items():
+
+        def built(name: str = name, make: Callable[[], Contender] = make) -> Callable[[], int]:
+            contender = make()
+            parameters[name] = contender.parameters
+            return contender.step
+
+        # As many steps as compile, capture and choose kernels.
+        steps[name], memory[name] = gpu_memory(built, 6)
+        print(f"  {name}: ready", flush=True)
+    return {
+        "parameters": parameters,
+        "images_per_second": rates(steps, options.rounds, options.seconds),
+        "unwatched": {n: rate_unwatched(step, options.seconds) for n, step in steps.items()},
+        "gpu_memory_mib": memory,
+    }
 
 
 def sampling(options: argparse.Namespace) -> dict[str, Any]:
@@ -214,6 +249,10 @@ def _compared(part: dict[str, Any]) -> list[str]:
     for name, values in found.items():
         middle = sorted(values)[len(values) // 2]
         lines.append(f"| {name} | {middle:.1f} | {_spread(ratio(found[OURS], values))} |")
+    if "gpu_memory_mib" in part:
+        lines += ["", "| | img/s without waiting | MiB at the peak |", "|---|---|---|"]
+        for name, peak in part["gpu_memory_mib"].items():
+            lines.append(f"| {name} | {part['unwatched'][name]:.0f} | {peak:.0f} |")
     return lines
 
 
@@ -304,6 +343,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/speed"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=8, help="of one turn")
+    parser.add_argument("--preset", default=PRESET, choices=DIFFUSERS, help="of --only train")
     parser.add_argument("--samples", type=int, default=128, help="images of one sampling turn")
     parser.add_argument("--clock", type=float, default=60, help="seconds of training for quality")
     parser.add_argument("--curricula", nargs="+", choices=OVERHEAD, default=OVERHEAD)

@@ -3,7 +3,7 @@
 Every contender trains class-conditionally with label dropout, AdamW and the same batch. Only this
 project clips gradients, averages weights and derives every draw from (seed, step, sample); the
 plain loops are what one would write first, in float32 unless their name says otherwise. The
-peers' networks are sized to our number of parameters within 5 % (`WIDTHS`).
+peers' networks are sized to our number of parameters within 5 % (`DIFFUSERS`).
 """
 
 import importlib.util
@@ -34,13 +34,17 @@ from robustdiff.training.task import build_network
 
 PRESET, BATCH = "mnist-small", 128
 OURS, PLAIN = "robustdiff", "our network, plain fp32 loop"
-# Preset -> diffusers' widths, denoising-diffusion-pytorch's (even) width and number of heads, with
-# which their networks have our size; width 0 leaves the latter out.
-WIDTHS: dict[str, tuple[tuple[int, ...], int, int]] = {
-    "digits": ((56, 80), 22, 3),
-    "mnist-small": ((32, 56, 112), 28, 3),
-    "cifar10-small": ((48, 80, 88, 160), 0, 0),
+# Preset -> widths of diffusers' network and channels of a head (None: one head, as ours has there),
+# with which it has our size.
+DIFFUSERS: dict[str, tuple[tuple[int, ...], int | None]] = {
+    "digits": ((56, 80), 8),
+    "mnist-small": ((32, 56, 112), 8),
+    "cifar10-small": ((48, 80, 88, 160), None),
+    "paper-mnist": ((80, 160, 160, 624), None),
+    "cifar10": ((192, 352, 352, 384), 32),
 }
+# Preset -> (even) width and number of heads of denoising-diffusion-pytorch's network.
+DENOISING_DIFFUSION: dict[str, tuple[int, int]] = {"digits": (22, 3), "mnist-small": (28, 3)}
 SAMPLING_STEPS = 25
 TIMESTEPS = 1000
 P_UNCOND = 0.2
@@ -165,7 +169,7 @@ def _loop(
 def diffusers(
     config: Config,
     images: Images,
-    widths: tuple[int, ...],
+    name: str,
     dtype: torch.dtype = torch.float32,
     *,
     compiled: bool = False,
@@ -174,8 +178,12 @@ def diffusers(
     from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
 
     channels, null, device = images.train.shape[1], images.num_classes, pick_device("auto")
+    widths, head = DIFFUSERS[name]
+    # Its levels halve the side, which must divide: 28 x 28 pixels become 32 x 32 for four levels.
+    side, margin = images.train.shape[-1], -images.train.shape[-1] % 2 ** (len(widths) - 1)
+    before = (margin // 2, margin - margin // 2) * 2
     network: Any = UNet2DModel(
-        sample_size=images.train.shape[-1],
+        sample_size=side + margin,
         in_channels=channels,
         out_channels=channels,
         layers_per_block=1,
@@ -184,6 +192,7 @@ def diffusers(
         up_block_types=("AttnUpBlock2D",) * len(widths),
         num_class_embeds=null + 1,
         norm_num_groups=8,
+        attention_head_dim=head,
     ).to(device)
     if compiled:
         network.compile()
@@ -192,8 +201,8 @@ def diffusers(
 
     def predict(x_t: Tensor, t: Tensor, labels: Tensor) -> Tensor:
         with torch.autocast(device.type, dtype) if half else nullcontext():
-            output: Tensor = network(x_t, t, labels).sample
-        return output.float()
+            output: Tensor = network(F.pad(x_t, before), t, labels).sample
+        return output[..., before[2] : before[2] + side, before[0] : before[0] + side].float()
 
     def loss(x_0: Tensor, labels: Tensor) -> Tensor:
         t = torch.randint(TIMESTEPS, (len(x_0),), device=device)
@@ -275,19 +284,20 @@ def contenders(config: Config, images: Images, name: str) -> dict[str, Callable[
     if on_gpu:
         training = replace(config.train, compile=True)
         found["robustdiff, compiled"] = lambda: ours(replace(config, train=training), images)
-    if name not in WIDTHS:
-        return found
-    widths, width, heads = WIDTHS[name]
-    if importlib.util.find_spec("diffusers") is not None:
-        found["diffusers UNet2DModel"] = lambda: diffusers(config, images, widths)
+    if name in DIFFUSERS and importlib.util.find_spec("diffusers") is not None:
+        found["diffusers UNet2DModel"] = lambda: diffusers(config, images, name)
         found["diffusers UNet2DModel, bf16 autocast"] = lambda: diffusers(
-            config, images, widths, torch.bfloat16
+            config, images, name, torch.bfloat16
         )
         if on_gpu:
             found["diffusers UNet2DModel, bf16 autocast, compiled"] = lambda: diffusers(
-                config, images, widths, torch.bfloat16, compiled=True
+                config, images, name, torch.bfloat16, compiled=True
             )
-    if width and importlib.util.find_spec("denoising_diffusion_pytorch") is not None:
+    if (
+        name in DENOISING_DIFFUSION
+        and importlib.util.find_spec("denoising_diffusion_pytorch") is not None
+    ):
+        width, heads = DENOISING_DIFFUSION[name]
         found["denoising-diffusion-pytorch"] = lambda: denoising_diffusion_pytorch(
             config, images, width, heads
         )

@@ -43,6 +43,30 @@ def rate(work: Callable[[], int], seconds: float) -> float:
     return items / (time.perf_counter() - started)
 
 
+def rate_unwatched(work: Callable[[], int], seconds: float) -> float:
+    """Return items per second of a work that is waited for at the end only, as training runs."""
+    _wait()
+    started, items = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds or not items:
+        items += work()
+    _wait()
+    return items / (time.perf_counter() - started)
+
+
+def gpu_memory(
+    make: Callable[[], Callable[[], int]], calls: int
+) -> tuple[Callable[[], int], float]:
+    """Build a work and call it so often; return it with its peak of GPU memory in MiB."""
+    _wait()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    work = make()
+    for _ in range(calls):
+        work()
+    _wait()
+    return work, (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
 def _wait() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()

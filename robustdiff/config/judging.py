@@ -47,7 +47,7 @@ def in_place_of_evidence(given: dict[str, Any]) -> dict[str, Any]:
     """Return changes to the judge of labels: settings of classifiers ask for classifiers.
 
     Args:
-        given: Flat settings of section judge, key -> value.
+        given: Flat settings, key -> value; those of other sections stay as they are.
 
     Returns:
         The same; where they set classifiers, evidence that was named before is not used.

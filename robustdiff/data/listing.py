@@ -20,7 +20,7 @@ _NO_READER = {
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"),
 }
 # What a run's folder holds before config.json, which is written last.
-BEGUN_RUN = frozenset((".lock", "samples", "tb", "labels.npz"))
+_BEGUN_RUN = frozenset((".lock", "samples", "tb", "labels.npz"))
 _OF_RUN = "of a run"
 # Where runs and audits lie, unless another place is named.
 _OWN = ("runs", "audits")
@@ -140,11 +140,16 @@ def holds_only_runs(root: Path, folder: str) -> bool:
     return any(one.why == _OF_RUN for one in left_out)
 
 
+def is_begun(names: Set[str]) -> bool:
+    """Return whether these are the entries of a run's folder before it has a configuration."""
+    known = all(name in _BEGUN_RUN or name.endswith(".tmp") for name in names)
+    return known and ".lock" in names
+
+
 def _of_run(names: Set[str]) -> bool:
     """Return whether these are the entries of a run, begun or whole, or of a published model."""
-    begun = all(name in BEGUN_RUN or name.endswith(".tmp") for name in names)
     whole = {"config.json", "labels.npz"} <= names or "robustdiff.json" in names
-    return whole or (begun and ".lock" in names)
+    return whole or is_begun(names)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from corruptions import NoisyLabels
 from robustdiff.config.sections import Config
-from robustdiff.data.listing import BEGUN_RUN
+from robustdiff.data.listing import is_begun
 from robustdiff.errors import TakenError
 from robustdiff.files.atomic import check_folder, named
 from robustdiff.runs.folder import DEFAULT_ROOT, Run, is_run
@@ -84,9 +84,8 @@ def create_run(
 
 def _is_free(path: Path) -> bool:
     """Return whether a folder holds nothing but what `create_run` writes before config.json."""
-    names = {entry.name for entry in path.iterdir() if entry.suffix != ".tmp"}
-    begun = names <= BEGUN_RUN and ".lock" in names
-    return not any(path.iterdir()) or (begun and not any(path.glob("*/*")))
+    names = {entry.name for entry in path.iterdir()}
+    return not names or (is_begun(names) and not any(path.glob("*/*")))
 
 
 def _taken(path: Path, *, trained: bool) -> TakenError:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks.speed import audit, costs, fid, rates
-from benchmarks.speed.contenders import OURS, PLAIN, WIDTHS, contenders, cosine_times
+from benchmarks.speed.contenders import DIFFUSERS, OURS, PLAIN, contenders, cosine_times
 from benchmarks.speed.parts import PARTS, flops, parts
 from robustdiff.classifiers.networks import make_classifier
 from robustdiff.config.judging import JudgeConfig
@@ -75,13 +75,13 @@ def test_a_contender_trains_and_samples(name):
     assert fresh.error(x_0, labels, alpha_bar, eps) == pytest.approx((0.25) ** 2, rel=1e-3)
 
 
-@pytest.mark.parametrize("name", WIDTHS)
+@pytest.mark.parametrize("name", DIFFUSERS)
 def test_peers_have_our_number_of_parameters(name):
     diffusers = pytest.importorskip("diffusers")
     assert diffusers is not None
     config = resolve(preset(name))
     images = costs.made_up(40, 8 if name == "digits" else 28, 10)
-    if name == "cifar10-small":
+    if name.startswith("cifar10"):
         images = replace(images, train=torch.zeros(40, 3, 32, 32, dtype=torch.uint8))
     built = {who: make() for who, make in contenders(config, images, name).items()}
     ours = built[OURS].parameters

@@ -180,6 +180,8 @@ def test_a_dataset_is_refused_before_it_is_read(arguments, says):
 def test_a_place_that_is_taken_is_refused_before_the_dataset_is_read(run):
     with pytest.raises(ValueError, match="already exists"):
         robustdiff.train(dataset=Unread(), out=run.path)
+    with pytest.raises(ValueError, match="already exists"):
+        robustdiff.audit_images(dataset=Unread(), out=run.path.parent)
 
 
 def test_an_audit_by_something_else_is_refused(run):

@@ -27,3 +27,4 @@ def test_products_on_a_gpu_keep_float32_only_if_asked_to():
         assert set_precision(precision, cpu) == dtype
         tf32 = precision != "fp32"
         assert backends.cuda.matmul.allow_tf32 == backends.cudnn.allow_tf32 == tf32
+        assert backends.cudnn.deterministic

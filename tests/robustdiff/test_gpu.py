@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from commands import TINY, call, outcome
-from tasks import SMALL, small_task
+from tasks import SMALL, run, same, small_task
 
 from robustdiff.config.judging import JudgeConfig
+from robustdiff.data import stored
 from robustdiff.labels.crossfit import crossfit, make_plan
 from robustdiff.progress import silent
 from robustdiff.training.loop import StepDone, train
@@ -44,12 +45,43 @@ def test_captured_steps_equal_those_step_by_step():
             torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore")  # of torch's compiler
+def test_captured_steps_of_a_compiled_network_train_as_others_do():
+    settings = SMALL["train"] | {"device": "cuda", "steps": 12}
+    states = []
+    for compiled in (True, False):
+        task = small_task(train=settings | {"compile": compiled})
+        state = new_state(task)
+        list(train(state, task))
+        assert state.graph is not None
+        states.append(state)
+    one, other = states
+    for p, q in zip(one.model.parameters(), other.model.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-3, atol=1e-4)
+
+
+def test_images_that_stay_with_the_host_train_alike(monkeypatch):
+    settings = SMALL["train"] | {"device": "cuda", "steps": 12, "precision": "bf16"}
+    task = small_task(train=settings)
+    monkeypatch.setattr(stored, "_SHARE", 0.0)
+    left = small_task(train=settings)
+    assert isinstance(left.data.images, stored.Stored)
+    assert not isinstance(task.data.images, stored.Stored)
+    assert same(run(left)[0].model, run(task)[0].model)
+
+
+def test_a_mixture_of_classes_trains(tmp_path):
+    words = [*RUN, "--steps", 20, "--objective", "tdsm", "--device", "cuda"]
+    assert call(*words, "--out", tmp_path / "run") == 0
+    assert call("eval", tmp_path / "run", "--num-samples", 64) == 0
+
+
 @pytest.mark.parametrize("curriculum", ["uniform", "pmi", "dynamics-label", "crossfit"])
 def test_a_run_is_trained_scored_and_evaluated(tmp_path, curriculum):
-    run = tmp_path / "run"
-    words = [*RUN, "--steps", 40, "--curriculum", curriculum, "--device", "cuda", "--out", run]
+    made = tmp_path / "run"
+    words = [*RUN, "--steps", 40, "--curriculum", curriculum, "--device", "cuda", "--out", made]
     assert call(*words) == 0
-    assert call("eval", run, "--num-samples", 64) == 0
+    assert call("eval", made, "--num-samples", 64) == 0
 
 
 def test_equal_runs_give_equal_bits(tmp_path):
@@ -59,6 +91,13 @@ def test_equal_runs_give_equal_bits(tmp_path):
     (one, history), (other, same) = outcome(tmp_path / "one"), outcome(tmp_path / "other")
     assert all(torch.equal(one[key], other[key]) for key in one)
     assert history == same
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_equal_networks_trained_alike_have_equal_weights(precision):
+    settings = SMALL["train"] | {"device": "cuda", "steps": 30, "precision": precision}
+    one, other = (run(small_task(train=settings))[0].model for _ in range(2))
+    assert same(one, other)
 
 
 @pytest.mark.parametrize("devices", [("cuda", "cpu"), ("cpu", "cuda")])
