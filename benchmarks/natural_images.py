@@ -28,6 +28,7 @@ from robustdiff.device import pick_device, set_precision
 from robustdiff.files.atomic import write_atomic
 from robustdiff.jobs.study import Cell, run_study
 from robustdiff.labels.crossfit import crossfit, make_plan
+from robustdiff.labels.decision import decide
 from robustdiff.labels.given import prepare_labels
 from robustdiff.progress import Report
 
@@ -79,7 +80,7 @@ def draw(name: str, images: Images, cifar: Path, human: Path) -> np.ndarray:
 
 
 def judged(images: Images, given: np.ndarray, path: Path) -> None:
-    """Judge labels with effort `default`; write class probabilities and transition matrix."""
+    """Judge labels with effort `default` and write the class probabilities."""
     device = pick_device("auto")
     plan = make_plan(
         resolve({}).judge,
@@ -96,8 +97,6 @@ def judged(images: Images, given: np.ndarray, path: Path) -> None:
         progress=Report().stage("judging"),
         folder=path.with_suffix(".unfinished"),
     )
-    matrix = found.decision.transition
-    write_atomic(path.with_suffix(".matrix.npy"), lambda file: np.save(file, matrix))
     write_atomic(path, lambda file: np.savez(file, found.probabilities))
 
 
@@ -139,7 +138,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--noise", nargs="+", choices=NOISE, default=list(NOISE))
-    parser.add_argument("--size", choices=SIZES, default="16", help="pixels a side")
+    parser.add_argument("--size", choices=SIZES, default="16", help="pixels a side, how long")
     parser.add_argument("--compile", action="store_true", help="compile all networks")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -151,6 +150,10 @@ def main() -> None:
             write_atomic(labels, lambda file, given=given: np.save(file, given))
         if not (path := options.out / f"{name}.probs.npz").exists():
             judged(images, np.load(labels), path)
+        if not (file := path.with_suffix(".matrix.npy")).exists():
+            (probabilities,) = np.load(path).values()
+            found = decide(probabilities, np.load(labels)).transition
+            write_atomic(file, lambda file, found=found: np.save(file, found))
     runs = cells(
         options.out,
         options.cifar,

@@ -77,7 +77,8 @@ def train(
         file = [_of_source(source, has_labels="labels" in noise.get("noise", {}))]
     settings = [*(parse_setting(text) for text in set_ or []), data, noise, judge, model, run]
     asked = {key: value for layer in settings for key, value in flat(layer).items()}
-    settings.append(nested(in_place_of_evidence(asked)))
+    judging = {key: value for key, value in asked.items() if key.startswith("judge.")}
+    settings.append(nested(in_place_of_evidence(judging)))
     if resume is not None:
         if out is not None or dry_run:
             raise ValueError("--resume goes on in the run's own folder, without --out or --dry-run")

@@ -36,7 +36,7 @@ from robustdiff.jobs.train import resume_run, start_run
 from robustdiff.progress import Report
 from robustdiff.reports.audit import Findings
 from robustdiff.rng import check_seed
-from robustdiff.runs.folder import Run, is_run, open_run
+from robustdiff.runs.folder import Run, open_run
 from robustdiff.runs.making import check_place
 
 Settings = Mapping[str, Any]
@@ -283,7 +283,7 @@ def audit_images(
     folder = _temporary_folder() if out is None else Path(out)
     layers = [AUDIT_LAYER, _layer(in_place_of_evidence(dict(settings or {})))]
     if dataset is not None:
-        if not is_run(folder):
+        if not Run(folder).config_file.exists():
             check_place(folder, trained=False)
         layers.append(_kept(dataset, None, layers))
     return audit_job(resolve(*layers), folder, report or Report())[1]

@@ -28,8 +28,8 @@ def pick_device(name: str) -> torch.device:
 def set_precision(precision: str, device: torch.device) -> torch.dtype:
     """Set the precision of products in the whole process; return the dtype that networks use.
 
-    On a GPU also ask for convolutions that give equal bits in every run: some of those for float32
-    do not, and the others are no slower.
+    On a GPU also ask for convolutions that give equal bits in every run: some of cuDNN's for
+    float32 do not.
 
     Args:
         precision: "fp32", "bf16", or "auto": bf16 where the hardware multiplies in it, else fp32.

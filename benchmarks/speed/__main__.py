@@ -102,6 +102,7 @@ def _training_on_a_gpu(
         steps[name], memory[name] = gpu_memory(built, 6)
         print(f"  {name}: ready", flush=True)
     return {
+        "preset": options.preset,
         "parameters": parameters,
         "images_per_second": rates(steps, options.rounds, options.seconds),
         "unwatched": {n: rate_unwatched(step, options.seconds) for n, step in steps.items()},

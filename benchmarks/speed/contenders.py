@@ -21,6 +21,7 @@ from robustdiff.config.presets import preset
 from robustdiff.config.sections import Config
 from robustdiff.data.arrays import Images, to_float, to_uint8
 from robustdiff.data.registry import load_images
+from robustdiff.data.stored import Reader, Stored
 from robustdiff.device import pick_device
 from robustdiff.diffusion.generate import class_labels, generate
 from robustdiff.diffusion.guidance import drop_labels
@@ -77,15 +78,24 @@ def _noisy(x_0: Tensor, alpha_bar: Tensor, eps: Tensor) -> Tensor:
     return signal.sqrt() * x_0 + (1 - signal).sqrt() * eps
 
 
-def ours(config: Config, images: Images) -> Contender:
-    """Train as `robustdiff train` does, all that belongs to a step included."""
+def ours(config: Config, images: Images, *, captured: bool = True) -> Contender:
+    """Train as `robustdiff train` does, all that belongs to a step included.
+
+    Args:
+        config: Its configuration.
+        images: The dataset.
+        captured: Whether a GPU's steps become a graph, as they do in training.
+    """
     task = make_task(config, images, prepare_labels(config, images, Report()), Report())
     state = new_state(task)
+    if not captured:
+        state.graph = None
     events = train(state, task)
     shape = tuple(images.train.shape[1:])
     device = task.data.images.device
 
     def step() -> int:
+        torch.backends.cudnn.deterministic = True  # as it was before another contender's step
         next(event for event in events if isinstance(event, StepDone))
         return config.train.batch_size
 
@@ -154,6 +164,8 @@ def _loop(
     train, known = images.train.to(device), images.train_labels.to(device)
 
     def step() -> int:
+        # Ours asks for convolutions that give equal bits; whoever does not ask need not wait.
+        torch.backends.cudnn.deterministic = False
         index = torch.randint(len(train), (config.train.batch_size,), device=device)
         x_0, labels = to_float(train[index]), known[index]
         with torch.autocast(device.type, dtype) if half else nullcontext():
@@ -271,6 +283,13 @@ def denoising_diffusion_pytorch(
     return Contender(_size(network), _loop(network, loss, config, images, dtype), sample, error)
 
 
+def with_the_host(images: Images) -> Images:
+    """Return the same images as those that are read when they are used, and move in batches."""
+    pixels = images.train.numpy()
+    reader = Reader(pixels.shape, lambda rows: pixels[rows], decodes=True)
+    return replace(images, train=Stored(reader))
+
+
 def contenders(config: Config, images: Images, name: str) -> dict[str, Callable[[], Contender]]:
     """Return name -> builder of everything that can be timed on these images here."""
     found: dict[str, Callable[[], Contender]] = {
@@ -284,6 +303,8 @@ def contenders(config: Config, images: Images, name: str) -> dict[str, Callable[
     if on_gpu:
         training = replace(config.train, compile=True)
         found["robustdiff, compiled"] = lambda: ours(replace(config, train=training), images)
+        found["robustdiff, no graph"] = lambda: ours(config, images, captured=False)
+        found["robustdiff, images stay with the host"] = lambda: ours(config, with_the_host(images))
     if name in DIFFUSERS and importlib.util.find_spec("diffusers") is not None:
         found["diffusers UNet2DModel"] = lambda: diffusers(config, images, name)
         found["diffusers UNet2DModel, bf16 autocast"] = lambda: diffusers(

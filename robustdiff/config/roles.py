@@ -30,6 +30,7 @@ _ROLES: dict[str, Role] = {
     "train.steps": "length",
     "train.epochs": "length",
     "train.device": "place",
+    "train.compile": "speed",
     "train.log": "logging",
     "train.log_every": "logging",
     "train.sample_every": "logging",

@@ -113,12 +113,10 @@ def mixed_output(
     """
     smallest = min(_SMALLEST_WEIGHT, _SMALLEST_SHARE / weights.shape[1])
     image, label = torch.nonzero(weights > smallest, as_tuple=True)
-    pairs, padded = len(image), (image, label)
-    if x_t.is_cuda:
-        # A GPU chooses kernels anew for every new number of pairs, which takes longer than a step.
-        more = -pairs % len(x_t)
-        padded = (F.pad(image, (0, more)), F.pad(label, (0, more)))
-    output = network(x_t[padded[0]], t[padded[0]], padded[1])[:pairs]
+    # A GPU chooses kernels anew for every new number of pairs, which takes longer than a step.
+    more = -len(image) % len(x_t) if x_t.is_cuda else 0
+    rows, classes = F.pad(image, (0, more)), F.pad(label, (0, more))
+    output = network(x_t[rows], t[rows], classes)[: len(image)]
     if gradient == "given":
         is_given = (label == labels[image]).reshape(-1, *([1] * (output.ndim - 1)))
         output = torch.where(is_given, output, output.detach())

@@ -126,6 +126,8 @@ TRAIN = {
     ),
     "steps below 1": (["--steps=0"], 2, "train.steps must be at least 1, got 0"),
     "steps and epochs": (["--steps=3", "--epochs=1"], 2, "exactly one"),
+    "a section that is a number": (["--set=train=3", "--steps=5"], 2, "train is a section, got 3"),
+    "a judge that is a number": (["--set=judge=3", "--judge-effort=quick"], 2, "is a section"),
     "empty batches": (["--set=train.batch_size=0"], 2, "train.batch_size must be at least 1"),
     "no learning": (["--set=train.lr=0"], 2, "train.lr must be positive, got 0"),
     "endless average": (["--set=train.ema=1"], 2, "train.ema must be in [0, 1), got 1"),

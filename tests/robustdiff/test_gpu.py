@@ -8,9 +8,11 @@ from tasks import SMALL, run, same, small_task
 
 from robustdiff.config.judging import JudgeConfig
 from robustdiff.data import stored
+from robustdiff.diffusion.process import per_image
 from robustdiff.labels.crossfit import crossfit, make_plan
 from robustdiff.progress import silent
 from robustdiff.training.loop import StepDone, train
+from robustdiff.training.objective import mixed_output
 from robustdiff.training.state import new_state
 
 pytestmark = pytest.mark.gpu
@@ -68,6 +70,29 @@ def test_images_that_stay_with_the_host_train_alike(monkeypatch):
     assert isinstance(left.data.images, stored.Stored)
     assert not isinstance(task.data.images, stored.Stored)
     assert same(run(left)[0].model, run(task)[0].model)
+
+
+@pytest.mark.parametrize("gradient", ["all", "given"])
+def test_a_mixture_of_classes_is_that_of_a_cpu(gradient):
+    generator = torch.Generator().manual_seed(0)
+    x_t, t = torch.randn(6, 1, 4, 4, generator=generator), torch.rand(6, generator=generator)
+    given = torch.arange(6) % 3
+    weights = torch.tensor([[0.5, 0.3, 0.195, 0.005], [0.0, 1.0, 0.0, 0.0]]).repeat(3, 1)
+    found = {}
+    for device in ("cpu", "cuda"):
+        table = torch.arange(1.0, 5.0, device=device, requires_grad=True)
+        counts = []
+
+        def network(x, t, y, table=table, counts=counts):
+            counts.append(len(x))
+            return x * per_image(table[y], x)
+
+        moved = (part.to(device) for part in (x_t, t, given, weights))
+        output = mixed_output(network, *moved, gradient=gradient)
+        output.square().sum().backward()
+        found[device] = (output.detach().cpu(), table.grad.cpu())
+    assert counts[0] % len(x_t) == 0
+    torch.testing.assert_close(found["cuda"], found["cpu"])
 
 
 def test_a_mixture_of_classes_trains(tmp_path):

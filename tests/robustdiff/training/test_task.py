@@ -18,7 +18,7 @@ def test_epochs_are_passes_that_leave_out_a_short_last_batch():
 
 @pytest.mark.slow
 def test_the_preset_of_published_size_makes_a_step():
-    config = resolve(preset("cifar10"), {"train": {"batch_size": 1, "compile": False}})
+    config = resolve(preset("cifar10"), {"train": {"batch_size": 1}})
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     data = LabelledImages(images, torch.arange(2))
     task = Task(config=config, data=data, num_classes=10, dtype=torch.float32)
