@@ -205,6 +205,12 @@ def test_a_configuration_edited_behind_our_back_is_refused(capsys):
     assert "got train.lr 0.002 (was 0.001)" in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_a_length_by_flag_replaces_one_by_set(capsys):
+    short = [word for word in SHORT if "steps" not in str(word)]
+    assert call("train", "--dry-run", "--set=train.epochs=2", "--steps=3", *short) == 0
+    assert " 3 steps" in capsys.readouterr().err
+
+
 def test_dry_run_writes_nothing(capsys, tmp_path):
     assert call("train", "--dry-run", *SHORT) == 0
     assert "nothing was written" in capsys.readouterr().err
