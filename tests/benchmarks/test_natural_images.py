@@ -2,13 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.natural_images import METHODS, NOISE, SIZES, cells
+from benchmarks.natural_images import METHODS, SIZES, WRONG, cells
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_all_methods_get_the_same_labels_seeds_and_measures(size):
     runs = cells(Path("out"), Path("cifar"), list(METHODS), [0, 1], size=size)
-    assert len(runs) == 2 * (1 + len(NOISE) * len(METHODS)) == len({run.path for run in runs})
+    assert len(runs) == 2 * (1 + len(WRONG) * len(METHODS)) == len({run.path for run in runs})
     for path, config in runs:
         assert (config.data.image_size or 32) == int(size.partition("-")[0])
         noise, method, seed = path.parts
