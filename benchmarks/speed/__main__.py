@@ -40,7 +40,7 @@ from benchmarks.speed.rates import (
     exponent,
     gpu_memory,
     peak_memory,
-    rate_unwatched,
+    rate,
     rates,
     ratio,
 )
@@ -83,7 +83,11 @@ def training(options: argparse.Namespace) -> dict[str, Any]:
         return _training_on_a_gpu(makers, options)
     built = {name: make() for name, make in makers.items()}
     found = rates({n: c.step for n, c in built.items()}, options.rounds, options.seconds)
-    return {"parameters": {n: c.parameters for n, c in built.items()}, "images_per_second": found}
+    return {
+        "preset": options.preset,
+        "parameters": {n: c.parameters for n, c in built.items()},
+        "images_per_second": found,
+    }
 
 
 def _training_on_a_gpu(
@@ -105,7 +109,9 @@ def _training_on_a_gpu(
         "preset": options.preset,
         "parameters": parameters,
         "images_per_second": rates(steps, options.rounds, options.seconds),
-        "unwatched": {n: rate_unwatched(step, options.seconds) for n, step in steps.items()},
+        "unwatched": {
+            name: rate(step, options.seconds, watched=False) for name, step in steps.items()
+        },
         "gpu_memory_mib": memory,
     }
 

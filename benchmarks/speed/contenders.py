@@ -193,7 +193,7 @@ def diffusers(
     widths, head = DIFFUSERS[name]
     # Its levels halve the side, which must divide: 28 x 28 pixels become 32 x 32 for four levels.
     side, margin = images.train.shape[-1], -images.train.shape[-1] % 2 ** (len(widths) - 1)
-    before = (margin // 2, margin - margin // 2) * 2
+    frame = (margin // 2, margin - margin // 2) * 2
     network: Any = UNet2DModel(
         sample_size=side + margin,
         in_channels=channels,
@@ -213,8 +213,9 @@ def diffusers(
 
     def predict(x_t: Tensor, t: Tensor, labels: Tensor) -> Tensor:
         with torch.autocast(device.type, dtype) if half else nullcontext():
-            output: Tensor = network(F.pad(x_t, before), t, labels).sample
-        return output[..., before[2] : before[2] + side, before[0] : before[0] + side].float()
+            framed = F.pad(x_t, frame) if margin else x_t
+            output: Tensor = network(framed, t, labels).sample
+        return (F.pad(output, [-width for width in frame]) if margin else output).float()
 
     def loss(x_0: Tensor, labels: Tensor) -> Tensor:
         t = torch.randint(TIMESTEPS, (len(x_0),), device=device)

@@ -33,22 +33,21 @@ def rates(
     return found
 
 
-def rate(work: Callable[[], int], seconds: float) -> float:
-    """Repeat a work for so many seconds and return its items per second."""
+def rate(work: Callable[[], int], seconds: float, *, watched: bool = True) -> float:
+    """Repeat a work for so many seconds and return its items per second.
+
+    Args:
+        work: Does some work and returns how many items that were.
+        seconds: How long.
+        watched: Whether a GPU is waited for after each work, or only after the last, as training
+            runs.
+    """
     _wait()
     started, items = time.perf_counter(), 0
     while time.perf_counter() - started < seconds or not items:
         items += work()
-        _wait()
-    return items / (time.perf_counter() - started)
-
-
-def rate_unwatched(work: Callable[[], int], seconds: float) -> float:
-    """Return items per second of a work that is waited for at the end only, as training runs."""
-    _wait()
-    started, items = time.perf_counter(), 0
-    while time.perf_counter() - started < seconds or not items:
-        items += work()
+        if watched:
+            _wait()
     _wait()
     return items / (time.perf_counter() - started)
 
