@@ -65,7 +65,7 @@ def train(state: TrainState, task: Task) -> Iterator[StepDone | RoundDone | Prep
     device = task.data.given.device
     if state.mixture is None:
         started = time.perf_counter()
-        mixture = task.workers.from_leader(lambda: make_mixture(task))
+        mixture = make_mixture(task)
         if mixture is not None:
             state.mixture = mixture.to(device)
             yield Prepared(time.perf_counter() - started)

@@ -138,15 +138,20 @@ def clean_prior(given: Ints, transition: Doubles) -> Doubles:
 def make_mixture(task: Task) -> ClassMixture | None:
     """Make the mixture of classes behind the given labels; None for the plain objective.
 
-    It is on the CPU. Equal tasks give equal mixtures, so an interruption meanwhile does no harm.
+    All processes must call it: they judge the labels together, and the leader does the rest. It is
+    on the CPU. Equal tasks give equal mixtures, so an interruption meanwhile does no harm.
     """
-    objective, data = task.config.objective, task.data
-    if objective.name == "plain":
+    if task.config.objective.name == "plain":
         return None
     transition = task.transition
     if transition is None:
         found = judge_by_classifiers(task, "estimating the noise", rounds=1)
         transition = found.decision.transition
+    return task.workers.from_leader(lambda: _mixture_under(task, transition))
+
+
+def _mixture_under(task: Task, transition: Doubles) -> ClassMixture:
+    objective, data = task.config.objective, task.data
     classifier = None
     if objective.name == "tdsm":
         classifier = train_time_classifier(
