@@ -43,9 +43,11 @@ def export(
 
     What is given of sampler, steps and guidance becomes the default of the exported model.
     """
-    # A run that was guided by a weaker one leaves it behind with that guidance.
+    # A run that was guided by a weaker one leaves it behind with that guidance. The noise of labels
+    # cannot be undone without their images, so the exported model keeps it.
     asked = sampling.get("sample", {}).get("guidance", "auto")
-    alone: Layer = {} if asked == "auto" else {"sample": {"weak": None}}
+    weak: dict[str, None] = {} if asked == "auto" else {"weak": None}
+    alone: Layer = {"sample": {"undo_label_noise": False, **weak}}
     opened, config = open_with(run, alone, sampling, place)
     from robustdiff.jobs.export import Export, export_run
 

@@ -272,6 +272,12 @@ SAMPLING: Group = {
         "--guidance-every",
         help="Guide every so many steps in full; those between reuse its difference.",
     ),
+    "sample.undo_label_noise": _sampling(
+        bool,
+        "--undo-label-noise/--keep-label-noise",
+        help="Generate clean classes by a model that took wrong labels as given; audit the run "
+        "--by crossfit first.",
+    ),
     "sample.compile": _sampling(
         bool,
         "--compile/--no-compile",
@@ -285,7 +291,11 @@ SAMPLING: Group = {
     ),
 }
 
-EXPORTED: Group = without(without(SAMPLING, "sample.compile"), "sample.weak")
+EXPORTED: Group = {
+    key: option
+    for key, option in SAMPLING.items()
+    if key not in ("sample.compile", "sample.weak", "sample.undo_label_noise")
+}
 
 STORED_DATA: Group = {
     "data.data_dir": _option(

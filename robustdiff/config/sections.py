@@ -288,7 +288,7 @@ class SampleConfig:
         v: Variance interpolation of the ancestral sampler, in [0, 1].
         eta: Randomness of DDIM, in [0, 1].
         churn: Noise that sampler "edm" adds back over its steps (S_churn), at least 0.
-        guidance: Key of `robustdiff.jobs.sample.GUIDES`: away from the estimate without a label,
+        guidance: Key of `robustdiff.jobs.model.GUIDES`: away from the estimate without a label,
             up the gradient of a classifier of noisy images, or away from a weaker model ("auto").
             Grids drawn during training are always classifier-free.
         weak: Folder of the weaker model's run, for guidance "auto".
@@ -298,6 +298,9 @@ class SampleConfig:
         guidance_rescale: Share in [0, 1] to which guided outputs get the spread of unguided ones.
         guidance_every: Of so many calls within the interval the first is guided in full; the others
             reuse its difference from the conditional estimate.
+        undo_label_noise: Generate the clean classes, by a model that was trained on labels as given
+            and by the estimate of their noise that an audit made; see
+            `robustdiff.diffusion.label_noise`. Grids drawn during training are not.
         batch_size: Images generated at once.
         compile: Compile the network that generates with torch.compile: most of a minute before
             the first images of a network that is not cached yet, then faster ones. Grids drawn
@@ -319,6 +322,7 @@ class SampleConfig:
     guidance_outside: Literal["null", "given"] = "null"
     guidance_rescale: Share = 0.0
     guidance_every: Count = 1
+    undo_label_noise: bool = False
     batch_size: Count = 256
     compile: bool = False
 
@@ -358,4 +362,11 @@ class Config:
             self.objective.name == "plain" or self.curriculum.name == "uniform",
             f"objective {self.objective.name!r} models the labels as given, so it goes with "
             f"curriculum 'uniform' alone, got {self.curriculum.name!r}",
+        )
+        _require(
+            not self.sample.undo_label_noise
+            or (self.objective.name, self.curriculum.name) == ("plain", "uniform"),
+            f"sample.undo_label_noise is for models that took labels as given, so it goes with "
+            f"objective 'plain' and curriculum 'uniform', got {self.objective.name!r} and "
+            f"{self.curriculum.name!r}",
         )

@@ -21,10 +21,10 @@ from robustdiff.config.sections import Config
 from robustdiff.data.arrays import Images, on_device
 from robustdiff.device import pick_device
 from robustdiff.diffusion.generate import class_labels
-from robustdiff.files.atomic import sha256
 from robustdiff.jobs.audit import stored_findings
 from robustdiff.jobs.dataset import RunData, load_run_data
 from robustdiff.jobs.evaluator import evaluator_of
+from robustdiff.jobs.model import check_label_noise
 from robustdiff.jobs.sample import sample_run
 from robustdiff.labels.given import known_noise
 from robustdiff.metrics.cas import classification_accuracy, real_accuracy
@@ -36,8 +36,8 @@ from robustdiff.parallel import ALONE, Workers
 from robustdiff.progress import Report
 from robustdiff.reports.card import add_evaluation
 from robustdiff.reports.pictures import class_grid, pair_grid, write_png
-from robustdiff.runs.evaluations import save_evaluation
-from robustdiff.runs.folder import PublishedRun, Run, open_run
+from robustdiff.runs.evaluations import digests_used, save_evaluation
+from robustdiff.runs.folder import PublishedRun, Run
 from robustdiff.runs.history import seconds_spent
 from robustdiff.runs.scores import detect, load_scores
 
@@ -143,14 +143,15 @@ def evaluate_run(
     """
     run.check_trained()
     check_features(config, inception_weights)
+    check_label_noise(run, config.sample)
     data = load_run_data(run, config, report, published=True)
     images, labels, rows = data
     classes = classes_to_make(config, images)
-    digests = _weights_used(run, config)
+    digests = digests_used(run, config)
     generated = sample_run(run, config, images, classes, seed, report, workers)
     if not workers.leader:
         return {}
-    if _weights_used(run, config) != digests:
+    if digests_used(run, config) != digests:
         raise OSError(f"run {run.path} was trained further while it was evaluated; do it again")
     reference, evaluator = load_reference(
         run,
@@ -225,15 +226,6 @@ def _cas(
         "cas": float(own.double().mean()),
         "cas_real": float(real.double().mean()),
         "cas_interval": accuracy_interval(own),
-    }
-
-
-def _weights_used(run: Run, config: Config) -> dict[str, str | None]:
-    """Return the digests of the weights that an evaluation generates with."""
-    weak = config.sample.weak
-    return {
-        "weights_sha256": sha256(run.weights_file) if run.weights_file.exists() else None,
-        "weak_sha256": None if weak is None else sha256(open_run(Path(weak)).weights_file),
     }
 
 

@@ -15,7 +15,7 @@ from robustdiff.diffusion.likelihood import LOG_SNR_RANGE, Bound, bounds, draw_g
 from robustdiff.diffusion.noise_levels import log_snr_bounds
 from robustdiff.files.atomic import sha256, write_text
 from robustdiff.jobs.dataset import load_run_data
-from robustdiff.jobs.sample import load_model
+from robustdiff.jobs.model import load_model
 from robustdiff.labels.given import known_noise
 from robustdiff.progress import Report
 from robustdiff.runs.folder import Run

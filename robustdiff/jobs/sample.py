@@ -1,7 +1,7 @@
-"""Images by a trained run: load its model and guidance, generate, write files."""
+"""Images by a trained run: generate them, write files."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,145 +11,22 @@ from PIL import Image
 from torch import Tensor
 
 from corruptions.tables import first_few, whole
-from robustdiff.classifiers.noisy_image import TimeClassifier, train_time_classifier
 from robustdiff.config.sections import Config
-from robustdiff.data.arrays import Images, LabelledImages, Subject, to_uint8
-from robustdiff.data.rows import check_same_names
-from robustdiff.device import check_compiler, keep_freed_memory, pick_device, set_precision
+from robustdiff.data.arrays import Images, Subject, to_uint8
+from robustdiff.device import pick_device
 from robustdiff.diffusion.generate import Trajectory, generate, generate_trajectory
-from robustdiff.diffusion.guidance import Guide, autoguidance, classifier_free, classifier_guidance
-from robustdiff.diffusion.model import Model, bind
-from robustdiff.diffusion.schedules import SCHEDULES
-from robustdiff.errors import DamagedError
 from robustdiff.files.atomic import check_folder, write_atomic
-from robustdiff.files.caches import keep_compiled
-from robustdiff.files.weights import load_weights, save_weights
 from robustdiff.jobs.dataset import load_run_data
+from robustdiff.jobs.model import check_label_noise, generating_model, make_guide
 from robustdiff.parallel import ALONE, Workers
 from robustdiff.progress import Report
 from robustdiff.reports.pictures import class_grid, image_grid, write_png
-from robustdiff.runs.folder import PublishedRun, Run, open_run
-from robustdiff.training.task import build_network
+from robustdiff.runs.folder import PublishedRun, Run
 
-_CLASSIFIER_FILE = "time_classifier.safetensors"
 _LONGEST_NAME = 40
 _MOST_COLUMNS = 12
 # A picture of more rows takes longer to write than to generate, and few programs show it.
 _MOST_ROWS = 100
-
-
-def load_model(
-    run: Run, config: Config, images: Images | Subject, *, compiled: bool = False
-) -> Model:
-    """Load a run's averaged weights, on the device and in the precision of its configuration.
-
-    Args:
-        run: The run.
-        config: Its configuration.
-        images: Its dataset, or what it is of, for shapes and classes.
-        compiled: Compile the network, anew for each shape of its inputs.
-
-    Raises:
-        ValueError: If the device is not there, or no compiler.
-        DamagedError: If the run's weights cannot be used.
-    """
-    network = build_network(config.model, images.image_shape, images.num_classes, config.seed)
-    run.load_weights(network)
-    device = pick_device(config.train.device)
-    network = network.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    if compiled:
-        check_compiler("sample.compile")
-        keep_compiled()
-        network.compile(dynamic=False)
-    keep_freed_memory()
-    dtype = set_precision(config.train.precision, device)
-    schedule, prediction = config.diffusion.schedule, config.diffusion.prediction
-    return bind(network, schedule, prediction, null_class=images.num_classes, dtype=dtype)
-
-
-def _classifier_free(run: Run, config: Config, images: Images | Subject, report: Report) -> Guide:
-    return classifier_free
-
-
-def _auto(run: Run, config: Config, images: Images | Subject, report: Report) -> Guide:
-    weak = open_run(Path(config.sample.weak or ""))
-    other = weak.config()
-    for what, mine, its in (
-        ("dataset", config.data.dataset, other.data.dataset),
-        ("data.image_size", config.data.image_size, other.data.image_size),
-        ("diffusion.schedule", config.diffusion.schedule, other.diffusion.schedule),
-    ):
-        if mine != its:
-            raise ValueError(
-                f"the weaker run must have the {what} of the run, which is {mine!r}, "
-                f"got {its!r} in {weak.path}"
-            )
-    theirs = weak.subject()
-    if theirs is not None:
-        if theirs.image_shape != images.image_shape:
-            raise ValueError(
-                f"the weaker run must be of images of {_size(images)}, got {_size(theirs)} "
-                f"in {weak.path}"
-            )
-        check_same_names(
-            images.class_names,
-            f"the run {run.path}",
-            theirs.class_names,
-            f"the weaker run {weak.path}",
-        )
-    return autoguidance(load_model(weak, other, images, compiled=config.sample.compile))
-
-
-def _size(images: Images | Subject) -> str:
-    return " x ".join(map(str, images.image_shape))
-
-
-def _classifier(run: Run, config: Config, images: Images | Subject, report: Report) -> Guide:
-    """Return guidance by a classifier of the run's given labels, trained once for each run."""
-    if isinstance(images, Subject):
-        raise ValueError(
-            f"guidance by a classifier trains it on a run's images, and {run.path} is a published "
-            "model without any; choose another --guidance"
-        )
-    device = pick_device(config.train.device)
-    path = run.path / _CLASSIFIER_FILE
-    classifier = TimeClassifier(images.image_shape[0], images.num_classes)
-    try:
-        load_weights(path, classifier)
-    except DamagedError:
-        given = torch.from_numpy(run.labels().given)
-        if len(given) != len(images.train):
-            raise ValueError(
-                f"guidance by a classifier trains it on all {len(given)} images of run {run.path}, "
-                f"and {len(images.train)} are there"
-            ) from None
-        classifier = train_time_classifier(
-            LabelledImages(images.train, given).to(device),
-            images.num_classes,
-            transition=np.eye(images.num_classes),
-            schedule=SCHEDULES[config.diffusion.schedule],
-            seed=config.seed,
-            progress=report.stage("classifying noisy images"),
-        )
-        save_weights(path, classifier)
-    trained = classifier.to(device).eval().requires_grad_(requires_grad=False)
-    return classifier_guidance(lambda x_t, t: trained(x_t.float(), t))
-
-
-GUIDES: dict[str, Callable[[Run, Config, Images | Subject, Report], Guide]] = {
-    "classifier-free": _classifier_free,
-    "classifier": _classifier,
-    "auto": _auto,
-}
-
-
-def make_guide(run: Run, config: Config, images: Images | Subject, report: Report) -> Guide:
-    """Load or train what the configured guidance needs besides the run's own model.
-
-    Raises:
-        ValueError: If the weaker run does not fit.
-    """
-    return GUIDES[config.sample.guidance](run, config, images, report)
 
 
 def sample_run(
@@ -182,13 +59,13 @@ def sample_run(
     mine = workers.share(torch.arange(len(labels)))
     generated = torch.zeros(len(labels), *shape, dtype=torch.uint8)
     generated[mine] = generate(
-        load_model(run, config, images, compiled=config.sample.compile),
+        generating_model(run, config, images, report, workers),
         labels.to(pick_device(config.train.device)),
         shape,
         sample=config.sample,
         seed=seed,
         numbers=mine,
-        # The leader trains and saves the classifier of guidance; the others load it.
+        # The leader trains and saves a classifier of guidance; the others load it.
         guide=workers.leader_first(lambda: make_guide(run, config, images, report)),
         progress=report.stage("sampling"),
     )
@@ -245,15 +122,17 @@ def classes_wanted(classes: Sequence[int | str] | None, images: Images | Subject
 def subject_of(run: Run, config: Config, report: Report) -> Images | Subject:
     """Return what a run's model makes images of.
 
-    That is its dataset where guidance learns from its images, and where an earlier version left no
-    record of them.
+    That is its dataset where a classifier for sampling learns from its images, and where an earlier
+    version left no record of them.
 
     Raises:
         ValueError: If the dataset cannot be used.
     """
     subject = run.subject()
-    learns = config.sample.guidance == "classifier" and not isinstance(run, PublishedRun)
-    return load_run_data(run, config, report).images if subject is None or learns else subject
+    learns = config.sample.guidance == "classifier" or config.sample.undo_label_noise
+    if subject is not None and (isinstance(run, PublishedRun) or not learns):
+        return subject
+    return load_run_data(run, config, report).images
 
 
 def write_samples(
@@ -281,13 +160,14 @@ def write_samples(
             such folder.
     """
     check_folder(folder)
+    check_label_noise(run, config.sample)
     images = subject_of(run, config, report)
     classes = classes_wanted(wanted.classes, images)
     labels = torch.tensor(classes).repeat(wanted.per_class)
     path = None
     if wanted.trajectory:
         path = generate_trajectory(
-            load_model(run, config, images, compiled=config.sample.compile),
+            generating_model(run, config, images, report),
             labels.to(pick_device(config.train.device)),
             images.image_shape,
             sample=config.sample,

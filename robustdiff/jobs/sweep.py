@@ -20,12 +20,14 @@ from robustdiff.errors import DamagedError
 from robustdiff.files.atomic import sha256, write_text
 from robustdiff.jobs.dataset import load_run_data
 from robustdiff.jobs.evaluate import check_features, classes_to_make, load_reference
+from robustdiff.jobs.model import check_label_noise
 from robustdiff.jobs.sample import sample_run
 from robustdiff.metrics.catalogue import METRICS
 from robustdiff.metrics.report import measure, see
 from robustdiff.progress import Report
 from robustdiff.reports.figures import Line, sweep_figure, write_figure
 from robustdiff.runs.folder import Run, open_run
+from robustdiff.runs.scores import estimated_transition, transition_digest
 
 Record = dict[str, str]
 """One row of the CSV: a setting and its figures."""
@@ -37,7 +39,7 @@ _SETTINGS = tuple(
     key.removeprefix("sample.") for key in keys_of("evaluation") if key.startswith("sample.")
 )
 # Settings that came later, and what a table without them was made with.
-_LATER = {"guidance_every": "1"}
+_LATER = {"guidance_every": "1", "undo_label_noise": "False"}
 _KEY = (*_MEASURED_WITH, *_SETTINGS)
 _FIGURES = (*(m.key for m in METRICS), *(m.real for m in METRICS))
 _COLUMNS = (*_KEY, "denoiser_calls", *_FIGURES)
@@ -115,6 +117,8 @@ def sweep(
     read_table(table)  # better now than after the first point
     for weak in {sample.weak for sample in settings} - {None}:
         open_run(Path(str(weak))).check_trained()
+    for sample in settings:
+        check_label_noise(run, sample)
     data = load_run_data(run, config, report)
     images = data.images
     classes = classes_to_make(config, images)
@@ -165,6 +169,9 @@ def _key(run: Run, config: Config, seed: int, num_samples: int, digest: str) -> 
     key = {name: str(getattr(sample, name)) for name in _SETTINGS}
     if sample.weak is not None:
         key["weak"] += "@" + sha256(open_run(Path(sample.weak)).weights_file)[:_SHORT]
+    transition = estimated_transition(run) if sample.undo_label_noise else None
+    if transition is not None:
+        key["undo_label_noise"] += "@" + transition_digest(transition)
     return {
         "weights": sha256(run.weights_file)[:_SHORT],
         "evaluator": digest[:_SHORT],
@@ -231,4 +238,6 @@ def _named(setting: str, value: str) -> str:
         return value
     if setting == "weak":
         return f"away from {Path(value.rpartition('@')[0]).name}"
+    if setting == "undo_label_noise":
+        return "label noise undone"
     return f"{setting.removeprefix('guidance_')} {value}"

@@ -17,6 +17,7 @@ from robustdiff.config.roles import role_of
 from robustdiff.config.sections import Config
 from robustdiff.files.atomic import sha256, write_text
 from robustdiff.runs.folder import Run, open_run
+from robustdiff.runs.scores import estimated_transition, transition_digest
 
 Metrics = dict[str, Any]
 
@@ -53,8 +54,9 @@ def settings_used(metrics: Metrics, config: Config) -> dict[str, Any]:
             settings only, the others are taken from here.
 
     Returns:
-        Entries of role "evaluation"; `eval.num_samples` is the number that was generated, and
-        `sample.weak` has the digest of its weights behind an "@".
+        Entries of role "evaluation"; `eval.num_samples` is the number that was generated.
+        `sample.weak` has the digest of its weights behind an "@", `sample.undo_label_noise` that of
+        the matrix.
     """
     settings = flat(to_plain(config))
     settings |= {key: metrics[name] for name, key in _EARLIER.items() if name in metrics}
@@ -62,7 +64,20 @@ def settings_used(metrics: Metrics, config: Config) -> dict[str, Any]:
     settings["eval.num_samples"] = metrics.get("num_samples") or settings["eval.num_samples"]
     if metrics.get("weak_sha256"):
         settings["sample.weak"] += f"@{metrics['weak_sha256'][:_SHORT]}"
+    if metrics.get("transition"):
+        settings["sample.undo_label_noise"] = f"true@{metrics['transition']}"
     return {key: value for key, value in settings.items() if role_of(key) == "evaluation"}
+
+
+def digests_used(run: Run, config: Config) -> dict[str, str | None]:
+    """Return the digests of what an evaluation generates with, as metrics.json holds them."""
+    sample = config.sample
+    transition = estimated_transition(run) if sample.undo_label_noise else None
+    return {
+        "weights_sha256": _digest(run),
+        "weak_sha256": None if sample.weak is None else _digest(open_run(Path(sample.weak))),
+        "transition": None if transition is None else transition_digest(transition),
+    }
 
 
 def save_evaluation(run: Run, metrics: Metrics) -> None:
@@ -126,10 +141,10 @@ def has_evaluation(run: Run, config: Config) -> bool:
 def _fits(run: Run, metrics: Metrics, config: Config) -> bool:
     # Earlier versions wrote down neither the weights nor the seed of the images.
     wanted: Metrics = {"num_samples": config.eval.num_samples or metrics.get("num_samples")}
-    if config.sample.weak is not None and "weak_sha256" in metrics:
-        wanted["weak_sha256"] = _digest(open_run(Path(config.sample.weak)))
+    digests = digests_used(run, config)
+    wanted |= {name: digests[name] for name in ("weak_sha256", "transition") if name in metrics}
     return (
-        metrics.get("weights_sha256", _digest(run)) == _digest(run)
+        metrics.get("weights_sha256", digests["weights_sha256"]) == digests["weights_sha256"]
         and metrics.get("evaluation_seed", config.seed) == config.seed
         and (metrics.get("cas") is not None or not config.eval.cas)
         and settings_used(metrics, run.config()) == settings_used(wanted, config)
@@ -158,10 +173,12 @@ def _read(path: Path) -> Evaluation:
 def _identity(metrics: Metrics) -> str:
     parts = ("sample", "eval", "num_samples", "evaluation_seed", "evaluator_sha256", "weak_sha256")
     known = {name: metrics.get(name) for name in parts}
+    if metrics.get("transition"):
+        known["transition"] = metrics["transition"]
     if isinstance(known["eval"], dict):  # with a score besides it is the same evaluation
         known["eval"] = {key: value for key, value in known["eval"].items() if key != "cas"}
     if isinstance(known["sample"], dict):  # earlier evaluations do not say so
-        plain = "guidance_every", 1
-        known["sample"] = {k: value for k, value in known["sample"].items() if (k, value) != plain}
+        plain = {"guidance_every": 1, "undo_label_noise": False}
+        known["sample"] = {k: v for k, v in known["sample"].items() if plain.get(k, ...) != v}
     text = json.dumps(list(known.values()), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:_SHORT]

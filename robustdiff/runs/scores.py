@@ -1,5 +1,6 @@
 """scores.npz: the newest score of each sample, and what the scores say about the labels."""
 
+import hashlib
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from corruptions import NoisyLabels
 from curricula import Trust
 from curricula.sparse import SparseClasses
+from curricula.types import Doubles
 from robustdiff.errors import DamagedError
 from robustdiff.files.atomic import write_atomic
 from robustdiff.metrics.detection import detection
@@ -76,6 +78,20 @@ def save_scores(
 def load_judged(run: Run) -> StoredScores | None:
     """Return what the newest report is about: an audit that judged the labels anew, or training."""
     return load_scores(run, anew=run.judged_file.exists())
+
+
+def estimated_transition(run: Run) -> Doubles | None:
+    """Return how likely label j is given to class i, (K, K), by the newest report on the labels.
+
+    None if nothing has estimated it.
+    """
+    found = load_judged(run)
+    return None if found is None else found.trust.transition
+
+
+def transition_digest(transition: Doubles) -> str:
+    """Return a short name of a transition matrix, for what depends on it."""
+    return hashlib.sha256(np.ascontiguousarray(transition, np.float64).tobytes()).hexdigest()[:12]
 
 
 def load_scores(run: Run, *, anew: bool = False) -> StoredScores | None:

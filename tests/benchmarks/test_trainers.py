@@ -29,6 +29,7 @@ def test_the_table_has_means_and_intervals_over_the_seeds_and_the_floor():
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_both_trainers_beat_plain_training_under_noise(tmp_path):
+    pytest.importorskip("lightning")
     rows = {(r["trainer"], r["method"]): r for r in run(tmp_path, epochs=25, seeds=1)}
     for trainer, method in ARMS:
         if method != "plain":

@@ -147,6 +147,9 @@ TRAIN = {
     "rescaling above 1": (["--set=sample.guidance_rescale=2"], 2, "guidance_rescale must be in"),
     "no weaker run": (["--set=sample.guidance=auto"], 2, "sample.weak, a run, goes with"),
     "weaker run of no use": (["--set=sample.weak=runs/a"], 2, "got guidance 'classifier-free'"),
+    "noise undone twice": (
+        ["--set=sample.undo_label_noise=true", "--curriculum=pmi"], 2, "got 'plain' and 'pmi'"
+    ),
     "steps for ever": (["--set=sample.steps=100000000"], 2, "in [1, 10000], got 100000000"),
     "endless learning": (["--set=train.lr=inf"], 2, "train.lr must be finite, got inf"),
     "endless spacing": (["--set=sample.rho=inf"], 2, "sample.rho must be finite, got inf"),

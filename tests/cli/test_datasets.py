@@ -55,7 +55,7 @@ def pictures(count, size, channels, seed):
 def fashion_mnist(root):
     raw = root / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
-    for seed, (part, count) in enumerate((("train", 120), ("t10k", 40))):
+    for seed, (part, count) in enumerate((("train", 360), ("t10k", 40))):
         images, labels = pictures(count, 28, 1, seed)
         header = struct.pack(">IIII", 0x803, count, 28, 28)
         (raw / f"{part}-images-idx3-ubyte").write_bytes(header + images.tobytes())

@@ -22,7 +22,7 @@ from robustdiff.errors import DamagedError
 from robustdiff.files.atomic import sha256
 from robustdiff.files.checkpoint import load_checkpoint, save_checkpoint
 from robustdiff.files.score_files import ScoreFile
-from robustdiff.jobs import sample as samples
+from robustdiff.jobs import model as models
 from robustdiff.progress import Report
 from robustdiff.reports.card import write_card
 from robustdiff.reports.compare import ABOVE, COLUMNS, GAP, Row, markdown
@@ -295,17 +295,17 @@ def test_a_damaged_classifier_for_guidance_is_trained_again(run, monkeypatch):
         trained.append(num_classes)
         return TimeClassifier(1, num_classes)
 
-    monkeypatch.setattr(samples, "train_time_classifier", train)
+    monkeypatch.setattr(models, "train_time_classifier", train)
     config = resolve({"sample": {"guidance": "classifier"}})
     images = load_images(config.data, Report())
     file = run.path / "time_classifier.safetensors"
-    samples.make_guide(run, config, images, Report())
-    samples.make_guide(run, config, images, Report())
+    models.make_guide(run, config, images, Report())
+    models.make_guide(run, config, images, Report())
     assert len(trained) == 1
     content = bytearray(file.read_bytes())
     content[-20] ^= 1  # within a weight, which the format does not notice
     file.write_bytes(content)
-    samples.make_guide(run, config, images, Report())
+    models.make_guide(run, config, images, Report())
     assert len(trained) == 2
 
 

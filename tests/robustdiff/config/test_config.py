@@ -19,7 +19,7 @@ from robustdiff.diffusion import schedules
 from robustdiff.diffusion.noise_levels import LOG_SNR_DISTRIBUTIONS
 from robustdiff.diffusion.process import PREDICTIONS
 from robustdiff.diffusion.samplers import SAMPLERS
-from robustdiff.jobs.sample import GUIDES
+from robustdiff.jobs.model import GUIDES
 from robustdiff.labels.crossfit import EFFORTS
 from robustdiff.reports.logs import LOGS
 

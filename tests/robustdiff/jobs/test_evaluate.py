@@ -6,11 +6,13 @@ import shutil
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from robustdiff.cli.eval import _print_table
 
+from curricula import Trust
 from robustdiff.config.layers import resolve
 from robustdiff.config.presets import preset
 from robustdiff.config.sections import SampleConfig
@@ -18,6 +20,7 @@ from robustdiff.errors import DamagedError
 from robustdiff.jobs import evaluate as module
 from robustdiff.jobs import sweep
 from robustdiff.jobs.evaluate import classes_to_make, evaluate_run
+from robustdiff.jobs.sample import write_samples
 from robustdiff.jobs.study import standing
 from robustdiff.jobs.train import resume_run, start_run
 from robustdiff.metrics import cas, evaluator
@@ -26,6 +29,7 @@ from robustdiff.progress import Report
 from robustdiff.reports.compare import compare_runs, find_runs, markdown
 from robustdiff.runs.evaluations import evaluations, has_evaluation
 from robustdiff.runs.folder import Run
+from robustdiff.runs.scores import save_scores
 from robustdiff.training.task import build_network
 
 TINY = {
@@ -42,7 +46,16 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     for name, steps in (("run", 2), ("weak", 1)):
         start_run(resolve(TINY, {"train": {"steps": steps}}), folder / name, Report())
+    judged(Run(folder / "run"), 0.3)
     return folder
+
+
+def judged(run, rate):
+    """Leave an estimate of symmetric noise, as an audit does."""
+    right = np.full(len(run.labels().given), 1 - rate)
+    matrix = np.full((10, 10), rate / 9) + (1 - rate * 10 / 9) * np.eye(10)
+    trust = Trust(right, rate, transition=matrix)
+    save_scores(run, right, trust, right > 0.5, anew=True)
 
 
 @pytest.fixture
@@ -69,6 +82,7 @@ def ways(weak):
         "guidance_outside=given": {"guidance_outside": "given"},
         "guidance_every=2": {"guidance_every": 2},
         "weak=": {"guidance": "auto", "weak": str(weak.path)},
+        "undo_label_noise=true@": {"undo_label_noise": True},
     }
 
 
@@ -86,6 +100,26 @@ def test_every_way_of_sampling_is_a_row_is_seen_by_a_study_and_told_apart_by_a_s
         assert sum(f"sample.{name}" in row.method for row in rows) >= 1, name
     keys = [sweep._key(run, config, 0, 20, "e" * 64) for config in configs.values()]
     assert len({json.dumps(key) for key in keys}) == len(configs)
+
+
+def test_an_estimate_of_other_noise_undoes_other_noise(runs):
+    run, weak = runs
+    config = resolve(TINY, {"sample": {"undo_label_noise": True}})
+    one = evaluate_run(run, config, Report(), seed=0)
+    assert has_evaluation(run, config)
+    judged(run, 0.2)
+    assert not has_evaluation(run, config)
+    other = evaluate_run(run, config, Report(), seed=0)
+    assert other["fid"] != one["fid"]
+    assert len(evaluations(run)) == 2
+    names = {row.method for row in compare_runs(find_runs([run.path]))}
+    assert len([name for name in names if "undo_label_noise=true@" in name]) == 2
+    assert len(list(run.path.glob("time_classifier-*.safetensors"))) == 2
+    for job in (evaluate_run, write_samples):
+        wanted = {"seed": 0} if job is evaluate_run else {"folder": weak.path / "x", "wanted": None}
+        with pytest.raises(ValueError, match=r"`robustdiff audit .*weak --by crossfit` makes one"):
+            job(weak, config, Report(), **wanted)
+    assert not (weak.path / "x").exists()
 
 
 def test_an_evaluation_replaces_its_like_and_those_of_other_weights(runs):

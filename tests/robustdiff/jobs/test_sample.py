@@ -171,7 +171,7 @@ def test_what_a_run_is_of_is_recorded_and_its_dataset_read_only_where_guidance_l
 def test_a_picture_of_samples_has_at_most_a_hundred_rows(tmp_path, monkeypatch):
     run = Run(tmp_path)
     run.save_subject(TOYS)
-    monkeypatch.setattr(module, "load_model", lambda *_, **__: small_model())
+    monkeypatch.setattr(module, "generating_model", lambda *_, **__: small_model())
     wanted = Wanted(classes=[1], per_class=103, seed=1)
     write_samples(
         run, Config(sample=SampleConfig(steps=1)), Report(), folder=tmp_path / "x", wanted=wanted
@@ -184,7 +184,7 @@ def test_a_picture_of_samples_has_at_most_a_hundred_rows(tmp_path, monkeypatch):
 def test_samples_are_written_in_all_forms(tmp_path, monkeypatch):
     run = Run(tmp_path)
     run.save_subject(TOYS)
-    monkeypatch.setattr(module, "load_model", lambda *_, **__: small_model())
+    monkeypatch.setattr(module, "generating_model", lambda *_, **__: small_model())
     config = Config(sample=SampleConfig(steps=3))
     for trajectory in (False, True):
         folder = write_samples(
