@@ -43,11 +43,9 @@ def export(
 
     What is given of sampler, steps and guidance becomes the default of the exported model.
     """
-    # A run that was guided by a weaker one leaves it behind with that guidance. The noise of labels
-    # cannot be undone without their images, so the exported model keeps it.
+    # A run that was guided by a weaker one leaves it behind with that guidance.
     asked = sampling.get("sample", {}).get("guidance", "auto")
-    weak: dict[str, None] = {} if asked == "auto" else {"weak": None}
-    alone: Layer = {"sample": {"undo_label_noise": False, **weak}}
+    alone: Layer = {} if asked == "auto" else {"sample": {"weak": None}}
     opened, config = open_with(run, alone, sampling, place)
     from robustdiff.jobs.export import Export, export_run
 

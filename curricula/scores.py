@@ -89,7 +89,7 @@ class Curriculum(NamedTuple):
     Attributes:
         source: Where scores come from: "none"; "predictions" of the model; its errors under other
             "classes" than the given one; a "classifier" trained beside it; "random" numbers; the
-            "clean" labels (the upper bound; no other curriculum may see them).
+            "clean" labels (of `oracle`; no other curriculum may see them).
         treatment: What is done by default, see `curricula.trust.TREATMENTS`.
         forwards: Predictions that `compute` reads.
         compute: (target, predictions) -> (B,) scores.

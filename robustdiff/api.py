@@ -31,6 +31,7 @@ from robustdiff.jobs.audit import AUDIT_LAYER, audit_run
 from robustdiff.jobs.audit import audit_images as audit_job
 from robustdiff.jobs.evaluate import evaluate_run
 from robustdiff.jobs.export import Export, export_run
+from robustdiff.jobs.model import check_label_noise
 from robustdiff.jobs.sample import classes_wanted, sample_run, subject_of
 from robustdiff.jobs.train import resume_run, start_run
 from robustdiff.progress import Report
@@ -180,6 +181,7 @@ def sample(
     check_seed(seed)
     opened, report = load_run(run), report or Report()
     config = _config(opened, settings)
+    check_label_noise(opened, config.sample)
     images = subject_of(opened, config, report)
     labels = torch.tensor(classes_wanted(classes, images)).repeat(per_class)
     generated = sample_run(opened, config, images, labels, seed, report)

@@ -363,10 +363,23 @@ class Config:
             f"objective {self.objective.name!r} models the labels as given, so it goes with "
             f"curriculum 'uniform' alone, got {self.curriculum.name!r}",
         )
+        if self.sample.undo_label_noise:
+            self._check_undoing()
+
+    def _check_undoing(self) -> None:
+        taken = self.objective.name, self.curriculum.name
         _require(
-            not self.sample.undo_label_noise
-            or (self.objective.name, self.curriculum.name) == ("plain", "uniform"),
+            self.data.whole or taken == ("plain", "uniform"),
             f"sample.undo_label_noise is for models that took labels as given, so it goes with "
-            f"objective 'plain' and curriculum 'uniform', got {self.objective.name!r} and "
-            f"{self.curriculum.name!r}",
+            f"objective 'plain' and curriculum 'uniform', got {taken[0]!r} and {taken[1]!r}",
+        )
+        _require(
+            self.sample.guidance == "classifier-free",
+            f"sample.undo_label_noise goes with sample.guidance = 'classifier-free': other "
+            f"guidance is towards labels as given, got {self.sample.guidance!r}",
+        )
+        _require(
+            self.diffusion.p_uncond > 0,
+            "sample.undo_label_noise takes the estimate without a label, which a model that was "
+            "trained with diffusion.p_uncond = 0 does not have",
         )

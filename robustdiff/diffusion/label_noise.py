@@ -28,7 +28,22 @@ from robustdiff.diffusion.model import Model
 # own: each costs one more estimate. Probabilities are at least so much of an equal share: a small
 # classifier of noisy images cannot tell less.
 _COUNTS, _LEAST_SHARE = 0.05, 0.5
-_MOST_CONDITION = 1e3
+_MOST_CONDITION = 100
+# Estimates made at once, as a multiple of the batch: guidance makes two, memory is for few more.
+_AT_ONCE = 4
+
+
+def check_transition(transition: Doubles) -> None:
+    """Refuse a transition matrix, (K, K), under which classes cannot be told apart.
+
+    Raises:
+        ValueError: If it holds no numbers, or some classes get nearly the same labels.
+    """
+    if not np.isfinite(transition).all() or np.linalg.cond(transition) > _MOST_CONDITION:
+        raise ValueError(
+            "the noise of the labels cannot be undone: by its estimate, some classes get nearly "
+            "the same labels"
+        )
 
 
 def without_label_noise(
@@ -42,50 +57,54 @@ def without_label_noise(
         classifier: (x_t (B, C, H, W) float32, t (B,)) -> (B, K) logits of the clean classes.
 
     Raises:
-        ValueError: If the matrix cannot be inverted: some classes get nearly the same labels.
+        ValueError: See `check_transition`.
     """
+    check_transition(transition)
     null, given_under = model.null_class, torch.from_numpy(transition).float()
     factors, kept = _terms(transition)
 
-    def network(x_t: Tensor, t: Tensor, labels: Tensor) -> Tensor:
-        asked = labels.reshape(len(x_t), -1)
-        # Guidance asks for all images without a label, too; that estimate is made in any case.
-        free = (asked == null).all(0)
-        named = asked[:, ~free].clamp_max(null - 1)
-        given = kept.to(labels.device)[named]
-        without = torch.full_like(labels[: len(x_t), None], null)
+    def weights(x_t: Tensor, t: Tensor, named: Tensor, given: Tensor) -> Tensor:
+        """Return the weights of (B, A, M) given labels for (B, A) clean classes."""
+        clean = classifier(x_t, t).float().softmax(1).clamp_min(_LEAST_SHARE / null)
+        clean = clean / clean.sum(1, keepdim=True)
+        as_given = (clean @ given_under.to(clean.device))[:, None]
+        likely = as_given.expand(-1, named.shape[1], -1).gather(2, given)
+        return factors.to(clean.device)[named] * likely / clean.gather(1, named)[..., None]
+
+    def some(x_t: Tensor, t: Tensor, asked: Tensor) -> Tensor:
+        """Return the estimates under (B, A) labels, and without any: (B, A + 1, C, H, W)."""
+        named = asked.clamp_max(null - 1)
+        given = kept.to(asked.device)[named]
+        without = torch.full_like(asked[:, :1], null)
         output = model.network(x_t, t, torch.cat([given.flatten(1), without], 1).flatten())
         output = output.reshape(len(x_t), -1, *output.shape[1:])
         unlabelled = output[:, -1:]
         apart = (output[:, :-1] - unlabelled).reshape(*given.shape, *output.shape[2:])
+        share = weights(x_t, t, named, given) * (asked != null)[..., None]
+        labelled = unlabelled + (share[..., None, None, None] * apart).sum(2)
+        return torch.cat([labelled, unlabelled], 1)
 
-        clean = classifier(x_t, t).float().softmax(1).clamp_min(_LEAST_SHARE / null)
-        clean = clean / clean.sum(1, keepdim=True)
-        as_given = clean @ given_under.to(clean.device)
-        likely = as_given[:, None].expand(-1, named.shape[1], -1).gather(2, given)
-        share = factors.to(clean.device)[named] * likely / clean.gather(1, named)[..., None]
-        share = share * (asked[:, ~free] != null)[..., None]
-        found = unlabelled.repeat(1, asked.shape[1], 1, 1, 1)
-        found[:, ~free] += (share[..., None, None, None] * apart).sum(2)
-        return found.flatten(0, 1)
+    def network(x_t: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+        asked = labels.reshape(len(x_t), -1)
+        # Guidance asks for all images without a label, too; that estimate is made in any case.
+        named = (asked != null).any(0)
+        if not named.any():
+            return model.network(x_t, t, labels)
+        rows = int(named.sum()) * kept.shape[1] + 1
+        pieces = torch.arange(len(x_t), device=x_t.device).chunk(-(-rows // _AT_ONCE))
+        found = torch.cat([some(x_t[i], t[i], asked[i][:, named]) for i in pieces])
+        # Columns without any label take the last estimate, the others their own.
+        places = torch.where(named, named.cumsum(0) - 1, found.shape[1] - 1)
+        return found[:, places].flatten(0, 1)
 
     return replace(model, network=network)
 
 
 def _terms(transition: Doubles) -> tuple[Tensor, Tensor]:
-    """Return for each class the factors of its terms, (K, M) float32, and their given labels.
-
-    Raises:
-        ValueError: If the matrix cannot be inverted.
-    """
-    if np.linalg.cond(transition) > _MOST_CONDITION:
-        raise ValueError(
-            "the wrong labels cannot be undone: by the transition matrix, some classes get nearly "
-            "the same labels"
-        )
+    """Return for each class the factors of its terms, (K, M) float32, and their given labels."""
     inverse = np.linalg.inv(transition)
     others = np.where(np.eye(len(inverse), dtype=bool), np.nan, inverse)
-    apart = torch.from_numpy(inverse - np.nanmedian(others, axis=0)).T
-    count = int((apart.abs() > _COUNTS * apart.diagonal().abs()[:, None]).sum(1).max())
-    kept = apart.abs().topk(count, dim=1).indices
-    return apart.gather(1, kept).float(), kept
+    rest = torch.from_numpy(inverse - np.nanmedian(others, axis=0)).T
+    count = int((rest.abs() > _COUNTS * rest.diagonal().abs()[:, None]).sum(1).max())
+    kept = rest.abs().topk(count, dim=1).indices
+    return rest.gather(1, kept).float(), kept

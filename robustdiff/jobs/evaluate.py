@@ -152,7 +152,7 @@ def evaluate_run(
     if not workers.leader:
         return {}
     if digests_used(run, config) != digests:
-        raise OSError(f"run {run.path} was trained further while it was evaluated; do it again")
+        raise OSError(f"run {run.path} was trained or audited while it was evaluated; do it again")
     reference, evaluator = load_reference(
         run,
         config,

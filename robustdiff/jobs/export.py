@@ -114,6 +114,11 @@ def _check(run: Run, config: Config, export: Export, target: Path) -> None:
             "an exported model has its own network alone, so sample.guidance must be "
             f"classifier-free, got {config.sample.guidance}; give --guidance classifier-free"
         )
+    if config.sample.undo_label_noise:
+        raise ValueError(
+            "undoing label noise takes a run's images, which an exported model leaves behind; "
+            "export it without sample.undo_label_noise"
+        )
     for name in [one for one in STEP_FORMATS if one in export.formats]:
         check_step(name, config.sample)
     run.labels()
@@ -150,12 +155,17 @@ def _detected(stored: StoredScores | None, run: Run) -> dict[str, float] | None:
 
 
 def _metrics(run: Run) -> Metrics | None:
-    """Return the newest evaluation of the weights as they are; an earlier version's is none."""
+    """Return the newest evaluation of the weights as they are; an earlier version's is none.
+
+    Nor is one under which the noise of the labels was undone: the exported model keeps it.
+    """
     digest, needed = sha256(run.weights_file), {"sample", "num_samples", "evaluator_corrected"}
     mine = [
         one.metrics
         for one in evaluations(run)
-        if one.metrics.get("weights_sha256") == digest and needed <= one.metrics.keys()
+        if one.metrics.get("weights_sha256") == digest
+        and one.metrics.get("transition_sha256") is None
+        and needed <= one.metrics.keys()
     ]
     return mine[-1] if mine else None
 

@@ -13,7 +13,7 @@ from robustdiff.data.arrays import Images, LabelledImages, Subject
 from robustdiff.data.rows import check_same_names
 from robustdiff.device import check_compiler, keep_freed_memory, pick_device, set_precision
 from robustdiff.diffusion.guidance import Guide, autoguidance, classifier_free, classifier_guidance
-from robustdiff.diffusion.label_noise import without_label_noise
+from robustdiff.diffusion.label_noise import check_transition, without_label_noise
 from robustdiff.diffusion.model import Model, bind
 from robustdiff.diffusion.schedules import SCHEDULES
 from robustdiff.errors import DamagedError
@@ -21,11 +21,12 @@ from robustdiff.files.caches import keep_compiled
 from robustdiff.files.weights import load_weights, save_weights
 from robustdiff.parallel import ALONE, Workers
 from robustdiff.progress import Report
-from robustdiff.runs.folder import Run, open_run
+from robustdiff.runs.folder import PublishedRun, Run, open_run
 from robustdiff.runs.scores import estimated_transition, transition_digest
 from robustdiff.training.task import build_network
 
 _CLASSIFIER_FILE = "time_classifier.safetensors"
+_UNDOING_FILE, _DIGITS = "time_classifier-{}.safetensors", 12
 
 
 def load_model(
@@ -58,12 +59,31 @@ def load_model(
 
 
 def check_label_noise(run: Run, sample: SampleConfig) -> None:
-    """Refuse to undo label noise that nothing has estimated, before any work."""
-    if sample.undo_label_noise and estimated_transition(run) is None:
+    """Refuse to undo label noise that cannot be undone, before any work.
+
+    Raises:
+        ValueError: If the run has no images, or its label noise no estimate of use.
+        DamagedError: If the estimate is damaged.
+    """
+    if sample.undo_label_noise:
+        _transition(run)
+
+
+def _transition(run: Run) -> Doubles:
+    """Return the estimate of a run's label noise, (K, K), which can be undone."""
+    if isinstance(run, PublishedRun):
+        raise ValueError(
+            f"undoing label noise trains a classifier on a run's images, and {run.path} is a "
+            "published model without any"
+        )
+    transition = estimated_transition(run)
+    if transition is None:
         raise ValueError(
             f"sample.undo_label_noise needs an estimate of the label noise of {run.path}, and "
             f"there is none: `robustdiff audit {run.path} --by crossfit` makes one"
         )
+    check_transition(transition)
+    return transition
 
 
 def generating_model(
@@ -82,20 +102,17 @@ def generating_model(
         ValueError: If the device is not there, or no compiler, or the noise cannot be undone.
         DamagedError: If the run's weights cannot be used.
     """
-    check_label_noise(run, config.sample)
     model = load_model(run, config, images, compiled=config.sample.compile)
-    transition = estimated_transition(run)
-    if not config.sample.undo_label_noise or transition is None:
+    if not config.sample.undo_label_noise:
         return model
-    if isinstance(images, Subject):
-        raise ValueError(
-            f"undoing label noise trains a classifier on a run's images, and {run.path} is a "
-            "published model without any"
-        )
-    path = run.path / f"time_classifier-{transition_digest(transition)}.safetensors"
+    transition = workers.from_leader(lambda: _transition(run))
+    assert isinstance(images, Images)
+    path = run.path / _UNDOING_FILE.format(transition_digest(transition)[:_DIGITS])
     classifier = workers.leader_first(
         lambda: _time_classifier(run, config, images, report, path, transition)
     )
+    for other in set(run.path.glob(_UNDOING_FILE.format("*"))) - {path}:
+        other.unlink(missing_ok=True)  # of an earlier estimate
     return without_label_noise(model, transition, classifier)
 
 

@@ -171,7 +171,7 @@ def _key(run: Run, config: Config, seed: int, num_samples: int, digest: str) -> 
         key["weak"] += "@" + sha256(open_run(Path(sample.weak)).weights_file)[:_SHORT]
     transition = estimated_transition(run) if sample.undo_label_noise else None
     if transition is not None:
-        key["undo_label_noise"] += "@" + transition_digest(transition)
+        key["undo_label_noise"] += "@" + transition_digest(transition)[:_SHORT]
     return {
         "weights": sha256(run.weights_file)[:_SHORT],
         "evaluator": digest[:_SHORT],
@@ -239,5 +239,5 @@ def _named(setting: str, value: str) -> str:
     if setting == "weak":
         return f"away from {Path(value.rpartition('@')[0]).name}"
     if setting == "undo_label_noise":
-        return "label noise undone"
+        return f"label noise undone ({value.rpartition('@')[2]})"
     return f"{setting.removeprefix('guidance_')} {value}"

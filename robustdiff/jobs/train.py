@@ -49,6 +49,11 @@ def start_run(config: Config, path: Path | None, report: Report, workers: Worker
         DivergedError: If the loss is not finite.
         InterruptedRunError: If a signal asked to stop.
     """
+    if config.sample.undo_label_noise:
+        raise ValueError(
+            "sample.undo_label_noise is for a run that has been audited: give it to eval, sample "
+            "or sweep, not to training"
+        )
     workers.from_leader(lambda: check_place(path))
     workers.from_leader(lambda: check_logs(config.train.log))
     material = assemble(config, report, workers)

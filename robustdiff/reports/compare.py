@@ -139,6 +139,7 @@ def compare_runs(runs: Sequence[Run], report: Report | None = None) -> list[Row]
         for seed, one in group.items()
         if one.config.curriculum.name == "uniform"
         and one.config.objective.name == "plain"
+        and not one.settings["sample.undo_label_noise"]
         and one.metrics["class_fid"] is not None
     }
     firsts = [next(iter(group.values())) for group in groups]

@@ -41,7 +41,7 @@ class Evaluated(NamedTuple):
     @property
     def setup(self) -> str:
         """What the run has in common with those it is measured against."""
-        apart = ("noise.", "objective.", "curriculum.", "judge.")
+        apart = ("noise.", "objective.", "curriculum.", "judge.", "sample.undo_label_noise")
         return json.dumps([s for s in self.settings.items() if not s[0].startswith(apart)])
 
 

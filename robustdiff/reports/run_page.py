@@ -249,6 +249,7 @@ def _metrics(metrics: Metrics) -> dict[str, Any]:
         about += (
             f" by {sample['sampler']} in {sample['steps']} steps, "
             f"guidance weight {sample['guidance_weight']:g}"
+            f"{', the noise of the labels undone' if sample.get('undo_label_noise') else ''}"
         )
     return {"rows": rows, "notes": [note for note in notes if note], "about": f"{about}."}
 

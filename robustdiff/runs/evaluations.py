@@ -54,9 +54,8 @@ def settings_used(metrics: Metrics, config: Config) -> dict[str, Any]:
             settings only, the others are taken from here.
 
     Returns:
-        Entries of role "evaluation"; `eval.num_samples` is the number that was generated.
-        `sample.weak` has the digest of its weights behind an "@", `sample.undo_label_noise` that of
-        the matrix.
+        Entries of role "evaluation"; `eval.num_samples` is the number that was generated, and
+        `sample.weak` has the digest of its weights behind an "@".
     """
     settings = flat(to_plain(config))
     settings |= {key: metrics[name] for name, key in _EARLIER.items() if name in metrics}
@@ -64,8 +63,6 @@ def settings_used(metrics: Metrics, config: Config) -> dict[str, Any]:
     settings["eval.num_samples"] = metrics.get("num_samples") or settings["eval.num_samples"]
     if metrics.get("weak_sha256"):
         settings["sample.weak"] += f"@{metrics['weak_sha256'][:_SHORT]}"
-    if metrics.get("transition"):
-        settings["sample.undo_label_noise"] = f"true@{metrics['transition']}"
     return {key: value for key, value in settings.items() if role_of(key) == "evaluation"}
 
 
@@ -76,7 +73,7 @@ def digests_used(run: Run, config: Config) -> dict[str, str | None]:
     return {
         "weights_sha256": _digest(run),
         "weak_sha256": None if sample.weak is None else _digest(open_run(Path(sample.weak))),
-        "transition": None if transition is None else transition_digest(transition),
+        "transition_sha256": None if transition is None else transition_digest(transition),
     }
 
 
@@ -142,9 +139,11 @@ def _fits(run: Run, metrics: Metrics, config: Config) -> bool:
     # Earlier versions wrote down neither the weights nor the seed of the images.
     wanted: Metrics = {"num_samples": config.eval.num_samples or metrics.get("num_samples")}
     digests = digests_used(run, config)
-    wanted |= {name: digests[name] for name in ("weak_sha256", "transition") if name in metrics}
+    if "weak_sha256" in metrics:
+        wanted["weak_sha256"] = digests["weak_sha256"]
     return (
         metrics.get("weights_sha256", digests["weights_sha256"]) == digests["weights_sha256"]
+        and metrics.get("transition_sha256") == digests["transition_sha256"]
         and metrics.get("evaluation_seed", config.seed) == config.seed
         and (metrics.get("cas") is not None or not config.eval.cas)
         and settings_used(metrics, run.config()) == settings_used(wanted, config)
@@ -173,12 +172,10 @@ def _read(path: Path) -> Evaluation:
 def _identity(metrics: Metrics) -> str:
     parts = ("sample", "eval", "num_samples", "evaluation_seed", "evaluator_sha256", "weak_sha256")
     known = {name: metrics.get(name) for name in parts}
-    if metrics.get("transition"):
-        known["transition"] = metrics["transition"]
     if isinstance(known["eval"], dict):  # with a score besides it is the same evaluation
         known["eval"] = {key: value for key, value in known["eval"].items() if key != "cas"}
     if isinstance(known["sample"], dict):  # earlier evaluations do not say so
-        plain = {"guidance_every": 1, "undo_label_noise": False}
-        known["sample"] = {k: v for k, v in known["sample"].items() if plain.get(k, ...) != v}
+        plain = [("guidance_every", 1), ("undo_label_noise", False)]
+        known["sample"] = {k: v for k, v in known["sample"].items() if (k, v) not in plain}
     text = json.dumps(list(known.values()), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:_SHORT]

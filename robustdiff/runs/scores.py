@@ -1,6 +1,7 @@
 """scores.npz: the newest score of each sample, and what the scores say about the labels."""
 
 import hashlib
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,15 +84,17 @@ def load_judged(run: Run) -> StoredScores | None:
 def estimated_transition(run: Run) -> Doubles | None:
     """Return how likely label j is given to class i, (K, K), by the newest report on the labels.
 
-    None if nothing has estimated it.
+    None if nothing has estimated it, or there was no evidence to do so.
     """
     found = load_judged(run)
-    return None if found is None else found.trust.transition
+    if found is None or math.isnan(found.trust.noise):
+        return None
+    return found.trust.transition
 
 
 def transition_digest(transition: Doubles) -> str:
-    """Return a short name of a transition matrix, for what depends on it."""
-    return hashlib.sha256(np.ascontiguousarray(transition, np.float64).tobytes()).hexdigest()[:12]
+    """Return the SHA-256 of a transition matrix, for what depends on it."""
+    return hashlib.sha256(np.ascontiguousarray(transition, np.float64).tobytes()).hexdigest()
 
 
 def load_scores(run: Run, *, anew: bool = False) -> StoredScores | None:

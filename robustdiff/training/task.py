@@ -30,7 +30,7 @@ class Task:
         num_classes: K, also the null class.
         dtype: Compute precision.
         oracle: (N,) bool, whether each given label is right; None for every curriculum but
-            "oracle", the upper bound.
+            "oracle".
         transition: (K, K) float64, T[clean, given], if the configuration gives it.
         probabilities: Returns (N, K) class probabilities by evidence from elsewhere, in place of
             trained classifiers; None if there is no such evidence.

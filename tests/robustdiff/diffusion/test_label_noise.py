@@ -5,6 +5,7 @@ import pytest
 import torch
 from gaussians import gaussian_denoiser
 
+from robustdiff.diffusion import label_noise
 from robustdiff.diffusion.guidance import Guidance, guided_denoiser
 from robustdiff.diffusion.label_noise import without_label_noise
 from robustdiff.diffusion.model import Model
@@ -105,6 +106,23 @@ def test_guidance_costs_the_estimates_that_the_noise_needs(transition, rows):
     for weight in (0.0, 1.5):
         guided_denoiser(model, torch.arange(6) % K, Guidance(weight=weight))(x_t, t[0])
     assert seen == [rows, rows]
+
+
+def test_many_estimates_are_made_piece_by_piece(monkeypatch):
+    x_t, t = points()
+    labels, sizes = torch.tensor([[0, K], [1, K]]).repeat(3, 1).flatten(), []
+    whole = without_label_noise(noisy_model(MIXED), MIXED, logits).x_0(x_t, t, labels)
+    monkeypatch.setattr(label_noise, "_AT_ONCE", 2)
+    plain = noisy_model(MIXED)
+
+    def network(x_t, t, labels):
+        sizes.append(len(labels))
+        return plain.network(x_t, t, labels)
+
+    watched = Model(network, plain.schedule, plain.prediction, K)
+    found = without_label_noise(watched, MIXED, logits).x_0(x_t, t, labels)
+    torch.testing.assert_close(found, whole)
+    assert sizes == [12, 12]
 
 
 def test_right_labels_are_left_alone_however_sure_the_classifier():

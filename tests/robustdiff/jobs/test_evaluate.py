@@ -26,7 +26,7 @@ from robustdiff.jobs.train import resume_run, start_run
 from robustdiff.metrics import cas, evaluator
 from robustdiff.metrics.catalogue import evaluator_in_words
 from robustdiff.progress import Report
-from robustdiff.reports.compare import compare_runs, find_runs, markdown
+from robustdiff.reports.compare import ABOVE, GAP, compare_runs, find_runs, markdown
 from robustdiff.runs.evaluations import evaluations, has_evaluation
 from robustdiff.runs.folder import Run
 from robustdiff.runs.scores import save_scores
@@ -82,7 +82,7 @@ def ways(weak):
         "guidance_outside=given": {"guidance_outside": "given"},
         "guidance_every=2": {"guidance_every": 2},
         "weak=": {"guidance": "auto", "weak": str(weak.path)},
-        "undo_label_noise=true@": {"undo_label_noise": True},
+        "undo_label_noise=true": {"undo_label_noise": True},
     }
 
 
@@ -111,15 +111,61 @@ def test_an_estimate_of_other_noise_undoes_other_noise(runs):
     assert not has_evaluation(run, config)
     other = evaluate_run(run, config, Report(), seed=0)
     assert other["fid"] != one["fid"]
-    assert len(evaluations(run)) == 2
-    names = {row.method for row in compare_runs(find_runs([run.path]))}
-    assert len([name for name in names if "undo_label_noise=true@" in name]) == 2
-    assert len(list(run.path.glob("time_classifier-*.safetensors"))) == 2
+    assert [found.metrics["fid"] for found in evaluations(run)] == [other["fid"]]
+    assert len(list(run.path.glob("time_classifier-*.safetensors"))) == 1
+    assert "the noise of the labels was undone" in (run.path / "README.md").read_text()
     for job in (evaluate_run, write_samples):
         wanted = {"seed": 0} if job is evaluate_run else {"folder": weak.path / "x", "wanted": None}
         with pytest.raises(ValueError, match=r"`robustdiff audit .*weak --by crossfit` makes one"):
             job(weak, config, Report(), **wanted)
+        judged(weak, 0.9)  # all classes get the same labels
+        with pytest.raises(ValueError, match="some classes get nearly the same labels"):
+            job(weak, config, Report(), **wanted)
+        weak.judged_file.unlink()
     assert not (weak.path / "x").exists()
+
+
+def test_undone_noise_is_a_method_beside_plain_training(runs, tmp_path):
+    run, _ = runs
+    clean = resolve(TINY, {"noise": {"rate": 0.0}})
+    start_run(clean, tmp_path / "runs" / "clean", Report())
+    undone = resolve(TINY, {"sample": {"undo_label_noise": True}})
+    for which, config in ((Run(tmp_path / "runs" / "clean"), clean), (run, resolve(TINY))):
+        evaluate_run(which, config, Report(), seed=0)
+    evaluate_run(run, undone, Report(), seed=0)
+    rows = {row.method: row for row in compare_runs(find_runs([tmp_path / "runs"]))}
+    plain = rows["uniform sample.undo_label_noise=false"]
+    method = rows["uniform sample.undo_label_noise=true"]
+    assert plain.values[GAP] == [0.0]
+    assert len(method.values[GAP]) == len(method.values[ABOVE]) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"curriculum": {"name": "pmi"}}, "got 'plain' and 'pmi'"),
+        ({"sample": {"guidance": "classifier"}}, "goes with sample.guidance = 'classifier-free'"),
+        ({"diffusion": {"p_uncond": 0.0}}, "takes the estimate without a label"),
+    ],
+)
+def test_noise_is_undone_where_it_is_there_and_can_be(change, message):
+    with pytest.raises(ValueError, match=message):
+        resolve(TINY, {"sample": {"undo_label_noise": True}}, change)
+
+
+def test_a_damaged_estimate_matters_to_those_alone_who_use_it(runs):
+    run, _ = runs
+    run.judged_file.write_bytes(b"junk")
+    evaluate_run(run, resolve(TINY), Report(), seed=0)
+    with pytest.raises(DamagedError, match=r"judged\.npz is damaged"):
+        evaluate_run(run, resolve(TINY, {"sample": {"undo_label_noise": True}}), Report(), seed=0)
+
+
+def test_training_does_not_undo_what_no_audit_has_seen(tmp_path):
+    config = resolve(TINY, {"sample": {"undo_label_noise": True}})
+    with pytest.raises(ValueError, match="give it to eval, sample or sweep, not to training"):
+        start_run(config, tmp_path / "run", Report())
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_evaluation_replaces_its_like_and_those_of_other_weights(runs):
@@ -271,7 +317,7 @@ def test_weights_that_change_meanwhile_are_no_evaluation(runs, monkeypatch):
         return images
 
     monkeypatch.setattr(module, "sample_run", trained_further)
-    with pytest.raises(OSError, match="was trained further while it was evaluated"):
+    with pytest.raises(OSError, match="was trained or audited while it was evaluated"):
         evaluate_run(run, resolve(TINY), Report(), seed=0)
     assert evaluations(run) == []
 

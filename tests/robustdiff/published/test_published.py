@@ -387,6 +387,18 @@ def test_the_command_writes_a_model_that_other_commands_read_or_refuse(run, tmp_
     assert not (tmp_path / "no").exists()
 
 
+def test_an_exported_model_keeps_the_noise_of_its_labels(run, tmp_path, capsys):
+    plain = Path(shutil.copytree(run.path, tmp_path / "plain"))
+    layer = {"curriculum": {"name": "uniform"}}
+    config = resolve(to_plain(run.config()), layer)
+    Run(plain).save_config(config)
+    with pytest.raises(ValueError, match="which an exported model leaves behind"):
+        robustdiff.export(plain, {"sample.undo_label_noise": True}, to=tmp_path / "model")
+    assert call("export", plain, "--to", tmp_path / "model") == 0
+    assert call("sample", tmp_path / "model", "--undo-label-noise") == 2
+    assert "is a published model without any" in capsys.readouterr().err
+
+
 def test_a_run_guided_by_a_weaker_one_is_exported_without_it(run, tmp_path):
     guided = Path(shutil.copytree(run.path, tmp_path / "guided"))
     config = resolve(to_plain(run.config()), {"sample": {"guidance": "auto", "weak": "runs/weak"}})
