@@ -49,11 +49,7 @@ def start_run(config: Config, path: Path | None, report: Report, workers: Worker
         DivergedError: If the loss is not finite.
         InterruptedRunError: If a signal asked to stop.
     """
-    if config.sample.undo_label_noise:
-        raise ValueError(
-            "sample.undo_label_noise is for a run that has been audited: give it to eval, sample "
-            "or sweep, not to training"
-        )
+    _check_sampling(config)
     workers.from_leader(lambda: check_place(path))
     workers.from_leader(lambda: check_logs(config.train.log))
     material = assemble(config, report, workers)
@@ -63,6 +59,14 @@ def start_run(config: Config, path: Path | None, report: Report, workers: Worker
         workers.from_leader(lambda: _record(run, material))
         _train_to_end(run, material, state, report)
     return run
+
+
+def _check_sampling(config: Config) -> None:
+    if config.sample.undo_label_noise:
+        raise ValueError(
+            "sample.undo_label_noise is for a run that has been audited: give it to eval, sample "
+            "or sweep, not to training"
+        )
 
 
 def _record(run: Run, material: Material) -> None:
@@ -86,6 +90,7 @@ def dry_run(config: Config, report: Report, workers: Workers = ALONE) -> None:
         ValueError: If the configuration cannot be used.
         DivergedError: If the loss is not finite.
     """
+    _check_sampling(config)
     # The loss of a step is read only where it is logged.
     config = replace(config, train=replace(config.train, log_every=1))
     workers.from_leader(lambda: check_logs(config.train.log, connect=False))

@@ -22,7 +22,7 @@ from robustdiff.jobs import sweep
 from robustdiff.jobs.evaluate import classes_to_make, evaluate_run
 from robustdiff.jobs.sample import write_samples
 from robustdiff.jobs.study import standing
-from robustdiff.jobs.train import resume_run, start_run
+from robustdiff.jobs.train import dry_run, resume_run, start_run
 from robustdiff.metrics import cas, evaluator
 from robustdiff.metrics.catalogue import evaluator_in_words
 from robustdiff.progress import Report
@@ -165,6 +165,8 @@ def test_training_does_not_undo_what_no_audit_has_seen(tmp_path):
     config = resolve(TINY, {"sample": {"undo_label_noise": True}})
     with pytest.raises(ValueError, match="give it to eval, sample or sweep, not to training"):
         start_run(config, tmp_path / "run", Report())
+    with pytest.raises(ValueError, match="give it to eval, sample or sweep, not to training"):
+        dry_run(config, Report())
     assert not (tmp_path / "run").exists()
 
 
