@@ -69,7 +69,7 @@ def _print_table(result: dict[str, Any]) -> None:
     title = (
         f"{plain(result['run'])}\n{result['num_samples']} samples, {sample['sampler']} "
         f"{sample['steps']} steps, w = {sample['guidance_weight']:g}"
-        f"{', label noise undone' if sample['undo_label_noise'] else ''}"
+        f"{', label noise undone' if sample.get('undo_label_noise') else ''}"
     )
     table = Table("", "generated", "95 % interval", "real, held out", title=title)
     for metric in (*METRICS, *FURTHER):

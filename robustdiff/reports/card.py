@@ -89,7 +89,7 @@ def add_evaluation(run: Run, metrics: Metrics) -> None:
     ]
     if (copied := copies_in_words(metrics)) is not None:
         figures.append(f"- {copied}")
-    if metrics["sample"]["undo_label_noise"]:
+    if metrics["sample"].get("undo_label_noise"):
         figures.append("- of images for which the noise of the labels was undone while sampling")
     trust = evaluator_in_words(metrics["label_accuracy_real"], metrics["evaluator_corrected"])
     write_text(path, "\n".join([card + _EVALUATION, *figures, f"- {trust}", ""]))
