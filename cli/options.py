@@ -34,9 +34,9 @@ def _option(kind: Any, *flags: str, **rest: Any) -> Any:  # noqa: ANN401 types, 
     return Annotated[kind | None, typer.Option(*flags, **rest)]
 
 
-def without(group: Group, key: str) -> Group:
-    """Return a group without one of its keys."""
-    return {name: option for name, option in group.items() if name != key}
+def without(group: Group, *keys: str) -> Group:
+    """Return a group without some of its keys."""
+    return {name: option for name, option in group.items() if name not in keys}
 
 
 def with_implied(given: dict[str, Any]) -> dict[str, Any]:
@@ -291,11 +291,7 @@ SAMPLING: Group = {
     ),
 }
 
-EXPORTED: Group = {
-    key: option
-    for key, option in SAMPLING.items()
-    if key not in ("sample.compile", "sample.weak", "sample.undo_label_noise")
-}
+EXPORTED: Group = without(SAMPLING, "sample.compile", "sample.weak", "sample.undo_label_noise")
 
 STORED_DATA: Group = {
     "data.data_dir": _option(

@@ -17,7 +17,7 @@ from robustdiff.config.roles import keys_of
 from robustdiff.config.sections import Config, SampleConfig
 from robustdiff.diffusion.samplers import denoiser_calls
 from robustdiff.errors import DamagedError
-from robustdiff.files.atomic import sha256, write_text
+from robustdiff.files.atomic import write_text
 from robustdiff.jobs.dataset import load_run_data
 from robustdiff.jobs.evaluate import check_features, classes_to_make, load_reference
 from robustdiff.jobs.model import check_label_noise
@@ -26,8 +26,8 @@ from robustdiff.metrics.catalogue import METRICS
 from robustdiff.metrics.report import measure, see
 from robustdiff.progress import Report
 from robustdiff.reports.figures import Line, sweep_figure, write_figure
+from robustdiff.runs.evaluations import digests_used
 from robustdiff.runs.folder import Run, open_run
-from robustdiff.runs.scores import estimated_transition, transition_digest
 
 Record = dict[str, str]
 """One row of the CSV: a setting and its figures."""
@@ -167,13 +167,12 @@ def draw_sweep(rows: Sequence[Record], over: str) -> Figure:
 def _key(run: Run, config: Config, seed: int, num_samples: int, digest: str) -> Record:
     sample = config.sample
     key = {name: str(getattr(sample, name)) for name in _SETTINGS}
-    if sample.weak is not None:
-        key["weak"] += "@" + sha256(open_run(Path(sample.weak)).weights_file)[:_SHORT]
-    transition = estimated_transition(run) if sample.undo_label_noise else None
-    if transition is not None:
-        key["undo_label_noise"] += "@" + transition_digest(transition)[:_SHORT]
+    used = {name: (full or "")[:_SHORT] for name, full in digests_used(run, config).items()}
+    for setting, name in (("weak", "weak_sha256"), ("undo_label_noise", "transition_sha256")):
+        if used[name]:
+            key[setting] += f"@{used[name]}"
     return {
-        "weights": sha256(run.weights_file)[:_SHORT],
+        "weights": used["weights_sha256"],
         "evaluator": digest[:_SHORT],
         "features": config.eval.features,
         "num_samples": str(num_samples),
