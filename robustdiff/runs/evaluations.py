@@ -6,6 +6,7 @@ images, the evaluator, and the weights. A new one replaces its like, and all of 
 
 import hashlib
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -132,13 +133,19 @@ def has_evaluation(run: Run, config: Config) -> bool:
     Raises:
         ValueError: If a file is not a JSON object.
     """
-    return any(_fits(run, one.metrics, config) for one in evaluations(run))
+    found = evaluations(run)
+    if not found:
+        return False
+    digests, stored = digests_used(run, config), run.config()
+    return any(_fits(one.metrics, stored, config, digests) for one in found)
 
 
-def _fits(run: Run, metrics: Metrics, config: Config) -> bool:
+def _fits(
+    metrics: Metrics, stored: Config, config: Config, digests: Mapping[str, str | None]
+) -> bool:
+    """Return whether an evaluation of a run, whose configuration is stored, is as one says."""
     # Earlier versions wrote down neither the weights nor the seed of the images.
     wanted: Metrics = {"num_samples": config.eval.num_samples or metrics.get("num_samples")}
-    digests = digests_used(run, config)
     if "weak_sha256" in metrics:
         wanted["weak_sha256"] = digests["weak_sha256"]
     return (
@@ -146,7 +153,7 @@ def _fits(run: Run, metrics: Metrics, config: Config) -> bool:
         and metrics.get("transition_sha256") == digests["transition_sha256"]
         and metrics.get("evaluation_seed", config.seed) == config.seed
         and (metrics.get("cas") is not None or not config.eval.cas)
-        and settings_used(metrics, run.config()) == settings_used(wanted, config)
+        and settings_used(metrics, stored) == settings_used(wanted, config)
     )
 
 

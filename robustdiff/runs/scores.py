@@ -2,6 +2,8 @@
 
 import hashlib
 import math
+from collections.abc import Collection
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,10 +88,16 @@ def estimated_transition(run: Run) -> Doubles | None:
 
     None if nothing has estimated it, or there was no evidence to do so.
     """
-    found = load_judged(run)
-    if found is None or math.isnan(found.trust.noise):
+    path = run.judged_file if run.judged_file.exists() else run.scores_file
+    if not path.exists():
         return None
-    return found.trust.transition
+    # What is said of each sample stays unread: there may be millions.
+    content = _entries(run, path, ("estimated_noise", "transition"))
+    try:
+        known = not math.isnan(content["estimated_noise"])
+    except (KeyError, TypeError) as error:
+        raise _damaged(run, path) from error
+    return content.get("transition") if known else None
 
 
 def transition_digest(transition: Doubles) -> str:
@@ -109,17 +117,16 @@ def load_scores(run: Run, *, anew: bool = False) -> StoredScores | None:
     path = run.judged_file if anew else run.scores_file
     if not path.exists():
         return None
+    content = _entries(run, path)
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            content = dict(archive)
         scores, right = content["score"], content["label_right"]
         if scores.ndim != 1 or right.shape != scores.shape:
             raise ValueError("not one score a sample")
         noise = float(content["estimated_noise"])
         temperature = float(content["temperature"]) if "temperature" in content else None
         doubts = tuple(map(str, content.get("doubts", ())))
-    except Exception as error:  # damaged archives fail in many ways
-        raise DamagedError(f"scores of run {run.path}: {path.name} is damaged") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(run, path) from error
     if temperature is None:
         temperature = _logged_temperature(run)
     known: dict[str, Any] = {name: content[name] for name in _CLASS_PARTS if name in content}
@@ -129,6 +136,19 @@ def load_scores(run: Run, *, anew: bool = False) -> StoredScores | None:
             known[name] = SparseClasses.of({part: content[f"{name}.{part}"] for part in parts})
     trust = Trust(right, noise, **known, temperature=temperature, doubts=doubts)
     return StoredScores(scores, trust)
+
+
+def _entries(run: Run, path: Path, names: Collection[str] | None = None) -> dict[str, Any]:
+    """Read those entries of an archive of scores that are there, all if none are named."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive if names is None or name in names}
+    except Exception as error:  # damaged archives fail in many ways
+        raise _damaged(run, path) from error
+
+
+def _damaged(run: Run, path: Path) -> DamagedError:
+    return DamagedError(f"scores of run {run.path}: {path.name} is damaged")
 
 
 def _logged_temperature(run: Run) -> float | None:

@@ -16,7 +16,13 @@ from robustdiff.metrics.detection import detection
 from robustdiff.runs import many
 from robustdiff.runs.folder import Run
 from robustdiff.runs.history import append_entry
-from robustdiff.runs.scores import detect, label_score, load_scores, save_scores
+from robustdiff.runs.scores import (
+    detect,
+    estimated_transition,
+    label_score,
+    load_scores,
+    save_scores,
+)
 
 SCORES = np.array([0.5, -1.0, 2.0], dtype=np.float32)
 RIGHT = np.array([0.6, 0.1, 0.9])
@@ -84,6 +90,27 @@ def test_an_array_of_another_shape_is_damage(tmp_path, name):
     np.savez(tmp_path / "scores.npz", **content)
     with pytest.raises(DamagedError, match=r"scores\.npz is damaged"):
         load_scores(Run(tmp_path))
+
+
+def test_the_newest_report_says_what_the_label_noise_is(tmp_path):
+    run, early, late = Run(tmp_path), np.full((2, 2), 0.5), np.eye(2)
+    assert estimated_transition(run) is None
+    save_scores(run, SCORES, Trust(RIGHT, 0.25), USED)
+    assert estimated_transition(run) is None
+    save_scores(run, SCORES, Trust(RIGHT, 0.25, CLASSES, CLASSES, early), USED)
+    np.testing.assert_array_equal(estimated_transition(run), early)
+    save_scores(run, SCORES, Trust(RIGHT, 0.25, CLASSES, CLASSES, late), USED, anew=True)
+    np.testing.assert_array_equal(estimated_transition(run), late)
+    unknown = Trust(RIGHT, float("nan"), CLASSES, CLASSES, late)
+    save_scores(run, SCORES, unknown, USED, anew=True)
+    assert estimated_transition(run) is None
+
+
+@pytest.mark.parametrize("content", [{}, {"estimated_noise": np.zeros(2)}])
+def test_a_report_that_does_not_say_how_much_noise_is_damaged(tmp_path, content):
+    np.savez(tmp_path / "judged.npz", transition=np.eye(2), **content)
+    with pytest.raises(DamagedError, match=r"judged\.npz is damaged"):
+        estimated_transition(Run(tmp_path))
 
 
 def test_doubts_are_kept(tmp_path):
