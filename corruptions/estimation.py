@@ -8,6 +8,8 @@ from corruptions.types import Doubles, Floats, Ints
 
 # Scores that a mixture is fitted to; of more, so many at random.
 _MOST_FITTED = 1_000_000
+# What rounding changes of a probability at most, in float32.
+_ROUNDED = 1e-6
 
 
 class Estimate(NamedTuple):
@@ -43,7 +45,8 @@ def confident_joint(given: Ints, probabilities: Floats) -> Estimate:
     num_classes = probabilities.shape[1]
     counts = _class_counts(given, probabilities)
     thresholds = np.array([probabilities[given == k, k].mean() for k in range(num_classes)])
-    confident = probabilities >= thresholds
+    # Where all samples of a class have one probability, its mean may be rounded to more.
+    confident = probabilities >= thresholds - _ROUNDED
     guess = np.where(confident, probabilities, -1.0).argmax(axis=1)
     sure = confident.any(axis=1)
     joint = np.zeros((num_classes, num_classes))
@@ -107,11 +110,10 @@ def mixture_posterior(scores: Floats, *, zero: float | None = None) -> Doubles:
     fitted = fitted.astype(np.float64)
     low, high = np.quantile(fitted, [0.001, 0.999])
     column = np.clip(fitted, low, high)[:, None]
-    spread = column.std()
-    if spread == 0:
-        return np.zeros(len(scores))
     # Start from the halves below and above the middle of the range: no random initialisation.
-    middle = (column.min() + column.max()) / 2
+    middle, spread = (column.min() + column.max()) / 2, column.std()
+    if column.max() <= middle or spread == 0:
+        return np.zeros(len(scores))
     means = np.array([[column[column <= middle].mean()], [column[column > middle].mean()]])
     mixture = GaussianMixture(
         2, means_init=means, reg_covar=1e-6 * spread**2, tol=1e-7, max_iter=2000, random_state=0

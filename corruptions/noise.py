@@ -101,13 +101,19 @@ def _instance_dependent(scaling: str) -> Callable[[Request], Flips]:
 
     def flips(request: Request) -> Flips:
         clean, features = request.clean, request.features
-        if features is None or len(features) != len(clean):
-            came = "none" if features is None else f"features of {len(features)}"
+        found = None if features is None else np.asarray(features)
+        if found is None or found.ndim < 2 or len(found) != len(clean):
+            came = "none" if found is None else f"shape {found.shape}"
             raise ValueError(
-                f"instance-dependent noise needs the features of {len(clean)} samples, got {came}"
+                f"instance-dependent noise needs the features of {len(clean)} samples, an array "
+                f"({len(clean)}, ...), got {came}"
             )
-        pixels = np.asarray(features, dtype=np.float64).reshape(len(features), -1)
-        _check_pixels(pixels, are_floats=np.asarray(features).dtype.kind == "f")
+        if found.dtype.kind not in "fiu":
+            raise ValueError(
+                f"instance-dependent noise needs features that are numbers, got {found.dtype}"
+            )
+        pixels = found.astype(np.float64).reshape(len(found), -1)
+        _check_pixels(pixels, are_floats=found.dtype.kind == "f")
         flat = scale(pixels)
         probabilities = instance_probabilities(
             clean, flat, request.num_classes, request.rate, request.rng

@@ -105,7 +105,8 @@ def resolve(*layers: Layer) -> Config:
     Raises:
         ValueError: One line naming the key, what is allowed and what came.
     """
-    merged: dict[str, Any] = {}
+    # A section is built from what is given of it, and the section alone has no default length.
+    merged: dict[str, Any] = {"train": {"steps": Config.train.steps}}
     for layer in layers:
         _check_keys(layer, _known_keys(Config))
         merged = _merge(merged, layer)

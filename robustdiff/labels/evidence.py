@@ -1,6 +1,5 @@
 """Evidence from elsewhere: class probabilities or features of the images, joined to them."""
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -204,7 +203,9 @@ def _arrays(path: Path) -> list[NDArray[np.generic]]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return [archive[name] for name in archive.files]
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except OSError:
+        raise
+    except Exception as error:  # damaged archives fail in many ways
         raise ValueError(f"{path} is not an archive of plain arrays, or is damaged") from error
 
 

@@ -103,6 +103,11 @@ class ScoredLabels(TrustedLabels):
         rows = torch.arange(len(data))
         found = prediction_scores(_PMI, self._probing, data, model, None, rows, self.rounds)
         assert found is not None
+        # Of a run's scores NaN says "not measured in this round"; here all are measured.
+        bad = ~np.isfinite(found)
+        if bad.any():
+            image = int(np.argwhere(bad)[0, 0])
+            raise ValueError(f"scores must be finite, got {found[bad][0]} for image {image}")
         self._curriculum.update(found, lambda scores: judge(_PMI, scores, self.given))
         self._renew()
 

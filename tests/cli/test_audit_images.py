@@ -67,6 +67,16 @@ def test_all_images_of_a_folder_are_judged_and_named(photos, capsys):
     assert not Path("audits/photos/tb").exists()
 
 
+def test_where_and_how_precisely_it_computes_can_be_said(photos, capsys):
+    np.save("p.npy", np.repeat(np.eye(5), 40, axis=0) + 0.1)
+    words = ("audit", photos, "--image-size=8", "--judge-probs=p.npy")
+    assert call(*words, "--device=cpu", "--precision=fp32") == 0
+    train = Run(Path("audits/photos")).config().train
+    assert (train.device, train.precision) == ("cpu", "fp32")
+    assert call("audit", photos, "--image-size=8", "--device=tpu") == 2
+    assert "Input should be 'auto', 'cpu' or 'cuda', got 'tpu'" in capsys.readouterr().err
+
+
 def test_the_same_command_reports_again_and_another_one_is_refused(photos, capsys, monkeypatch):
     words = ("audit", photos, "--image-size=8", "--out=found")
     assert call(*words) == 0

@@ -201,7 +201,18 @@ def test_class_maps_never_map_a_class_to_itself(dataset):
         ({"noise_type": "asymmetric", "class_map": {3: 3}}, "different classes"),
         ({"noise_type": "asymmetric", "class_map": {3: 10}}, "different classes"),
         ({"noise_type": "asymmetric", "class_map": "mnits"}, "got 'mnits'"),
-        ({"noise_type": "instance-dependent-unit"}, "needs the features of 10 samples, got none"),
+        (
+            {"noise_type": "instance-dependent-unit"},
+            "of 10 samples, an array .*, got none",
+        ),
+        (
+            {"noise_type": "instance-dependent-unit", "features": np.array(5.0)},
+            r"an array \(10, ...\), got shape \(\)",
+        ),
+        (
+            {"noise_type": "instance-dependent-unit", "features": np.ones((10, 2), complex)},
+            "features that are numbers, got complex128",
+        ),
         (
             {"noise_type": "instance-dependent-01", "features": np.full((10, 2), np.nan)},
             "finite features",

@@ -32,6 +32,25 @@ def test_confident_joint_takes_uncertain_predictions():
     assert np.abs(estimate.transition - labels.realised).max() < 0.04
 
 
+@pytest.mark.parametrize("count", [70, 100, 1000])
+@pytest.mark.parametrize("sure", [0.6, 0.7, 0.8, 0.9, 0.95])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_confident_joint_takes_predictions_that_are_equal_within_a_class(count, sure, dtype):
+    clean = np.repeat([0, 1, 0], [count, count, count // 2])
+    given = np.repeat([0, 1], [count, count + count // 2])
+    probabilities = np.full((len(given), 2), 1 - sure, dtype=dtype)
+    probabilities[np.arange(len(given)), clean] = sure
+    estimate = confident_joint(given, probabilities)
+    np.testing.assert_allclose(estimate.transition, [[2 / 3, 1 / 3], [0, 1]])
+
+
+@pytest.mark.parametrize("count", [3, 10, 1000])
+@pytest.mark.parametrize("value", [0.1, 0.3, -7.7])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_constant_scores_show_no_wrong_label(count, value, dtype):
+    assert (mixture_posterior(np.full(count, value, dtype=dtype)) == 0).all()
+
+
 def test_mixture_posterior_is_that_of_known_gaussians():
     rng = np.random.default_rng(0)
     wrong = rng.random(20_000) < 0.3

@@ -1,6 +1,7 @@
 import json
 import math
 import typing
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -75,6 +76,13 @@ def test_a_configuration_survives_its_file(layer):
 def test_a_layer_over_itself_changes_nothing_and_the_last_one_wins(first, second):
     assert resolve(first, first) == resolve(first)
     assert resolve(first, second, second) == resolve(first, second)
+
+
+def test_a_layer_that_says_nothing_of_the_length_leaves_the_default():
+    default = resolve().train
+    assert resolve({"train": {"device": "cpu"}}).train == replace(default, device="cpu")
+    assert resolve({"train": {"epochs": 3}}).train == replace(default, steps=None, epochs=3)
+    assert "exactly one" in (refusal(resolve, {"train": {"steps": 2, "epochs": 3}}) or "")
 
 
 JSON = st.recursive(

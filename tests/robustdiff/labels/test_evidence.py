@@ -1,5 +1,6 @@
 """Evidence from files: which rows are about which images, and what is refused."""
 
+from io import BytesIO
 from types import SimpleNamespace
 
 import numpy as np
@@ -118,6 +119,15 @@ def test_other_files_are_refused_by_one_line(name, content, says, tmp_path):
 def test_features_of_another_shape_are_refused(content, says, tmp_path):
     with pytest.raises(ValueError, match=says):
         read(tmp_path, "f.npy", content, "features")
+
+
+def test_a_damaged_compressed_archive_is_refused_by_one_line(tmp_path):
+    file = BytesIO()
+    np.savez_compressed(file, p=np.random.default_rng(0).random((4, 3)))
+    content = bytearray(file.getvalue())
+    content[60:150] = bytes(range(90))
+    with pytest.raises(ValueError, match=r"p\.npz is not an archive of .* or is damaged"):
+        read(tmp_path, "p.npz", bytes(content))
 
 
 @pytest.mark.parametrize("header", ["index,f0,f2", "index,f1", "index,a,b", "index,f0,f1,f1"])

@@ -61,6 +61,12 @@ def test_real_classifiers_find_the_wrong_labels_once_and_again_from_the_cache(
     assert trained[-1] != folder
 
 
+def test_settings_are_of_the_judge_the_seed_and_the_device(quick):
+    settings = {"judge.effort": "quick", "judge.flip": False, "seed": 1, "train.device": "cpu"}
+    labels = robustdiff.RobustLabels(IMAGES, GIVEN, settings)
+    assert (labels.labels != GIVEN).any()
+
+
 def test_what_is_known_about_the_labels(quick):
     judged = robustdiff.RobustLabels(IMAGES, GIVEN)
     wrong = GIVEN != CLEAN

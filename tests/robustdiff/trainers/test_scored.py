@@ -162,12 +162,22 @@ def test_a_bad_denoiser_is_one_line_and_changes_nothing():
             r"the noise of shape \(240, 1, 4, 4\), got \(240, 4, 4\)",
         ),
         (lambda x_t, t, label: (x_t,), "got tuple"),
-        (lambda x_t, t, label: x_t * float("nan"), "scores must be finite, got nan for sample 0"),
+        (lambda x_t, t, label: x_t * float("nan"), "scores must be finite, got nan for image 0"),
     ):
         with pytest.raises(ValueError, match=says):
             scored.score(predict)
     assert scored.rounds == 0
     assert np.array_equal(scored.labels, GIVEN)
+
+
+def test_a_denoiser_that_breaks_later_is_refused_as_well():
+    scored = labels()
+    scored.score(lambda x_t, t, label: x_t * (1 + label.view(-1, 1, 1, 1)) / 9)
+    before = scored.scores
+    with pytest.raises(ValueError, match="scores must be finite, got nan for image 0"):
+        scored.score(lambda x_t, t, label: x_t * float("nan"))
+    assert scored.rounds == 1
+    assert np.array_equal(scored.scores, before)
 
 
 def test_when_rounds_are_due():
