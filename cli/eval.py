@@ -63,13 +63,14 @@ def _print_table(result: dict[str, Any]) -> None:
         METRICS,
         copies_in_words,
         evaluator_in_words,
+        guidance_in_words,
     )
 
     sample = result["sample"]
     title = (
         f"{plain(result['run'])}\n{result['num_samples']} samples, {sample['sampler']} "
         f"{sample['steps']} steps, w = {sample['guidance_weight']:g}"
-        f"{', label noise undone' if sample.get('undo_label_noise') else ''}"
+        f"{plain(guidance_in_words(sample))}"
     )
     table = Table("", "generated", "95 % interval", "real, held out", title=title)
     for metric in (*METRICS, *FURTHER):

@@ -1,6 +1,7 @@
 """`robustdiff train`: train a model from a preset, a file and options, or resume a run."""
 
 import shlex
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -91,7 +92,24 @@ def train(
     base = _base_preset(preset_name, dataset, has_file=bool(file))
     if any(_names_evidence(layer) for layer in (*file, *settings)):
         base.append({"curriculum": {"name": "crossfit"}})
-    _start(resolve(*base, *file, *settings), out, dry_run=dry_run, shard=shard)
+    resolved = resolve(*base, *file, *settings)
+    _refuse_unused(resolved, asked)
+    _start(resolved, out, dry_run=dry_run, shard=shard)
+
+
+def _refuse_unused(config: Config, asked: Mapping[str, Any]) -> None:
+    """Refuse what was asked for and would change nothing, where something else was meant."""
+    if "data.data_dir" in asked and config.data.dataset == "digits":
+        raise ValueError(
+            f"data.data_dir {asked['data.data_dir']} goes with a dataset in files, and digits come "
+            "with the package; give images of your own with --data, or name a --dataset"
+        )
+    noise = config.noise
+    drawn = noise.matrix is None and noise.labels is None
+    if "noise.type" in asked and "noise.rate" not in asked and drawn and noise.rate == 0:
+        raise ValueError(
+            f"noise type {noise.type!r} goes with a share of wrong labels, got none; give --noise"
+        )
 
 
 def _of_source(source: Path, *, has_labels: bool) -> Layer:
@@ -103,7 +121,7 @@ def _of_source(source: Path, *, has_labels: bool) -> Layer:
         if not source.exists():
             raise ValueError(f"{source} is neither a folder of images nor a run")
         return of_images(source)
-    found = dict(read_layer(config))
+    found = dict(to_plain(Run(source).config()))
     if has_labels:
         found.pop("noise", None)
     if not found.get("data", {}).get("whole"):
@@ -130,12 +148,14 @@ def _start(config: Config, out: Path | None, *, dry_run: bool, shard: bool) -> N
     from robustdiff.jobs.train import dry_run as try_out
     from robustdiff.jobs.train import restarted_run, resume_run, start_run
     from robustdiff.parallel import joined
+    from robustdiff.runs.making import check_place
 
     with (
         joined(config.train.device, shard=shard) as workers,
         make_report(leader=workers.leader) as report,
     ):
         if dry_run:
+            workers.from_leader(lambda: check_place(out))
             try_out(config, report, workers)
             return
         run = workers.from_leader(lambda: None if out is None else restarted_run(out, config))

@@ -170,6 +170,12 @@ def load_checkpoint(
     return None
 
 
+def newest_step(folder: Path) -> int | None:
+    """Return the step of the newest checkpoint, by its name; None if there is none."""
+    steps = [path.stem.removeprefix("step-") for path in _files(folder)]
+    return next((int(step) for step in steps if step.isdecimal()), None)
+
+
 def _files(folder: Path) -> list[Path]:
     """Return the checkpoints, newest first."""
     return sorted(folder.glob("step-*.pt"), reverse=True)

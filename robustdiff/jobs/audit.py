@@ -39,7 +39,7 @@ from robustdiff.labels.given import check_given, prepare_labels, without_removed
 from robustdiff.labels.image_issues import find_image_issues
 from robustdiff.labels.probabilities import by_decision, by_probabilities, label_scores
 from robustdiff.progress import Report
-from robustdiff.reports.audit import Findings, write_audit
+from robustdiff.reports.audit import Findings, check_cleanlab, write_audit
 from robustdiff.review.checked import read_checked
 from robustdiff.runs.folder import Run
 from robustdiff.runs.making import check_place, create_run
@@ -79,13 +79,15 @@ def audit_run(
         LockedError: If another process trains, audits or corrects the run.
     """
     run.labels()  # a published model has none, and nothing may be left in its folder
+    if use_cleanlab:
+        check_cleanlab()
     with run.locked():
         images, labels, rows = load_run_data(run, config, report)
         stored = stored_findings(run, config, labels, rows) if by == "run" else None
         findings = stored or _judged(run, config, images, labels, rows, report)
         if stored is None:
             _keep(run, findings, report, anew=True)
-        findings = _completed(run, replace(findings, rows=rows), images, report)
+        findings = completed(run, replace(findings, rows=rows), images, report)
         summary = write_audit(run, images, labels, findings, use_cleanlab=use_cleanlab)
         if stored is not None and not config.data.whole:
             forget_judged(run, report)
@@ -115,7 +117,7 @@ def forget_judged(run: Run, report: Report) -> None:
         )
 
 
-def _completed(run: Run, findings: Findings, images: Images, report: Report) -> Findings:
+def completed(run: Run, findings: Findings, images: Images, report: Report) -> Findings:
     """Return findings with a person's decisions, and with what is wrong beside the labels."""
     return with_image_issues(_decided(run, findings), images, report)
 
@@ -166,6 +168,8 @@ def audit_images(
         DamagedError: If what an earlier audit left is damaged.
     """
     check_folder(path)
+    if use_cleanlab:
+        check_cleanlab()
     if Run(path).config_file.exists():
         run = Run(path)
         stored = run.config()
@@ -188,7 +192,7 @@ def audit_images(
         if findings is None or again:
             findings = _judged(run, config, images, labels, rows, report)
             _keep(run, findings, report, anew=again)
-        findings = _completed(run, replace(findings, weights=None), images, report)
+        findings = completed(run, replace(findings, weights=None), images, report)
         return run, findings, write_audit(run, images, labels, findings, use_cleanlab=use_cleanlab)
 
 

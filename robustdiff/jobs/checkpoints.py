@@ -64,24 +64,26 @@ def _newest_for(run: Run, steps: int, num_samples: int) -> Checkpoint | None:
     """Load the newest checkpoint that a run of so many steps passes through.
 
     A learning rate that falls at the end of a run falls elsewhere in one of another length, so the
-    steps of the fall are made again; the checkpoint before them is kept for that.
+    steps from where it first falls in either are made again; the checkpoint before the fall is
+    kept for that.
 
     Raises:
-        ValueError: If there are checkpoints, all from after the rate began to fall.
+        ValueError: If there are checkpoints, all from after the rate falls in either length.
     """
     newest: list[int] = []
 
     def passed(saved: dict[str, Any]) -> bool:
         newest.append(saved["step"])
         config = resolve(json.loads(saved["config"])) if "config" in saved else run.config()
-        length = total_steps(config, num_samples)
-        return steps == length or saved["step"] <= length - config.train.decay_steps
+        length, fall = total_steps(config, num_samples), config.train.decay_steps
+        return steps == length or not fall or saved["step"] <= min(length, steps) - fall
 
     saved = load_checkpoint(run.checkpoints, passed)
     if saved is None and newest:
         raise ValueError(
-            f"run {run.path} has no checkpoint from before its learning rate fell, so a run of "
-            f"{steps} steps cannot go on from its step {newest[0]}; train a new one of that length"
+            f"run {run.path} has no checkpoint from before the learning rate falls in a run of its "
+            f"length or of {steps} steps, so such a run cannot go on from its step {newest[0]}; "
+            "train a new one of that length"
         )
     return saved
 

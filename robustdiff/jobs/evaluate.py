@@ -38,12 +38,15 @@ from robustdiff.reports.card import add_evaluation
 from robustdiff.reports.pictures import class_grid, pair_grid, write_png
 from robustdiff.runs.evaluations import digests_used, save_evaluation
 from robustdiff.runs.folder import PublishedRun, Run
-from robustdiff.runs.history import seconds_spent
+from robustdiff.runs.history import seconds_spent, steps_made
 from robustdiff.runs.scores import detect, load_scores
+from robustdiff.training.task import total_steps
 
 _DEFAULT_SAMPLES = 1000
 # Pairs of generated images and their nearest training images that are shown.
 _PAIRS = 16
+# A study's runs lie so deep in its folder.
+_STUDY_DEPTH = 3
 # Seeds of torch's generators have 63 bits.
 _SEEDS = 2**63
 
@@ -147,6 +150,9 @@ def evaluate_run(
     data = load_run_data(run, config, report, published=True)
     images, labels, rows = data
     classes = classes_to_make(config, images)
+    made, steps = steps_made(run), total_steps(run.config(), len(labels.given))
+    if made is not None and made < steps:
+        report.message(f"{run.path} is evaluated after {made} of its {steps} steps")
     digests = digests_used(run, config)
     generated = sample_run(run, config, images, classes, seed, report, workers)
     if not workers.leader:
@@ -184,6 +190,8 @@ def evaluate_run(
         **_about_scores(run, config, labels, rows),
         **evaluator,
         **digests,
+        "trained_steps": steps if made is None else made,
+        "planned_steps": steps,
         "evaluation_seed": seed,
         **{name: to_plain(config)[name] for name in ("sample", "eval")},
     }
@@ -199,8 +207,9 @@ def evaluate_run(
 
 
 def _evaluators(run: Run, folder: Path | None) -> Path:
-    """Return the folder that keeps evaluators."""
-    return folder or run.path.resolve().parent / "evaluators"
+    """Return the folder that keeps evaluators: that of the study which a run belongs to, if any."""
+    places = [above / "evaluators" for above in run.path.resolve().parents[:_STUDY_DEPTH]]
+    return folder or next((place for place in places if place.is_dir()), places[0])
 
 
 def _cas(

@@ -28,8 +28,9 @@ from robustdiff.published.step import STEP_FORMATS, check_step, write_step
 from robustdiff.reports.pictures import class_grid, spread, write_png
 from robustdiff.runs.evaluations import Metrics, evaluations
 from robustdiff.runs.folder import PublishedRun, Run
+from robustdiff.runs.history import steps_made
 from robustdiff.runs.scores import StoredScores, detect, load_scores
-from robustdiff.training.task import build_network
+from robustdiff.training.task import build_network, total_steps
 
 FORMATS = ("diffusers", *STEP_FORMATS)
 _GRID_ROWS = 4
@@ -147,7 +148,15 @@ def _described(run: Run, config: Config, subject: Subject, export: Export) -> De
         metrics=_metrics(run),
         licence=export.licence,
         formats=export.formats,
+        length=_length(run, config, len(labels.given)),
     )
+
+
+def _length(run: Run, config: Config, num_samples: int) -> str:
+    made, steps = steps_made(run), total_steps(config, num_samples)
+    if made is not None and made < steps:
+        return f"{made} of {steps} steps"
+    return f"{config.train.steps} steps" if config.train.steps else f"{config.train.epochs} epochs"
 
 
 def _detected(stored: StoredScores | None, run: Run) -> dict[str, float] | None:
@@ -157,7 +166,8 @@ def _detected(stored: StoredScores | None, run: Run) -> dict[str, float] | None:
 def _metrics(run: Run) -> Metrics | None:
     """Return the newest evaluation of the weights as they are; an earlier version's is none.
 
-    Nor is one under which the noise of the labels was undone: the exported model keeps it.
+    Nor is one that the exported model cannot make: under other guidance than by the network itself,
+    or with the noise of the labels undone.
     """
     digest, needed = sha256(run.weights_file), {"sample", "num_samples", "evaluator_corrected"}
     mine = [
@@ -166,6 +176,7 @@ def _metrics(run: Run) -> Metrics | None:
         if one.metrics.get("weights_sha256") == digest
         and one.metrics.get("transition_sha256") is None
         and needed <= one.metrics.keys()
+        and one.metrics["sample"].get("guidance") == "classifier-free"
     ]
     return mine[-1] if mine else None
 

@@ -58,6 +58,16 @@ def load_model(
     return bind(network, schedule, prediction, null_class=images.num_classes, dtype=dtype)
 
 
+def check_guidance(sample: SampleConfig) -> None:
+    """Refuse guidance by a weaker run that is not there, or not trained, before any work.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if sample.weak is not None:
+        open_run(Path(sample.weak)).check_trained()
+
+
 def check_label_noise(run: Run, sample: SampleConfig) -> None:
     """Refuse to undo label noise that cannot be undone, before any work.
 

@@ -12,7 +12,7 @@ from torch import nn
 from robustdiff.config.sections import Config
 from robustdiff.diffusion.generate import generate
 from robustdiff.jobs.assemble import Material
-from robustdiff.jobs.audit import forget_judged, stored_findings, with_image_issues
+from robustdiff.jobs.audit import completed, forget_judged, stored_findings
 from robustdiff.labels.given import known_noise
 from robustdiff.progress import Report
 from robustdiff.reports.audit import PAGE_NAME, doubts_in_words, estimate_in_words, write_audit
@@ -79,7 +79,7 @@ class RunRecorder(Recorder):
     ) -> None:
         self.run, self.boards, self.report, self.logs = run, boards, report, logs
         self.images, self.labels, self.task = material
-        self.step = start
+        self.step = self._start = start
         self._timed_from, self._timed_since = start, time.perf_counter()
         self._note = ""
 
@@ -207,8 +207,9 @@ class RunRecorder(Recorder):
         )
         self.publish()
         self.report.message(time_spent(run, config, len(labels.given)))
-        if findings is not None:
-            findings = with_image_issues(findings, self.images, self.report)
+        # Where no step was made, an audit that judged the labels anew stays the newest report.
+        if findings is not None and not (self.step == self._start and run.judged_file.exists()):
+            findings = completed(run, findings, self.images, self.report)
             summary = write_audit(run, self.images, labels, findings)
             forget_judged(run, self.report)
             self.report.message(

@@ -34,12 +34,15 @@ from robustdiff.config.layers import Layer, choose, read_layer, resolve, to_plai
 from robustdiff.config.presets import preset
 from robustdiff.config.roles import fixed_changes
 from robustdiff.config.sections import Config
+from robustdiff.device import check_compiler
 from robustdiff.errors import DamagedError, DivergedError, LockedError, TakenError
 from robustdiff.jobs.evaluate import check_features, evaluate_run
+from robustdiff.jobs.model import check_guidance, check_label_noise
 from robustdiff.jobs.train import resume_run, start_run
 from robustdiff.progress import Report
 from robustdiff.runs.evaluations import has_evaluation
 from robustdiff.runs.folder import Run
+from robustdiff.runs.history import steps_made
 from robustdiff.training.task import total_steps
 
 
@@ -150,19 +153,16 @@ def standing(run: Run, config: Config) -> Literal["to do", "to resume", "done"]:
         return "to do"
     stored = run.config()
     changed = fixed_changes(to_plain(stored), to_plain(config))
-    grown = 0
-    if not changed and _length(stored) != _length(config):
-        count = len(run.labels().given)
-        was, steps = total_steps(stored, count), total_steps(config, count)
-        grown = steps - was
-        changed = [f"{steps} steps (was {was})"] if grown < 0 else []
+    count = len(run.labels().given)
+    was, steps = total_steps(stored, count), total_steps(config, count)
+    if not changed and steps < was:
+        changed = [f"{steps} steps (was {was})"]
     if changed:
         raise ValueError(f"made with other settings: {', '.join(changed)}; delete it or use --out")
-    return "done" if not grown and has_evaluation(run, config) else "to resume"
-
-
-def _length(config: Config) -> tuple[int | None, int | None]:
-    return config.train.steps, config.train.epochs
+    made = steps_made(run)
+    # Someone may have evaluated a run that was stopped.
+    whole = was == steps and (made is None or made >= steps)
+    return "done" if whole and has_evaluation(run, config) else "to resume"
 
 
 def plan(cells: list[Cell], out: Path) -> list[str]:
@@ -226,7 +226,11 @@ def run_study(cells: list[Cell], out: Path, report: Report) -> Outcome:
 
 def _finish(run: Run, config: Config, out: Path, report: Report, *, resume: bool) -> None:
     check_features(config, None)
+    check_guidance(config.sample)
+    if config.sample.compile:
+        check_compiler("sample.compile")
     if resume:
+        check_label_noise(run, config.sample)
         resume_run(run, config, report)
     else:
         start_run(config, run.path, report)

@@ -20,14 +20,14 @@ from robustdiff.errors import DamagedError
 from robustdiff.files.atomic import write_text
 from robustdiff.jobs.dataset import load_run_data
 from robustdiff.jobs.evaluate import check_features, classes_to_make, load_reference
-from robustdiff.jobs.model import check_label_noise
+from robustdiff.jobs.model import check_guidance, check_label_noise
 from robustdiff.jobs.sample import sample_run
 from robustdiff.metrics.catalogue import METRICS
 from robustdiff.metrics.report import measure, see
 from robustdiff.progress import Report
 from robustdiff.reports.figures import Line, sweep_figure, write_figure
 from robustdiff.runs.evaluations import digests_used
-from robustdiff.runs.folder import Run, open_run
+from robustdiff.runs.folder import Run
 
 Record = dict[str, str]
 """One row of the CSV: a setting and its figures."""
@@ -115,9 +115,8 @@ def sweep(
     run.check_trained()
     check_features(config, inception_weights)
     read_table(table)  # better now than after the first point
-    for weak in {sample.weak for sample in settings} - {None}:
-        open_run(Path(str(weak))).check_trained()
     for sample in settings:
+        check_guidance(sample)
         check_label_noise(run, sample)
     data = load_run_data(run, config, report)
     images = data.images

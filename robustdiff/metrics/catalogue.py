@@ -106,6 +106,16 @@ def figure_in_words(metrics: Mapping[str, Any], metric: Metric) -> str | None:
 _UNLIKELY = 1e-3
 
 
+def guidance_in_words(sample: Mapping[str, Any]) -> str:
+    """Say how images were guided, by the sampling settings of an evaluation; "" if as usual.
+
+    Usual is guidance by the network itself, of the classes as they were trained.
+    """
+    kinds = {"classifier": " by a classifier", "auto": f" by the weaker run {sample.get('weak')}"}
+    undone = ", the noise of the labels undone" if sample.get("undo_label_noise") else ""
+    return kinds.get(sample.get("guidance", ""), "") + undone
+
+
 def copies_in_words(metrics: Mapping[str, Any]) -> str | None:
     """Warn of copies, in one line.
 

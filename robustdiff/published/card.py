@@ -59,6 +59,7 @@ class Described:
         metrics: The newest evaluation of its weights; None if there is none.
         licence: Identifier of the licence; None if none was stated.
         formats: What the folder holds besides the card: "diffusers", "torch", "onnx".
+        length: How long the weights were trained, in words.
     """
 
     title: str
@@ -70,6 +71,7 @@ class Described:
     metrics: Metrics | None
     licence: str | None
     formats: Sequence[str]
+    length: str
 
 
 def model_card(model: Described) -> str:
@@ -128,13 +130,9 @@ def _about(model: Described) -> list[str]:
         f"- noise schedule {config.diffusion.schedule}, the network predicts "
         f"{config.diffusion.prediction}",
         f"- class embedding {plain_text(config.model.cen)}, channels {list(config.model.channels)}",
-        f"- trained on {len(model.labels.given)} images, {_length(config)} of "
+        f"- trained on {len(model.labels.given)} images, {model.length} of "
         f"{config.train.batch_size} images a step, seed {config.seed}",
     ]
-
-
-def _length(config: Config) -> str:
-    return f"{config.train.steps} steps" if config.train.steps else f"{config.train.epochs} epochs"
 
 
 def _sampling(model: Described) -> list[str]:

@@ -114,6 +114,20 @@ def estimate_in_words(noise: float) -> str:
     return f"estimated noise {noise:.1%}"
 
 
+def check_cleanlab() -> None:
+    """Refuse cleanlab where it is not installed.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    try:
+        import cleanlab.filter  # noqa: F401
+    except ImportError as error:
+        raise ValueError(
+            "cleanlab is not installed; get it with: pip install 'robustdiff[cleanlab]'"
+        ) from error
+
+
 def cleanlab_issues(findings: Findings) -> NDArray[np.bool_]:
     """Return cleanlab's verdict on the same class probabilities, (N,) bool.
 
@@ -123,12 +137,9 @@ def cleanlab_issues(findings: Findings) -> NDArray[np.bool_]:
     Raises:
         ValueError: If cleanlab is not installed, or there are no class probabilities.
     """
-    try:
-        from cleanlab.filter import find_label_issues
-    except ImportError as error:
-        raise ValueError(
-            "cleanlab is not installed; get it with: pip install 'robustdiff[cleanlab]'"
-        ) from error
+    check_cleanlab()
+    from cleanlab.filter import find_label_issues
+
     if findings.trust.image_classes is None:
         raise ValueError(
             f"cleanlab needs class probabilities, and {findings.source} has none; "

@@ -80,6 +80,9 @@ def _settings(config: Config, metrics: Metrics) -> dict[str, Any]:
         # Neither does the judge where nobody asks it.
         settings = {k: v for k, v in settings.items() if not k.startswith("judge.")}
     settings["evaluator"] = metrics.get("evaluator_sha256")
+    # A run that was stopped is no repetition of one that went on to its end.
+    made, steps = metrics.get("trained_steps"), metrics.get("planned_steps")
+    settings["steps made"] = "all" if made is None or made >= steps else made
     return dict(distinguishing(settings))
 
 

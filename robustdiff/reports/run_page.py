@@ -21,7 +21,13 @@ from robustdiff.errors import DamagedError
 from robustdiff.files.atomic import sha256
 from robustdiff.labels.checked import Checked, taught
 from robustdiff.labels.probabilities import label_scores
-from robustdiff.metrics.catalogue import FURTHER, METRICS, copies_in_words, evaluator_in_words
+from robustdiff.metrics.catalogue import (
+    FURTHER,
+    METRICS,
+    copies_in_words,
+    evaluator_in_words,
+    guidance_in_words,
+)
 from robustdiff.reports.audit import doubts_in_words, estimate_in_words
 from robustdiff.reports.card import noise_in_words, time_spent
 from robustdiff.reports.charts import Chart, Curve, histogram, line_chart, range_bar
@@ -249,7 +255,7 @@ def _metrics(metrics: Metrics) -> dict[str, Any]:
         about += (
             f" by {sample['sampler']} in {sample['steps']} steps, "
             f"guidance weight {sample['guidance_weight']:g}"
-            f"{', the noise of the labels undone' if sample.get('undo_label_noise') else ''}"
+            f"{guidance_in_words(sample)}"
         )
     return {"rows": rows, "notes": [note for note in notes if note], "about": f"{about}."}
 

@@ -26,6 +26,8 @@ def _material(tmp_path, monkeypatch):
     Path("taken").mkdir()
     Path("taken/file").touch()
     Path("empty").mkdir()
+    Path("unlike").mkdir()
+    Path("unlike/config.json").write_text('{"data": 5}')
     for name in ("cat", "dog"):
         Path(f"damaged/{name}").mkdir(parents=True)
         for number in range(6):
@@ -48,6 +50,10 @@ TRAIN = {
     "noise below 0": (["--noise=-0.1"], 2, "got -0.1"),
     "noise in words": (["--noise=much"], 2, "'--noise': Input should be a valid number"),
     "noise in words, what came": (["--noise=much"], 2, "got 'much'"),
+    "a noise type without noise": (["--noise-type=pairflip"], 2, "got none; give --noise"),
+    "digits in a folder": (["--data-dir=damaged"], 2, "digits come with the package; give images"),
+    "a run with a damaged configuration": (["unlike"], 1, "config key data is a section, got 5"),
+    "a dry run over something": (["--dry-run", "--out=taken"], 2, "taken already exists"),
     "steps in words": (["--steps=abc"], 2, "'--steps': Input should be a valid integer"),
     "half a step": (["--steps=2.5"], 2, "got '2.5'"),
     "steps of two lines": (["--steps=a\nb"], 2, r"got 'a\nb'"),

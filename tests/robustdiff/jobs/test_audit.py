@@ -1,6 +1,7 @@
 """Where the findings of an audit come from: a run's own scores, or classifiers."""
 
 import dataclasses
+import sys
 from unittest.mock import Mock
 
 import numpy as np
@@ -12,7 +13,7 @@ from robustdiff.config.judging import JudgeConfig
 from robustdiff.config.layers import resolve
 from robustdiff.errors import LockedError
 from robustdiff.jobs import audit as module
-from robustdiff.jobs.audit import audit_run, stored_findings
+from robustdiff.jobs.audit import audit_images, audit_run, stored_findings
 from robustdiff.jobs.correct import corrected_labels
 from robustdiff.jobs.dataset import RunData
 from robustdiff.labels.crossfit import Crossfitted
@@ -166,3 +167,13 @@ def test_corrections_follow_the_newest_report(run, images, labels, tmp_path, mon
     assert (again.issue == first.issue).all()
     check(again)
     assert sum("judged.npz) is given up" in line for line in said) == 1
+
+
+def test_cleanlab_is_missed_before_the_work(run, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "cleanlab.filter", None)
+    monkeypatch.setattr(module, "load_run_data", lambda *_: pytest.fail("it worked first"))
+    monkeypatch.setattr(module, "load_images", lambda *_: pytest.fail("it worked first"))
+    with pytest.raises(ValueError, match=r"pip install 'robustdiff\[cleanlab\]'"):
+        audit_run(run, resolve(), Report(), use_cleanlab=True)
+    with pytest.raises(ValueError, match=r"pip install 'robustdiff\[cleanlab\]'"):
+        audit_images(resolve(), tmp_path / "new", Report(), use_cleanlab=True)

@@ -161,6 +161,35 @@ def test_a_damaged_estimate_matters_to_those_alone_who_use_it(runs):
         evaluate_run(run, resolve(TINY, {"sample": {"undo_label_noise": True}}), Report(), seed=0)
 
 
+def test_a_run_that_was_stopped_is_no_repetition_of_one_that_was_not(runs, tmp_path):
+    run, _ = runs
+    evaluate_run(run, resolve(TINY), Report(), seed=0)
+    shutil.copytree(run.path, tmp_path / "stopped")
+    stopped, said, longer = Run(tmp_path / "stopped"), [], resolve(TINY, {"train": {"steps": 3}})
+    stopped.save_config(longer)
+    report = Report()
+    report.message = said.append
+    evaluators = run.path.parent / "evaluators"
+    metrics = evaluate_run(stopped, longer, report, seed=0, evaluators=evaluators)
+    assert (metrics["trained_steps"], metrics["planned_steps"]) == (2, 3)
+    assert any("stopped is evaluated after 2 of its 3 steps" in line for line in said)
+    whole = start_run(longer, tmp_path / "whole", Report())
+    evaluate_run(whole, longer, Report(), seed=0, evaluators=evaluators)
+    rows = compare_runs(find_runs([stopped.path, whole.path]))
+    assert len(rows) == 2
+    assert {"steps made=2" in row.method for row in rows} == {True, False}
+
+
+def test_a_run_of_a_study_is_evaluated_with_the_evaluators_of_the_study(runs, tmp_path):
+    run, _ = runs
+    study = tmp_path / "study"
+    shutil.copytree(run.path, study / "clean" / "uniform" / "s0")
+    (study / "evaluators").mkdir()
+    evaluate_run(Run(study / "clean" / "uniform" / "s0"), resolve(TINY), Report(), seed=0)
+    assert list((study / "evaluators").iterdir())
+    assert not (study / "clean" / "uniform" / "evaluators").exists()
+
+
 def test_training_does_not_undo_what_no_audit_has_seen(tmp_path):
     config = resolve(TINY, {"sample": {"undo_label_noise": True}})
     with pytest.raises(ValueError, match="give it to eval, sample or sweep, not to training"):

@@ -1,4 +1,5 @@
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from robustdiff.jobs.study import Cell, Outcome, plan, read_study, run_study
 from robustdiff.progress import Report
 from robustdiff.runs.evaluations import forget_evaluations, save_evaluation
 from robustdiff.runs.folder import Run
+from robustdiff.runs.history import append_entry
 
 STUDY = """
 preset = "digits"
@@ -271,6 +273,30 @@ def test_a_failed_run_is_reported_and_the_others_are_made(calls, monkeypatch, tm
     assert failed == [f"symmetric-30/soft/s{seed}: the loss is nan" for seed in (0, 1)]
     assert elsewhere == []
     assert len(calls) == 4
+
+
+def test_a_run_that_was_stopped_and_evaluated_is_resumed(calls, tmp_path):
+    cells, folder = one_cell(tmp_path)
+    run_study(cells, tmp_path, Report())
+    append_entry(Run(folder), {"step": 2})
+    assert plan(cells, tmp_path) == [f"to resume {folder}"]
+    append_entry(Run(folder), {"step": 3})
+    assert plan(cells, tmp_path) == [f"done {folder}"]
+
+
+@pytest.mark.parametrize(
+    ("sample", "says"),
+    [
+        ({"guidance": "auto", "weak": "nowhere"}, "nowhere is not a run"),
+        ({"compile": True}, "sample.compile"),
+    ],
+)
+def test_a_run_that_cannot_be_sampled_is_not_trained(sample, says, calls, monkeypatch, tmp_path):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    cells, _ = one_cell(tmp_path, sample=sample)
+    failed, _ = run_study(cells, tmp_path, Report())
+    assert says in failed[0]
+    assert calls == []
 
 
 def test_a_run_whose_features_cannot_be_computed_is_not_trained(calls, monkeypatch, tmp_path):

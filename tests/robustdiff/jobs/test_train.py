@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from robustdiff.classifiers import noisy_image
 from robustdiff.config.layers import resolve
+from robustdiff.jobs.audit import audit_run
 from robustdiff.jobs.train import resume_run, start_run
 from robustdiff.labels import crossfit
 from robustdiff.metrics import evaluator
@@ -34,6 +35,19 @@ SMALL = {
 def trained(folder, steps, **more):
     config = resolve(SMALL, {"train": {"steps": steps, **more}})
     return start_run(config, folder, Report()), config
+
+
+def stopped(folder, config, step):
+    """A run that was killed at a step."""
+
+    class Stops(Report):
+        def progress(self, task, done, total, note=""):
+            if task == "training" and done == step:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        start_run(config, folder, Stops())
+    return Run(folder)
 
 
 def outcome(run):
@@ -69,10 +83,34 @@ def test_a_growth_that_was_interrupted_does_not_go_on_from_the_fallen_rate(tmp_p
     assert equal(outcome(run), outcome(long))
 
 
+def test_a_run_that_becomes_shorter_than_planned_is_one_that_was_short_from_the_start(tmp_path):
+    longer = resolve(SMALL, {"train": {"steps": 12, "checkpoint_every": 2}})
+    run = stopped(tmp_path / "run", longer, 7)
+    resume_run(run, resolve(SMALL), Report())
+    short, _ = trained(tmp_path / "short", 8)
+    assert equal(outcome(run), outcome(short))
+    again = stopped(tmp_path / "again", longer, 7)
+    (again.checkpoints / "step-00000004.pt").unlink()
+    with pytest.raises(ValueError, match="a run of its length or of 8 steps"):
+        resume_run(again, resolve(SMALL), Report())
+
+
+def test_a_run_that_makes_no_step_keeps_what_an_audit_found(tmp_path):
+    run, config = trained(tmp_path / "run", 8)
+    audit_run(run, config, Report(), by="crossfit")
+    before = run.judged_file.read_bytes()
+    page = (run.path / "audit.html").read_bytes()
+    resume_run(run, config, Report())
+    assert run.judged_file.read_bytes() == before
+    assert (run.path / "audit.html").read_bytes() == page
+    resume_run(run, resolve(SMALL, {"train": {"steps": 10}}), Report())
+    assert not run.judged_file.exists()
+
+
 def test_without_a_checkpoint_from_before_the_fall_growing_is_refused(tmp_path):
     run, _ = trained(tmp_path / "short", 8)
     (run.checkpoints / "step-00000005.pt").unlink()
-    with pytest.raises(ValueError, match="no checkpoint from before its learning rate fell"):
+    with pytest.raises(ValueError, match="no checkpoint from before the learning rate falls"):
         resume_run(run, resolve(SMALL, {"train": {"steps": 12}}), Report())
     resume_run(run, resolve(SMALL), Report())  # as it was
 

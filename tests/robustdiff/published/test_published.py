@@ -276,6 +276,9 @@ def test_the_card_has_the_figures_of_these_weights_with_their_floors(run, tmp_pa
         text = module.model_card(described)
         run.metrics_file.write_text(json.dumps({**metrics, "weights_sha256": "of others"}))
         assert module._metrics(run) is None
+        guided = {**metrics, "sample": {**metrics["sample"], "guidance": "classifier"}}
+        run.metrics_file.write_text(json.dumps(guided))
+        assert module._metrics(run) is None
     finally:
         run.metrics_file.unlink()
     assert "| FID | 1.250, real images 0.500 | lower is better |" in text
