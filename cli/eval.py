@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from robustdiff.config.layers import Layer
 
 from .console import make_report, plain, printable
-from .flags import open_with, with_options
+from .flags import open_with, refuse_unused, with_options
 from .options import (
     EVALUATION,
     PLACE,
@@ -31,6 +31,7 @@ def evaluate(
 ) -> None:
     """Evaluate a run: FID, IS, NLL, label accuracy, coverage, and how scores find wrong labels."""
     opened, config = open_with(run, evaluation, sampling, place)
+    refuse_unused(config, sampling)
     from robustdiff.jobs.evaluate import evaluate_run
     from robustdiff.parallel import joined
 

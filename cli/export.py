@@ -8,7 +8,7 @@ import typer
 from robustdiff.config.layers import Layer
 
 from .console import make_report, printable
-from .flags import open_with, with_options
+from .flags import open_with, refuse_unused, with_options
 from .options import EXPORTED, STORED_DATA, RunArgument
 
 
@@ -47,6 +47,7 @@ def export(
     asked = sampling.get("sample", {}).get("guidance", "auto")
     alone: Layer = {} if asked == "auto" else {"sample": {"weak": None}}
     opened, config = open_with(run, alone, sampling, place)
+    refuse_unused(config, sampling)
     from robustdiff.jobs.export import Export, export_run
 
     with make_report() as report:

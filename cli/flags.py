@@ -113,6 +113,27 @@ def open_with(path: Path | None, *changes: Layer) -> tuple["Run", Config]:
     return run, resolve(to_plain(run.config()), *changes)
 
 
+def refuse_unused(config: Config, sampling: Layer) -> None:
+    """Refuse options of a sampler other than the one that is used.
+
+    Args:
+        config: The whole configuration.
+        sampling: What was asked for.
+
+    Raises:
+        ValueError: If there is such an option.
+    """
+    from robustdiff.diffusion.samplers import SAMPLERS
+
+    asked, used = sampling.get("sample", {}), config.sample.sampler
+    for name, sampler in SAMPLERS.items():
+        for option in sampler.options:
+            if option in asked and option not in SAMPLERS[used].options:
+                raise ValueError(
+                    f"sample.{option} goes with sampler {name}, got {used}; give --sampler {name}"
+                )
+
+
 def numbers(text: str, kind: type[_Number], flag: str) -> list[_Number]:
     """Read the comma-separated numbers that a flag was given.
 

@@ -8,7 +8,7 @@ import typer
 from robustdiff.config.layers import Layer
 
 from .console import make_report
-from .flags import open_with, with_options
+from .flags import open_with, refuse_unused, with_options
 from .options import PLACE, SAMPLING, RunArgument, SeedOption
 
 
@@ -33,6 +33,7 @@ def sample(
 ) -> None:
     """Generate images: a grid with one column per class, an .npz, and a folder per class."""
     opened, config = open_with(run, sampling, place)
+    refuse_unused(config, sampling)
     from robustdiff.jobs.sample import Wanted, write_samples
 
     wanted = Wanted(

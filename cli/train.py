@@ -26,6 +26,8 @@ from .flags import of_images, one_source, with_options
 from .options import DATA, JUDGE, MODEL, MODEL_PANEL, NOISE, RUN, RUN_PANEL, SourceOption
 
 _model = partial(typer.Option, rich_help_panel=MODEL_PANEL)
+# What a dataset that comes with the package makes no use of.
+_OF_FILES = ("data.data_dir", "data.image_size", "data.split", "data.on_bad_image")
 _run = partial(typer.Option, rich_help_panel=RUN_PANEL)
 
 
@@ -80,6 +82,11 @@ def train(
     asked = {key: value for layer in settings for key, value in flat(layer).items()}
     judging = {key: value for key, value in asked.items() if key.startswith("judge.")}
     settings.append(nested(in_place_of_evidence(judging)))
+    if preset_name is not None and source is not None and "model" in file[0]:
+        raise ValueError(
+            f"{source} is a run, whose settings would replace all of --preset {preset_name}; "
+            "give its images with --data, or settings with --set"
+        )
     if resume is not None:
         if out is not None or dry_run:
             raise ValueError("--resume goes on in the run's own folder, without --out or --dry-run")
@@ -99,10 +106,11 @@ def train(
 
 def _refuse_unused(config: Config, asked: Mapping[str, Any]) -> None:
     """Refuse what was asked for and would change nothing, where something else was meant."""
-    if "data.data_dir" in asked and config.data.dataset == "digits":
+    of_files = [key for key in _OF_FILES if key in asked]
+    if of_files and config.data.dataset == "digits":
         raise ValueError(
-            f"data.data_dir {asked['data.data_dir']} goes with a dataset in files, and digits come "
-            "with the package; give images of your own with --data, or name a --dataset"
+            f"{of_files[0]} goes with a dataset in files, and digits come with the package; give "
+            f"images of your own with --data, or name a --dataset, got {asked[of_files[0]]!r}"
         )
     noise = config.noise
     drawn = noise.matrix is None and noise.labels is None

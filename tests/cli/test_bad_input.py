@@ -51,6 +51,7 @@ TRAIN = {
     "noise in words": (["--noise=much"], 2, "'--noise': Input should be a valid number"),
     "noise in words, what came": (["--noise=much"], 2, "got 'much'"),
     "a noise type without noise": (["--noise-type=pairflip"], 2, "got none; give --noise"),
+    "digits of another size": (["--image-size=16"], 2, "data.image_size goes with a dataset in"),
     "digits in a folder": (["--data-dir=damaged"], 2, "digits come with the package; give images"),
     "a run with a damaged configuration": (["unlike"], 1, "config key data is a section, got 5"),
     "a dry run over something": (["--dry-run", "--out=taken"], 2, "taken already exists"),

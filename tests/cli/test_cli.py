@@ -95,6 +95,12 @@ def test_train_eval_and_sample(capsys):
     assert Path("pictures/samples.png").read_bytes().startswith(b"\x89PNG")
 
     capsys.readouterr()
+    for command in ("sample", "eval", "export"):
+        assert call(command, "--eta=0.5") == 2
+        said = capsys.readouterr().err
+        assert "sample.eta goes with sampler ddim, got dpm-solver++; give --sampler ddim" in said
+    assert call("train", "runs/one", "--preset=digits") == 2
+    assert "runs/one is a run, whose settings would replace" in capsys.readouterr().err
     assert call("likelihood", "--num-images=20", "--levels=2", "--json") == 0
     result = json.loads(capsys.readouterr().out)
     assert result == json.loads((run / "likelihood.json").read_text())
