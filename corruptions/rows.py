@@ -22,14 +22,14 @@ class Claims(NamedTuple):
         images: (C,) int64 in [0, N), the sample that each is about.
         notes: What was guessed or left out, one line each.
         by_order: Whether nothing but their order joins rows and samples.
-        unknown: Numbers of rows whose words fit no image of the dataset, or several.
+        unknown: Words that should name an image and fit none of the dataset, or several.
     """
 
     rows: Ints
     images: Ints
     notes: tuple[str, ...] = ()
     by_order: bool = False
-    unknown: tuple[int, ...] = ()
+    unknown: tuple[str, ...] = ()
 
 
 def claims_of(table: Table, columns: Columns, samples: Samples) -> Claims:
@@ -129,8 +129,8 @@ def _of_match(table: Table, column: int, match: Match, samples: Samples) -> Clai
     _refuse_blank(table, column)
     check_covered(match, samples, words, str(table.path))
     notes = tuple(left_out(match, words, str(table.path)))
-    unknown = (*match.unknown.tolist(), *match.several.tolist())
-    return Claims(match.rows, match.images, notes, unknown=unknown)
+    unknown = [words[row] for row in (*match.unknown.tolist(), *match.several.tolist())]
+    return Claims(match.rows, match.images, notes, unknown=tuple(unknown))
 
 
 def _refuse_blank(table: Table, column: int) -> None:

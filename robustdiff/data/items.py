@@ -80,11 +80,13 @@ def labels_of(labels: Any, count: int, num_classes: int | None = None) -> tuple[
         )
     k = int(array.max()) + 1 if num_classes is None else num_classes
     given = check_labels(array, k)
-    missing = np.flatnonzero(np.bincount(given, minlength=k) == 0).tolist()
-    if missing:
+    # Not counted class by class: an identifier for a label would ask for all memory.
+    present = np.unique(given)
+    if len(present) < k:
+        first = int((np.append(present, k) != np.arange(len(present) + 1)).argmax())
         raise ValueError(
-            f"every class needs labels, but {len(missing)} of {k} are given to no image, "
-            f"the first is class {missing[0]}"
+            f"every class needs labels, but {k - len(present)} of {k} are given to no image, "
+            f"the first is class {first}"
         )
     return given, k
 

@@ -221,7 +221,7 @@ def _from_table(path: Path, classes: Sequence[str] | None, data: Dataset, report
         samples, rows = _present(data), np.arange(len(rows))
     claims = claims_of(table, naming, samples)
     _refuse_doubles(table, claims, samples)
-    _refuse_unknown(table, naming.paths[0] if by_name else 0, claims, data.folder)
+    _refuse_unknown(table, claims, data.folder)
     for note in claims.notes:
         report.message(note)
     values = np.empty((len(samples.clean), len(columns)))
@@ -277,11 +277,12 @@ def _refuse_doubles(table: Table, claims: Claims, samples: Samples) -> None:
         raise ValueError(f"{len(double)} images have several rows in {table.path}: {named}")
 
 
-def _refuse_unknown(table: Table, column: int, claims: Claims, folder: Path) -> None:
+def _refuse_unknown(table: Table, claims: Claims, folder: Path) -> None:
     """Refuse rows of files that are not there; a folder may hold files that are not used."""
-    words = [table.rows[row][column] for row in claims.unknown]
     places = (folder, folder.parent, Path())
-    absent = [word for word in words if not any((place / word).is_file() for place in places)]
+    absent = [
+        word for word in claims.unknown if not any((place / word).is_file() for place in places)
+    ]
     if absent:
         raise ValueError(
             f"{len(absent)} rows of {table.path} name no file in {folder}: {first_few(absent)}"

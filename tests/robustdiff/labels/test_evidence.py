@@ -166,6 +166,14 @@ def test_features_of_a_table_are_in_the_order_of_their_numbers(tmp_path):
     np.testing.assert_allclose(found, [[10 + n, n] for n in range(4)])
 
 
+def test_files_that_are_not_used_are_known_by_the_column_that_names_the_others(tmp_path):
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    (tmp_path / "photos" / "cat" / "8.png").touch()
+    rows = [f"{GOOD[n, 2]:.6f},x{n},{PATHS[n]},{GOOD[n, 0]:.6f},{GOOD[n, 1]:.6f}" for n in range(4)]
+    content = table("owl,path,file,cat,dog", *rows, "1,x8,cat/8.png,0,0")
+    np.testing.assert_allclose(read(tmp_path, "p.csv", content), GOOD, atol=1e-6)
+
+
 def test_a_table_may_list_held_out_images_and_files_that_are_not_used(tmp_path):
     (tmp_path / "photos" / "cat").mkdir(parents=True)
     (tmp_path / "photos" / "cat" / "8.png").touch()

@@ -162,6 +162,8 @@ def test_the_sampler_draws_all_images_or_the_best_and_every_epoch_anew(quick):
     [
         ((IMAGES,), {}, "images as an array need labels beside them, got none"),
         ((IMAGES, GIVEN[1:]), {}, "labels must be 120 whole numbers"),
+        ((IMAGES, GIVEN + 1), {}, "1 of .* are given to no image, the first is class 0"),
+        ((IMAGES, GIVEN * 10**11), {}, "are given to no image, the first is class 1"),
         ((IMAGES, GIVEN, {"train.steps": 3}), {}, "section judge, seed, train.device; got"),
         ((IMAGES, GIVEN, {"judge.efort": "quick"}), {}, "judge.efort"),
         ((IMAGES, GIVEN, {"judge.features": "f.npy"}), {}, "robustdiff.audit_images"),
