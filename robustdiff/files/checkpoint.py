@@ -170,8 +170,14 @@ def load_checkpoint(
     return None
 
 
-def newest_step(folder: Path) -> int | None:
-    """Return the step of the newest checkpoint, by its name; None if there is none."""
+def steps_made(folder: Path) -> int | None:
+    """Return the step of the newest checkpoint, by its name; None if there is none.
+
+    The run's weights are of that step. Who has removed all checkpoints has no use for more steps.
+
+    Args:
+        folder: The run's checkpoint folder.
+    """
     steps = [path.stem.removeprefix("step-") for path in _files(folder)]
     return next((int(step) for step in steps if step.isdecimal()), None)
 

@@ -21,6 +21,7 @@ from robustdiff.config.sections import Config
 from robustdiff.data.arrays import Images, on_device
 from robustdiff.device import pick_device
 from robustdiff.diffusion.generate import class_labels
+from robustdiff.files.checkpoint import steps_made
 from robustdiff.jobs.audit import stored_findings
 from robustdiff.jobs.dataset import RunData, load_run_data
 from robustdiff.jobs.evaluator import evaluator_of
@@ -38,7 +39,7 @@ from robustdiff.reports.card import add_evaluation
 from robustdiff.reports.pictures import class_grid, pair_grid, write_png
 from robustdiff.runs.evaluations import digests_used, save_evaluation
 from robustdiff.runs.folder import PublishedRun, Run
-from robustdiff.runs.history import seconds_spent, steps_made
+from robustdiff.runs.history import seconds_spent
 from robustdiff.runs.scores import detect, load_scores
 from robustdiff.training.task import total_steps
 
@@ -150,7 +151,7 @@ def evaluate_run(
     data = load_run_data(run, config, report, published=True)
     images, labels, rows = data
     classes = classes_to_make(config, images)
-    made, steps = steps_made(run), total_steps(run.config(), len(labels.given))
+    made, steps = steps_made(run.checkpoints), total_steps(run.config(), len(labels.given))
     if made is not None and made < steps:
         report.message(f"{run.path} is evaluated after {made} of its {steps} steps")
     digests = digests_used(run, config)

@@ -19,6 +19,7 @@ from robustdiff.diffusion.generate import generate
 from robustdiff.diffusion.model import Model, bind
 from robustdiff.diffusion.nets.unet import UNet
 from robustdiff.files.atomic import check_folder, new_folder, sha256, write_text
+from robustdiff.files.checkpoint import steps_made
 from robustdiff.jobs.dataset import load_run_data
 from robustdiff.labels.given import known_noise
 from robustdiff.progress import Report
@@ -28,7 +29,6 @@ from robustdiff.published.step import STEP_FORMATS, check_step, write_step
 from robustdiff.reports.pictures import class_grid, spread, write_png
 from robustdiff.runs.evaluations import Metrics, evaluations
 from robustdiff.runs.folder import PublishedRun, Run
-from robustdiff.runs.history import steps_made
 from robustdiff.runs.scores import StoredScores, detect, load_scores
 from robustdiff.training.task import build_network, total_steps
 
@@ -153,7 +153,7 @@ def _described(run: Run, config: Config, subject: Subject, export: Export) -> De
 
 
 def _length(run: Run, config: Config, num_samples: int) -> str:
-    made, steps = steps_made(run), total_steps(config, num_samples)
+    made, steps = steps_made(run.checkpoints), total_steps(config, num_samples)
     if made is not None and made < steps:
         return f"{made} of {steps} steps"
     return f"{config.train.steps} steps" if config.train.steps else f"{config.train.epochs} epochs"

@@ -36,13 +36,13 @@ from robustdiff.config.roles import fixed_changes
 from robustdiff.config.sections import Config
 from robustdiff.device import check_compiler
 from robustdiff.errors import DamagedError, DivergedError, LockedError, TakenError
+from robustdiff.files.checkpoint import steps_made
 from robustdiff.jobs.evaluate import check_features, evaluate_run
 from robustdiff.jobs.model import check_guidance, check_label_noise
 from robustdiff.jobs.train import resume_run, start_run
 from robustdiff.progress import Report
 from robustdiff.runs.evaluations import has_evaluation
 from robustdiff.runs.folder import Run
-from robustdiff.runs.history import steps_made
 from robustdiff.training.task import total_steps
 
 
@@ -159,7 +159,7 @@ def standing(run: Run, config: Config) -> Literal["to do", "to resume", "done"]:
         changed = [f"{steps} steps (was {was})"]
     if changed:
         raise ValueError(f"made with other settings: {', '.join(changed)}; delete it or use --out")
-    made = steps_made(run)
+    made = steps_made(run.checkpoints)
     # Someone may have evaluated a run that was stopped.
     whole = was == steps and (made is None or made >= steps)
     return "done" if whole and has_evaluation(run, config) else "to resume"

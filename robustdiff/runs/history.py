@@ -9,7 +9,6 @@ from typing import Any
 
 from robustdiff.errors import DamagedError
 from robustdiff.files.atomic import append_line, write_text
-from robustdiff.files.checkpoint import newest_step
 from robustdiff.runs.folder import Run
 
 
@@ -38,15 +37,6 @@ def read_history(run: Run) -> list[dict[str, Any]]:
         with suppress(ValueError):
             entries.append(json.loads(line))
     return [entry for entry in entries if isinstance(entry, dict) and "step" in entry]
-
-
-def steps_made(run: Run) -> int | None:
-    """Return how many steps a run's weights were trained for; None if nothing says so."""
-    saved = newest_step(run.checkpoints)
-    if saved is not None:
-        return saved
-    # Checkpoints may have been removed to save space. The last step is logged in any case.
-    return max((int(entry["step"]) for entry in read_history(run)), default=None)
 
 
 def seconds_spent(run: Run, batch_size: int) -> tuple[float, float, float]:

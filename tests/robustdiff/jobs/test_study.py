@@ -14,7 +14,6 @@ from robustdiff.jobs.study import Cell, Outcome, plan, read_study, run_study
 from robustdiff.progress import Report
 from robustdiff.runs.evaluations import forget_evaluations, save_evaluation
 from robustdiff.runs.folder import Run
-from robustdiff.runs.history import append_entry
 
 STUDY = """
 preset = "digits"
@@ -278,9 +277,10 @@ def test_a_failed_run_is_reported_and_the_others_are_made(calls, monkeypatch, tm
 def test_a_run_that_was_stopped_and_evaluated_is_resumed(calls, tmp_path):
     cells, folder = one_cell(tmp_path)
     run_study(cells, tmp_path, Report())
-    append_entry(Run(folder), {"step": 2})
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints/step-00000002.pt").touch()
     assert plan(cells, tmp_path) == [f"to resume {folder}"]
-    append_entry(Run(folder), {"step": 3})
+    (folder / "checkpoints/step-00000003.pt").touch()
     assert plan(cells, tmp_path) == [f"done {folder}"]
 
 
