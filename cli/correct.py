@@ -92,12 +92,16 @@ def correct(
             _of_journal(undo, finish, place, report)
             return
         run, config = open_with(audited(source), place)
-        from robustdiff.jobs.correct import check_targets, corrected_labels, import_annotations
+        from robustdiff.jobs.annotations import import_annotations
+        from robustdiff.jobs.correct import check_targets, check_unmoved, corrected_labels
 
+        if to:
+            check_unmoved(run, config)
         check_targets(to or [], config, link=link, in_place=in_place)
         if from_label_studio is not None:
-            count = import_annotations(run, from_label_studio, report)
-            print(f"{count} new decisions, in {printable(str(run.decisions_file))}")
+            count, replaced = import_annotations(run, from_label_studio, report)
+            said = f"{count} new decisions, {replaced} of them in place of others"
+            print(f"{said}, in {printable(str(run.decisions_file))}")
         if not (to or in_place):
             return
         corrected = corrected_labels(run, config, decided_only=decided_only)
@@ -163,11 +167,17 @@ def _write(
     worst: int | None,
     report: "Report",
 ) -> None:
-    from robustdiff.jobs.correct import make_tree, write_label_studio, write_labels
+    from robustdiff.jobs.correct import (
+        kind_of_target,
+        make_tree,
+        write_label_studio,
+        write_labels,
+    )
 
-    if path.suffix in (".npz", ".csv"):
+    kind = kind_of_target(path)
+    if kind == "labels":
         write_labels(path, config, corrected)
-    elif path.suffix == ".json":
+    elif kind == "tasks":
         print(printable(str(write_label_studio(path, config, corrected, worst))))
     else:
         count = make_tree(run, config, corrected, path, link, report)

@@ -26,7 +26,7 @@ LABELS = (
     "noisy_label", "noisy_labels", "y",
 )  # fmt: skip
 # Who decided about a label: a column of tables of corrected labels.
-_DECIDED = ("decided_by",)
+DECIDED = ("decided_by",)
 _SHOWN = 20
 _LONGEST = 40
 
@@ -102,7 +102,7 @@ def pick_columns(table: Table, key: str | None) -> Columns:
     free = [n for n in range(len(names)) if n != label]
     paths, indices, numbered = _naming(table, names, free)
     truths = _named(_TRUTHS, names, range(len(names)))
-    decided = _named(_DECIDED, names, free)
+    decided = _named(DECIDED, names, free)
     known = {label, *truths, *paths, *indices, *decided, *_named(_EITHER, names, free)}
     others = tuple(n for n in free if n not in known and _tells_apart(table, n))
     by = decided[0] if decided else None

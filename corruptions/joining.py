@@ -8,8 +8,8 @@ import numpy as np
 from corruptions.columns import Columns, name_single_column
 from corruptions.labels import (
     CORRECTED,
-    DECIDED_BY,
     NoisyLabels,
+    check_decided,
     check_labels,
     transition_of,
 )
@@ -86,12 +86,8 @@ def _decided_by(table: Table, column: int, claims: Claims, count: int) -> tuple[
     """Return who decided about each label."""
     found = ["given"] * count
     words = table.column(column)
+    check_decided((words[row] for row in claims.rows.tolist()), table.path)
     for row, image in zip(claims.rows.tolist(), claims.images.tolist(), strict=True):
-        if words[row] not in DECIDED_BY:
-            raise ValueError(
-                f"column decided_by of {table.path} must hold {', '.join(DECIDED_BY)}, "
-                f"got {words[row]!r}"
-            )
         found[image] = words[row]
     return tuple(found)
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -213,6 +214,23 @@ def _read_identity(content: bytes, num_classes: int, count: int) -> dict[str, An
         if name == "decided_by" and not set(entries) <= set(DECIDED_BY):
             raise ValueError(f"decided_by must hold {', '.join(DECIDED_BY)}")
     return {name: tuple(entries) for name, entries in lists.items()}
+
+
+def check_decided(words: Iterable[str], where: object) -> None:
+    """Refuse words that do not say who decided about labels.
+
+    Args:
+        words: Those of a column decided_by.
+        where: Its table, for people.
+
+    Raises:
+        ValueError: Naming the first one that is not in `DECIDED_BY`.
+    """
+    odd = next((word for word in words if word not in DECIDED_BY), None)
+    if odd is not None:
+        raise ValueError(
+            f"column decided_by of {where} must hold {', '.join(DECIDED_BY)}, got {odd!r}"
+        )
 
 
 def transition_of(clean: Ints, given: Ints, num_classes: int) -> Doubles:

@@ -71,8 +71,10 @@ def _decode(path: Path) -> str:
         raise ValueError(f"{path} is not a text file: it begins as UTF-16 does") from error
     if "\0" in text:
         raise ValueError(f"{path} is not a text file of UTF-8, or UTF-16 with its mark")
-    # Of a Windows text file that was written with "\r\n" once more.
-    return text.replace("\r\r\n", "\n")
+    # All lines of a Windows text file that was written with "\r\n" once more end so; some do where
+    # a name in quotes holds these characters.
+    twice = text.count("\r\r\n") == text.count("\n")
+    return text.replace("\r\r\n", "\n") if twice else text
 
 
 def _split(text: str, path: Path) -> list[list[str]]:

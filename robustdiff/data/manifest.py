@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
+from corruptions.columns import DECIDED, plain_name
+from corruptions.labels import check_decided
 from corruptions.tables import first_few, is_missing
 from robustdiff.config.images import DataConfig
 from robustdiff.data.decode import file_state
@@ -62,7 +64,8 @@ def read_image_folder(config: DataConfig) -> tuple[Layout, Store]:
     splits = [table.splits for table in tables if table.splits is not None]
     if splits and len(splits) < len(tables):
         raise ValueError(f"of the metadata in {root} some has a column of splits and some has none")
-    known = set(names)
+    removed = [name for table in tables for name in table.removed]
+    known = {*names, *removed}
     rows = Rows(
         where=str(found[0]) if len(found) == 1 else f"the metadata in {root}",
         names=names,
@@ -74,6 +77,7 @@ def read_image_folder(config: DataConfig) -> tuple[Layout, Store]:
             for path in _images_in(root)
             if path not in known
         ],
+        removed=removed,
     )
     _refuse_missing(rows, root, config)
     return lay_out(rows, config), files_under(root)
@@ -115,7 +119,27 @@ def _rows_of(path: Path, root: Path, below: str, config: DataConfig) -> Rows:
     columns = pick_columns([*cells], str(path), asked)
     names = _names(cells[columns.image], columns, root, below, path)
     splits = None if columns.split is None else [str(word or "") for word in cells[columns.split]]
-    return Rows(str(path), names, cells[columns.label], splits, notes=columns.notes)
+    removed = _removed(cells, path)
+    kept = [row for row in range(len(names)) if row not in removed]
+    return Rows(
+        where=str(path),
+        names=[names[row] for row in kept],
+        labels=[cells[columns.label][row] for row in kept],
+        splits=None if splits is None else [splits[row] for row in kept],
+        notes=columns.notes,
+        removed=[names[row] for row in sorted(removed)],
+    )
+
+
+def _removed(cells: dict[str, list[object]], path: Path) -> set[int]:
+    """Return the rows of images that a person has removed, as a table of corrected labels says."""
+    found: set[int] = set()
+    for name in cells:
+        if plain_name(name) in DECIDED:
+            words = [str(word) for word in cells[name]]
+            check_decided(words, path)
+            found |= {row for row, word in enumerate(words) if word == "removed"}
+    return found
 
 
 def _names(

@@ -15,6 +15,7 @@ from robustdiff.config.images import DataConfig
 from robustdiff.data.layout import Layout
 from robustdiff.data.parts import split_words
 from robustdiff.data.rows import Rows, check_same_names, lay_out
+from robustdiff.data.saved import arrow_files, saved_splits
 from robustdiff.data.store import Store, files_at
 from robustdiff.data.tables import Columns, pick_columns, pyarrow, undamaged
 
@@ -92,10 +93,10 @@ def read_arrow(config: DataConfig) -> tuple[Layout, Store]:
     """
     root, arrow = Path(config.data_dir), pyarrow()
     blocks, files, schemas = [], [], []
-    for split in _saved_splits(root):
+    for split in saved_splits(root):
         folder = root if split is None else root / split
-        for entry in _json(folder / "state.json")["_data_files"]:
-            path = folder / entry["filename"]
+        for name in arrow_files(folder):
+            path = folder / name
             try:
                 with arrow.memory_map(str(path)) as mapped:
                     table = arrow.ipc.open_stream(mapped).read_all()
@@ -113,23 +114,6 @@ def read_arrow(config: DataConfig) -> tuple[Layout, Store]:
 def _selector(table: Any) -> Callable[[list[str]], Any]:  # noqa: ANN401 a table
     """Return what reads columns of a mapped table; of a part of one it reads the whole one."""
     return lambda columns: table.select([column.partition(".")[0] for column in columns])
-
-
-def _saved_splits(root: Path) -> list[str | None]:
-    if (root / "dataset_dict.json").is_file():
-        return [*_json(root / "dataset_dict.json")["splits"]]
-    return [None]
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{path.parent} was not written by datasets.save_to_disk: cannot read {path.name} "
-            f"({error})"
-        ) from error
-    return content if isinstance(content, dict) else {}
 
 
 def _list(

@@ -26,6 +26,7 @@ class Rows(NamedTuple):
         class_names: K names that the source itself gives its classes; its labels number them.
         notes: What was chosen on the way, one line each.
         left_out: What the source holds besides.
+        removed: Names of images that a person has removed; they are in no row.
     """
 
     where: str
@@ -35,6 +36,7 @@ class Rows(NamedTuple):
     class_names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     left_out: Sequence[LeftOut] = ()
+    removed: Sequence[str] = ()
 
 
 def lay_out(rows: Rows, config: DataConfig) -> Layout:
@@ -67,7 +69,13 @@ def lay_out(rows: Rows, config: DataConfig) -> Layout:
     ]
     if not test and not config.whole:
         listed, held_out = hold_out(listed, class_names, left_out), BY_NAME
-    return Layout(class_names, listed, held_out, [], left_out, (*rows.notes, *notes))
+    said = [removed_in_words(len(rows.removed))] if rows.removed else []
+    return Layout(class_names, listed, held_out, [], left_out, (*rows.notes, *said, *notes))
+
+
+def removed_in_words(count: int) -> str:
+    """Return how it is said that images were removed."""
+    return f"{count} images were removed by a person, and are left out"
 
 
 def _refuse_repeated(rows: Rows) -> None:
@@ -168,7 +176,7 @@ def named_classes(config: DataConfig) -> tuple[str, ...] | None:
             content = Path(text).expanduser().read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"cannot read the class names in {text}: {error}") from error
-        names = [line.strip() for line in content.splitlines() if line.strip()]
+        names = [line.strip() for line in content.split("\n") if line.strip()]
     else:
         names = [name.strip() for name in text.split(",")]
     if len(names) < 2 or len(set(names)) < len(names) or "" in names:

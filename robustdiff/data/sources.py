@@ -9,6 +9,7 @@ from robustdiff.data.handed import INDEX
 from robustdiff.data.layout import Layout, list_folder
 from robustdiff.data.manifest import metadata_files, read_image_folder, read_manifest
 from robustdiff.data.parquet import holds_images, read_arrow, read_parquet
+from robustdiff.data.saved import is_saved
 from robustdiff.data.shards import read_shards
 from robustdiff.data.store import Store, files_under
 from robustdiff.data.tables import SUFFIXES, pyarrow, undamaged
@@ -52,9 +53,10 @@ def kind_of(path: Path) -> str:
         return _kind_of_file(path)
     if not path.is_dir():
         raise ValueError(f"there is no file or folder {path}")
-    for file, kind in ((INDEX, "arrays"), ("dataset_dict.json", "arrow"), ("state.json", "arrow")):
-        if (path / file).is_file():
-            return kind
+    if (path / INDEX).is_file():
+        return "arrays"
+    if is_saved(path):
+        return "arrow"
     kinds = _kinds_of_folder(path)
     if len(kinds) > 1:
         raise ValueError(

@@ -115,7 +115,8 @@ def _of_text(path: Path) -> dict[str, list[object]]:
 
 def _of_json_lines(path: Path) -> dict[str, list[object]]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        # Not splitlines(): the text of JSON may hold what Unicode has for line breaks besides "\n".
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not a text file of UTF-8") from error
     rows = []

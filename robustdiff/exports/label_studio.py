@@ -9,6 +9,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
@@ -124,18 +125,30 @@ def _text(name: str) -> str:
     return name.encode(errors="backslashreplace").decode()
 
 
+class Annotation(NamedTuple):
+    """What people chose for an image.
+
+    Attributes:
+        decision: Their decision.
+        time: When the last of them chose, in seconds since 1970; None where it is not said.
+        is_torn: Whether they chose differently, so that the decision is that they are unsure.
+    """
+
+    decision: Decision
+    time: float | None
+    is_torn: bool
+
+
 class Annotated(NamedTuple):
     """What came back.
 
     Attributes:
-        decisions: Those of annotated tasks.
+        annotations: Those of annotated tasks.
         skipped: How many tasks have no annotation, or were skipped.
-        torn: How many tasks several people annotated differently; they count as unsure.
     """
 
-    decisions: list[Decision]
+    annotations: list[Annotation]
     skipped: int
-    torn: int
 
 
 def read_annotations(path: Path, corrected: Corrected) -> Annotated:
@@ -156,19 +169,21 @@ def read_annotations(path: Path, corrected: Corrected) -> Annotated:
         raise ValueError(f"{path} is not JSON, or is damaged") from error
     if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
         raise ValueError(f"{path} must hold a list of tasks; export it from Label Studio as JSON")
-    decisions: list[Decision] = []
-    skipped = torn = 0
+    annotations: list[Annotation] = []
+    skipped = 0
     for place, task in enumerate(tasks, start=1):
         where = f"task {place} of {path}"
         sample = _sample(task, corrected, where)
         if "annotations" not in task:
             raise ValueError(f"{path} holds no annotations; export it from Label Studio as JSON")
-        found = {_decision(words, sample, corrected, path) for words in _choices(task, where)}
+        words, time = _choices(task, where)
+        found = {_decision(word, sample, corrected, path) for word in words}
         skipped += not found
-        torn += len(found) > 1
         if found:
-            decisions.append(found.pop() if len(found) == 1 else Decision(sample, "unsure"))
-    return Annotated(decisions, skipped, torn)
+            is_torn = len(found) > 1
+            decision = Decision(sample, "unsure") if is_torn else found.pop()
+            annotations.append(Annotation(decision, time, is_torn))
+    return Annotated(annotations, skipped)
 
 
 def _sample(task: dict[str, Any], corrected: Corrected, where: str) -> int:
@@ -184,17 +199,32 @@ def _sample(task: dict[str, Any], corrected: Corrected, where: str) -> int:
     return number
 
 
-def _choices(task: dict[str, Any], where: str) -> list[str]:
-    """Return what every annotator of a task chose."""
-    found = []
+def _choices(task: dict[str, Any], where: str) -> tuple[list[str], float | None]:
+    """Return what every annotator of a task chose, and when the last one did."""
+    found: list[str] = []
+    times: list[float | None] = []
     for annotation in _listed(task["annotations"], dict, "annotations", where):
         if annotation.get("was_cancelled"):
             continue
+        times.append(_time(annotation, where))
         for result in _listed(annotation.get("result"), dict, "result", where):
             if result.get("from_name") == _CHOICE:
                 (value,) = _listed([result.get("value", {})], dict, "value", where)
                 found += _listed(value.get("choices"), str, "choices", where)
-    return found
+    known = [time for time in times if time is not None]
+    return found, max(known) if known and len(known) == len(times) else None
+
+
+def _time(annotation: dict[str, Any], where: str) -> float | None:
+    """Return when an annotation was last changed; None where it does not say."""
+    name = "created_at" if annotation.get("updated_at") is None else "updated_at"
+    if annotation.get(name) is None:
+        return None
+    try:
+        time = datetime.fromisoformat(annotation[name])
+    except (TypeError, ValueError) as error:
+        raise _not_written(name, annotation[name], where) from error
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
 
 
 def _listed(part: object, kind: type[_Kind], name: str, where: str) -> list[_Kind]:
@@ -203,7 +233,11 @@ def _listed(part: object, kind: type[_Kind], name: str, where: str) -> list[_Kin
         return []
     if isinstance(part, list) and all(isinstance(each, kind) for each in part):
         return part
-    raise ValueError(
+    raise _not_written(name, part, where)
+
+
+def _not_written(name: str, part: object, where: str) -> ValueError:
+    return ValueError(
         f"{name} of {where} is not what Label Studio writes, got {json.dumps(part)[:_SHOWN]}; "
         "export it from Label Studio as JSON"
     )

@@ -19,6 +19,8 @@ from robustdiff.progress import Progress, silent
 # Where removed images go, within their folder; hidden folders hold no images of a dataset.
 REMOVED = ".robustdiff-removed"
 _FORMAT = "robustdiff-moves-1"
+_INSTEAD = "nothing was moved; a new folder is made by --to NEWFOLDER --link copy"
+_MOST_LINKS = 40  # in a row, as Linux follows them
 _RENAMING_NEVER_REPLACES = os.name == "nt"
 
 
@@ -44,19 +46,75 @@ def plan_moves(root: Path, places: Sequence[Place]) -> Journal:
         places: See `robustdiff.exports.places.places`.
 
     Raises:
-        ValueError: If something lies at a new path.
+        ValueError: If something lies at a new path, or an image cannot be moved there: it would go
+            to another file system, or a link would lead elsewhere.
     """
     root = root.resolve()
     moves = [(old, f"{REMOVED}/{old}" if new is None else new) for old, new in places if new != old]
     taken = [new for _, new in moves if os.path.lexists(root / new)]
     if taken:
         raise ValueError(f"{root} already has {len(taken)} of the new files, the first {taken[0]}")
+    _check_disks(root, moves)
+    _check_links(root, places, moves)
     made: dict[str, None] = {}
     for _, new in moves:
         for folder in [str(parent) for parent in Path(new).parents][-2::-1]:
             if not (root / folder).is_dir():
                 made[folder] = None
     return Journal(root, tuple(moves), tuple(made))
+
+
+def _check_disks(root: Path, moves: Sequence[tuple[str, str]]) -> None:
+    """Refuse moves between class folders that lie on two file systems, because one is a link."""
+    disks: dict[Path, int] = {}
+    for old, new in moves:
+        for path in (old, new):
+            if (folder := (root / path).parent) not in disks:
+                there = next(one for one in (folder, *folder.parents) if one.exists())
+                disks[folder] = there.stat().st_dev
+        if disks[(root / old).parent] != disks[(root / new).parent]:
+            raise ValueError(
+                f"{root / old} cannot be moved to {new}, which lies on another file system; "
+                f"{_INSTEAD}"
+            )
+
+
+def _check_links(root: Path, places: Sequence[Place], moves: Sequence[tuple[str, str]]) -> None:
+    """Refuse moves after which an image that is a link would lead elsewhere, or to nothing."""
+    new_paths, moved = dict(moves), {_place(root / old) for old, _ in moves}
+    for old, _ in places:
+        link, new = root / old, new_paths.get(old, old)
+        if not link.is_symlink():
+            continue
+        after = os.path.realpath(_place(root / new).parent / os.readlink(link))
+        if after != os.path.realpath(link) or moved.intersection(_led_to(link)):
+            raise ValueError(
+                f"{link} is a link to {os.readlink(link)!r}, and would lead elsewhere once "
+                f"{'that' if new == old else 'it'} is moved; {_INSTEAD}"
+            )
+
+
+def _led_to(link: Path) -> list[Path]:
+    """Return where what a link leads to lies; if that is a link, where it leads to, and so on."""
+    found: list[Path] = []
+    place = _place(link)
+    while place.is_symlink() and len(found) < _MOST_LINKS:
+        place = _place(place.parent / os.readlink(place))
+        found.append(place)
+    return found
+
+
+def _place(path: Path) -> Path:
+    """Return where a file itself lies: links to its folders are followed, and it is not."""
+    return Path(os.path.realpath(path.parent)) / path.name
+
+
+def is_made(root: Path, journal: Journal) -> bool:
+    """Return whether some of a journal's moves have been made in a folder, and stand."""
+    return any(
+        os.path.lexists(root / new) and not os.path.lexists(root / old)
+        for old, new in journal.moves
+    )
 
 
 def write_journal(path: Path, journal: Journal) -> None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from robustdiff.data.arrays import Images
+from robustdiff.data.parts import part_names
 
 
 class Place(NamedTuple):
@@ -30,7 +31,8 @@ def places(
 
     Only the class's folder changes: parts such as train/, sub-folders of classes and names stay.
     A name that is taken there gets "-from-" and the old class, and a number if need be, so that no
-    new path is the path of another image, before or after. Held-out images keep their places.
+    new path is the path of another image, before or after, on disks that tell upper case from lower
+    case and on others. Held-out images keep their places.
 
     Args:
         images: A folder of images.
@@ -48,7 +50,7 @@ def places(
     depth = _depth([*images.paths, *held], [names[label] for label in old_labels])
     wanted = [*labels.tolist(), *images.test_labels.tolist()]
     left_out = [*removed.tolist(), *[False] * len(held)]
-    taken = {*images.paths, *held}
+    taken = {path.casefold() for path in (*images.paths, *held)}
     found, parts = [], set()
     for path, label, is_removed in zip([*images.paths, *held], wanted, left_out, strict=True):
         words = path.split("/")
@@ -59,9 +61,7 @@ def places(
             found.append(Place(path, path))
         else:
             moved = "/".join([*words[:depth], names[label], *words[depth + 1 :]])
-            free = _free(moved, words[depth], taken)
-            taken.add(free)
-            found.append(Place(path, free))
+            found.append(Place(path, _free(moved, words[depth], taken)))
     bases = [f"{part}/" if part else "" for part in sorted(parts)]
     return found, _folders(bases, images, labels, removed)
 
@@ -72,6 +72,8 @@ def places_by_class(
     """Find a path for every image of a source that has no class folders.
 
     It is the class's folder and the image's name, below train/ and test/ where images are held out.
+    Folders of the name that are called as classes or as parts of a split are left out, or they
+    would be taken for such there.
 
     Args:
         images: Images with names and a store.
@@ -91,13 +93,16 @@ def places_by_class(
             "leave as .npz or .csv"
         )
     parts = ["train/", "test/"] if held else [""]
+    folders = {word for path in (*(images.paths or ()), *held) for word in _words(path)[:-1]}
+    said = {*names, "train", "test", *part_names(sorted(folders))}
     found: list[Place] = []
     taken: set[str] = set()
     for path, label, is_removed in zip(images.paths or (), labels, removed, strict=True):
-        new = None if is_removed else _below(f"{parts[0]}{names[label]}", path, images, taken)
-        found.append(Place(path, new))
+        below = None if is_removed else _below(f"{parts[0]}{names[label]}", path, said, images)
+        found.append(Place(path, None if below is None else _free(below, "another", taken)))
     for path, label in zip(held, images.test_labels.tolist(), strict=True):
-        found.append(Place(path, _below(f"test/{names[label]}", path, images, taken)))
+        below = _below(f"test/{names[label]}", path, said, images)
+        found.append(Place(path, _free(below, "another", taken)))
     return found, _folders(parts, images, labels, removed)
 
 
@@ -109,17 +114,19 @@ def _folders(
     return [f"{part}{name}" for part in parts for name in names]
 
 
-def _below(folder: str, name: str, images: Images, taken: set[str]) -> str:
-    """Return a free path for an image in a folder; its name may be of any origin."""
-    said = {*images.class_names, "train", "test"}
-    words = [word for word in name.split("/") if word.strip(".") and word not in said] or ["image"]
+def _below(folder: str, name: str, said: set[str], images: Images) -> str:
+    """Return a path for an image in a folder, without the words that are said above it."""
+    words = [word for word in _words(name) if word not in said] or ["image"]
     if Path(words[-1]).suffix.lower() not in Image.registered_extensions():
         assert images.store is not None
         with images.store.open(name) as file, Image.open(file) as opened:
             words[-1] += f".{str(opened.format).lower()}"
-    path = _free("/".join([folder, *(word.lstrip(".") for word in words)]), "another", taken)
-    taken.add(path)
-    return path
+    return "/".join([folder, *words])
+
+
+def _words(name: str) -> list[str]:
+    """Return the folders and the file of a name without dots before them, which would hide them."""
+    return [plain for word in name.split("/") if (plain := word.lstrip("."))]
 
 
 def _depth(paths: Sequence[str], classes: Sequence[str]) -> int:
@@ -130,11 +137,11 @@ def _depth(paths: Sequence[str], classes: Sequence[str]) -> int:
 
 
 def _free(path: str, origin: str, taken: set[str]) -> str:
-    if path not in taken:
-        return path
-    one = PurePosixPath(path)
-    stem = path.removesuffix(one.suffix)
-    number = 1
-    while (tried := f"{stem}-from-{origin}{f'-{number}' * (number > 1)}{one.suffix}") in taken:
+    """Return a path that no other has, in any case, and take it: `taken` is casefolded."""
+    suffix = PurePosixPath(path).suffix
+    stem, number, tried = path.removesuffix(suffix), 0, path
+    while tried.casefold() in taken:
         number += 1
+        tried = f"{stem}-from-{origin}{f'-{number}' * (number > 1)}{suffix}"
+    taken.add(tried.casefold())
     return tried

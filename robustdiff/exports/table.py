@@ -1,12 +1,11 @@
 """Corrected labels as a table, which `--labels` reads."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from robustdiff.files.atomic import write_text
+from robustdiff.files.csv_text import csv_text
 from robustdiff.labels.corrected import Corrected
 
 
@@ -37,8 +36,4 @@ def write_table(path: Path, corrected: Corrected, *, truth_known: bool) -> None:
     }
     if truth_known:
         columns["true_label"] = [names[label] for label in before.clean]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
-    write_text(path, text.getvalue())
+    write_text(path, csv_text([columns, *zip(*columns.values(), strict=True)]))

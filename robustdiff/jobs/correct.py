@@ -1,9 +1,10 @@
-"""`robustdiff correct`: corrected labels leave a run, and decisions made elsewhere come back."""
+"""`robustdiff correct`: corrected labels leave a run, as files, folders or moved images."""
 
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -11,10 +12,11 @@ from curricula import CURRICULA
 from robustdiff.config.sections import Config
 from robustdiff.data.arrays import Images
 from robustdiff.data.sources import SOURCES, files_in
-from robustdiff.exports.label_studio import interface_of, read_annotations, write_tasks
+from robustdiff.exports.label_studio import interface_of, write_tasks
 from robustdiff.exports.moving import (
     Journal,
     apply_moves,
+    is_made,
     plan_moves,
     read_journal,
     undo_moves,
@@ -30,9 +32,15 @@ from robustdiff.labels.corrected import Corrected, correct
 from robustdiff.labels.given import known_noise
 from robustdiff.progress import Report
 from robustdiff.review.checked import read_checked
-from robustdiff.review.decisions import Decisions
 from robustdiff.runs.folder import Run
 from robustdiff.runs.scores import load_judged
+
+_JOURNALS = "moves-{}.json"
+# Suffixes of files that are not written, and that nobody gives a folder.
+_OTHER_FILES = {
+    *(".tsv", ".txt", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather", ".xls", ".xlsx"),
+    *(".ods", ".npy", ".pkl", ".xml", ".html", ".tar", ".zip"),
+}
 
 
 def corrected_labels(run: Run, config: Config, *, decided_only: bool = False) -> Corrected:
@@ -67,7 +75,7 @@ def check_targets(
     """Refuse places to which corrected labels cannot leave, before anything is written.
 
     Args:
-        targets: Files and new folders, by their suffixes as `robustdiff correct --to` takes them.
+        targets: Files and new folders, see `kind_of_target`.
         config: Of the run.
         link: How new folders get the files.
         in_place: Whether images are moved within their own folder.
@@ -82,12 +90,51 @@ def check_targets(
         others = [other.resolve() for other in targets if other is not path]
         if any(path.resolve().is_relative_to(other) for other in others):
             raise ValueError(f"{path} is asked for twice, or within another target; name each once")
-        if path.suffix in (".npz", ".csv"):
+        kind = kind_of_target(path)
+        if kind == "labels":
             _check_new_files(path)
-        elif path.suffix == ".json":
+        elif kind == "tasks":
             _check_tasks(path, config)
         else:
             _check_tree(path, config, link)
+
+
+def kind_of_target(path: Path) -> Literal["labels", "tasks", "tree"]:
+    """Return what is written to a place: a record or table, tasks for Label Studio, or a folder.
+
+    Raises:
+        ValueError: If its suffix, in any case, is that of a file of another format.
+    """
+    suffix = path.suffix.lower()
+    if suffix in (".npz", ".csv"):
+        return "labels"
+    if suffix == ".json":
+        return "tasks"
+    if suffix in _OTHER_FILES:
+        raise ValueError(
+            "corrected labels leave as a record (.npz), a table (.csv), tasks for Label Studio "
+            f"(.json), or a new folder, got {path}"
+        )
+    return "tree"
+
+
+def check_unmoved(run: Run, config: Config) -> None:
+    """Refuse to write labels that would name places which images have left since.
+
+    Raises:
+        ValueError: If images of the run were moved between their class folders, naming the journal.
+    """
+    root = files_in(config.data)
+    if config.data.dataset != "folder" or root is None:
+        return
+    for path in sorted(run.path.glob(_JOURNALS.format("*"))):
+        if is_made(root, read_journal(path)):
+            folder, journal = shlex.quote(str(root)), shlex.quote(str(path))
+            raise ValueError(
+                f"images of {root} were moved by {path}, and the labels of {run.path} name the "
+                f"places that they left; audit the folder anew with: robustdiff audit {folder} "
+                f"--out NEW, or take the moves back with: robustdiff correct --undo {journal}"
+            )
 
 
 def _check_new_files(*paths: Path) -> None:
@@ -138,7 +185,7 @@ def write_labels(path: Path, config: Config, corrected: Corrected) -> None:
     _check_new_files(path)
     known = is_truth_known(config, corrected)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         corrected.record(truth_known=known).save(path)
     else:
         write_table(path, corrected, truth_known=known)
@@ -241,7 +288,7 @@ def _lost(images: Images, folders: Sequence[str]) -> list[str]:
 
 def _free_journal(run: Run) -> Path:
     number = 1
-    while (path := run.path / f"moves-{number}.json").exists():
+    while (path := run.path / _JOURNALS.format(number)).exists():
         number += 1
     return path
 
@@ -289,23 +336,3 @@ def take_back_moves(path: Path, report: Report, root: Path | None = None) -> tup
 
 def _of_root(journal: Journal, root: Path | None) -> Journal:
     return journal if root is None else journal._replace(root=root.expanduser().resolve())
-
-
-def import_annotations(run: Run, path: Path, report: Report) -> int:
-    """Record what people decided in Label Studio; see `read_annotations`.
-
-    Returns:
-        How many decisions are new. The file is checked before the first is recorded.
-    """
-    labels = run.labels()
-    found = read_annotations(path, correct(labels, None, None, decided_only=True))
-    with Decisions(run) as decisions:
-        standing = decisions.latest()
-        new = [each for each in found.decisions if standing.get(each.sample) != each]
-        for each in new:
-            decisions.record(each)
-    if found.torn:
-        report.message(f"{found.torn} images were annotated differently, and count as unsure")
-    if found.skipped:
-        report.message(f"{found.skipped} tasks have no annotation")
-    return len(new)

@@ -1,7 +1,5 @@
 """`robustdiff corrupt`: make the labels of a file or a folder wrong, and write down how."""
 
-import csv
-import io
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from robustdiff.config.sections import NoiseConfig
 from robustdiff.data.registry import load_images
 from robustdiff.data.sources import kind_of
 from robustdiff.files.atomic import check_folder, write_text
+from robustdiff.files.csv_text import csv_text
 from robustdiff.labels.given import add_noise, samples_of
 from robustdiff.progress import Report
 from robustdiff.reports.figures import matrix_figure, write_figure
@@ -135,12 +134,11 @@ def write_labels(folder: Path, source: LabelSource, labels: NoisyLabels) -> None
 
 
 def _as_csv(source: LabelSource, labels: NoisyLabels) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    paths = source.samples.paths
-    writer.writerow(["index", *(["path"] if paths else []), "given_label", "true_label", "flipped"])
-    names = source.class_names
+    paths, names = source.samples.paths, source.class_names
+    rows: list[list[object]] = [
+        ["index", *(["path"] if paths else []), "given_label", "true_label", "flipped"]
+    ]
     for index, (given, clean) in enumerate(zip(labels.given, labels.clean, strict=True)):
         path = [paths[index]] if paths else []
-        writer.writerow([index, *path, names[given], names[clean], int(given != clean)])
-    return text.getvalue()
+        rows.append([index, *path, names[given], names[clean], int(given != clean)])
+    return csv_text(rows)

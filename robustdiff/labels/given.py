@@ -15,6 +15,7 @@ from robustdiff.config.images import DataConfig
 from robustdiff.config.names import OWN_DATASETS
 from robustdiff.config.sections import Config, NoiseConfig
 from robustdiff.data.arrays import Images
+from robustdiff.data.rows import removed_in_words
 from robustdiff.progress import Report
 
 
@@ -124,7 +125,7 @@ def without_removed(
     if not removed.any():
         return images, labels
     rows = np.flatnonzero(~removed)
-    report.message(f"{int(removed.sum())} images were removed by a person, and are left out")
+    report.message(removed_in_words(int(removed.sum())))
     if labels.paths is None:
         labels = replace(labels, kept=tuple(range(len(labels.given))))
     return images.part(torch.from_numpy(rows)), labels.at(rows)

@@ -1,7 +1,5 @@
 """The report on a run's labels, for those who mend them: label_issues.csv and audit.html."""
 
-import csv
-import io
 import json
 import math
 from collections import Counter
@@ -19,6 +17,7 @@ from curricula.sparse import dense, likeliest, second_likeliest
 from robustdiff.config.images import dataset_in_words
 from robustdiff.data.arrays import Images
 from robustdiff.files.atomic import write_text
+from robustdiff.files.csv_text import csv_text
 from robustdiff.labels.checked import gain
 from robustdiff.labels.image_issues import ImageIssues
 from robustdiff.reports.image_issues import issue_column, issue_counts, issue_tabs, score_columns
@@ -188,11 +187,8 @@ def write_audit(
         listed = _suspicious(findings, columns.get("is_cleanlab_issue"))
         columns = {name: [column[i] for i in listed] for name, column in columns.items()}
         summary_of_rest = _rest(findings, listed)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*(map(_plain, column) for column in columns.values()), strict=True))
-    write_text(run.path / CSV_NAME, text.getvalue())
+    rows = zip(*(map(_plain, column) for column in columns.values()), strict=True)
+    write_text(run.path / CSV_NAME, csv_text([columns, *rows]))
     write_page(run.path / PAGE_NAME, audit_page(run, images, labels, findings))
     issues = int(findings.issue.sum())
     noise = findings.trust.noise

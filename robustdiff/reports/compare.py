@@ -1,7 +1,5 @@
 """Runs side by side: means and 95 % intervals over seeds, and how much of the loss was won back."""
 
-import csv
-import io
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,6 +10,7 @@ import numpy as np
 
 from robustdiff.config.sections import Config
 from robustdiff.files.atomic import write_text
+from robustdiff.files.csv_text import csv_text
 from robustdiff.metrics.catalogue import DETECTION, FLAG, FURTHER, METRICS, evaluator_in_words
 from robustdiff.progress import Report
 from robustdiff.reports.evaluated import AS_THEY_ARE, Evaluated, evaluated, headings, method_names
@@ -269,16 +268,14 @@ def write_comparison(rows: Sequence[Row], folder: Path) -> None:
     write_text(
         folder / "compare.json", json.dumps([row._asdict() for row in rows], indent=2) + "\n"
     )
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     heads = [f"{name} {part}" for name in ALL for part in ("mean", "half-width")]
-    writer.writerow(["noise", "method", "seeds", *heads])
+    lines: list[list[object]] = [["noise", "method", "seeds", *heads]]
     for row in rows:
         figures = [interval(v) if (v := row.values[name]) else (None, None) for name in ALL]
-        writer.writerow(
+        lines.append(
             [row.noise, row.method, len(row.seeds), *(f for pair in figures for f in pair)]
         )
-    write_text(folder / "compare.csv", text.getvalue())
+    write_text(folder / "compare.csv", csv_text(lines))
     parts = by_noise(rows).items()
     drawn = {noise: [(row.method, row.values) for row in part] for noise, part in parts}
     write_figure(comparison_figure(drawn), folder / "compare.png")

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustdiff.data.arrays import Images
+from robustdiff.data.decode import short_digest
 from robustdiff.reports.pictures import png_bytes
 
 _LARGE = 64 * 2**20  # bytes of a file that takes too long to show
@@ -31,14 +32,24 @@ class Pictures:
         self._row = {number: row for row, number in enumerate(rows.tolist())}
         self._files = files
         self._store = images.store
+        self._digests = images.digests
 
     def name(self, number: int) -> str | None:
         """Return the name of an image, relative to its source; None if it has none."""
         return None if self._files is None else self._files[number]
 
-    def is_gone(self, number: int) -> bool:
-        """Return whether the image of a sample has vanished from the dataset."""
-        return number not in self._row or not self._is_there(number)
+    def is_as_read(self, number: int) -> bool:
+        """Return whether the image of a sample is still what was read at the start."""
+        if number not in self._row:
+            return False
+        if self._store is None or self._digests is None:
+            return True
+        try:
+            with self._store.open(str(self.name(number))) as file:
+                found = short_digest(file.read())
+        except (OSError, ValueError):  # the file is gone, or the one that held it was changed
+            return False
+        return found == self._digests[self._row[number]]
 
     def _is_there(self, number: int) -> bool:
         return self._store is None or self._store.holds(str(self.name(number)))

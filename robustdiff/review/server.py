@@ -18,6 +18,7 @@ from robustdiff.review.pictures import Pictures
 from robustdiff.review.queue import SUSPECT, Filter, Queue
 
 ADDRESS = "127.0.0.1"
+_HTTP = 80
 _PAGE = 60
 _MOST = 200  # labels that one request may ask for
 _HEADERS = {
@@ -94,7 +95,10 @@ def make_app(review: Review, token: str, port: int) -> Flask:
     """
     app = Flask("robustdiff.review")
     app.config["MAX_CONTENT_LENGTH"] = 2**16
-    hosts = {f"{name}:{port}" for name in (ADDRESS, "localhost")}
+    names = (ADDRESS, "localhost")
+    hosts = {f"{name}:{port}" for name in names}
+    if port == _HTTP:  # which browsers leave out
+        hosts.update(names)
     cookie = f"robustdiff-{port}"  # browsers tell cookies by host, not by port
 
     def refuse_strangers() -> None:
@@ -214,7 +218,7 @@ def _add_deciding(app: Flask, review: Review) -> None:
         decision = _decision(request.get_json())
         if queue.place(decision.sample) is None:
             abort(404, f"there is no label {decision.sample}")
-        if pictures.is_gone(decision.sample):
+        if not pictures.is_as_read(decision.sample):
             name = pictures.name(decision.sample)
             abort(410, f"nothing was decided: the image {name!r} is gone or has changed")
         try:

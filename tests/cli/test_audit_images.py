@@ -14,6 +14,7 @@ from robustdiff.config.layers import resolve
 from robustdiff.jobs import audit as module
 from robustdiff.jobs.audit import audit_images
 from robustdiff.progress import Report
+from robustdiff.review.suspects import read_suspects
 from robustdiff.runs.folder import Run
 
 NAMES = ["plain", 'with "quotes"', "<u>", "two\nlines", "=cat"]
@@ -207,3 +208,13 @@ def test_a_run_keeps_its_own_labels_and_an_audit_trains_no_model(photos, capsys)
     assert "can be audited, not trained on" in capsys.readouterr().err
     assert call("train", "--set=data.whole=true") == 2
     assert "can be audited, not trained on" in capsys.readouterr().err
+
+
+def test_a_carriage_return_in_the_name_of_a_file_is_written_so_that_it_is_read(photos):
+    for name in NAMES:
+        (photos / name / "0.png").rename(photos / name / "0\r.png")
+    np.save("p.npy", 0.9 * np.eye(5)[np.repeat(np.arange(5), 40)] + 0.02)
+    assert call("audit", photos, "--image-size=8", "--judge-probs=p.npy") == 0
+    run = Run(Path("audits/photos"))
+    assert [row["file"] for row in read(run.path)] == list(run.labels().paths)
+    assert len(read_suspects(run, run.labels(), tuple(sorted(NAMES)))) == 200

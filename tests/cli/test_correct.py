@@ -4,6 +4,8 @@ import csv
 import json
 import os
 import shlex
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -321,6 +323,99 @@ def test_to_label_studio_and_back(judged, capsys):
     assert "task 1 of export.json was not made by robustdiff" in capsys.readouterr().err
     assert call("correct", "photos", "--to=worst.json", "--worst=3") == 0
     assert len(json.loads(Path("worst.json").read_text())) == 3
+
+
+def exported(run, path, choices, time=None):
+    """Write what Label Studio exports: sample -> what its annotators chose, all at one time."""
+    about, names = run.labels(), run.labels().class_names
+    when = {} if time is None else {"updated_at": datetime.fromtimestamp(time, UTC).isoformat()}
+    tasks = []
+    for sample, words in choices.items():
+        found = [
+            {"from_name": "label", "value": {"choices": [names[w] if w in range(K) else w]}}
+            for w in words
+        ]
+        tasks.append(
+            {
+                "data": {"index": sample, "labels_sha256": about.sha256},
+                "annotations": [when | {"result": [one]} for one in found],
+            }
+        )
+    Path(path).write_text(json.dumps(tasks))
+
+
+@pytest.mark.parametrize("is_timed", [True, False])
+def test_an_export_that_is_imported_again_leaves_what_was_decided_since(judged, is_timed, capsys):
+    choices = {0: [2], 1: [0, 1], 2: ["[remove]"], 3: ["[unsure]"], 4: [0]}
+    exported(judged, "e.json", choices, time.time() - 60 if is_timed else None)
+    words = ("correct", "photos", "--from-label-studio=e.json")
+    assert call(*words) == 0
+    assert "5 new decisions, 0 of them in place of others" in capsys.readouterr().out
+    decide(judged, Decision(0, "keep"), Decision(1, "relabel", 4), Decision(3, "keep"))
+    with Decisions(judged) as decisions:
+        before = decisions.history()
+        assert call(*words) == 0
+        assert decisions.history() == before
+        decisions.record(Decision(4, "relabel", 1))
+        decisions.undo()
+        decisions.record(Decision(2, "keep"))
+        before = decisions.latest()
+        assert call(*words) == 0
+        assert decisions.latest() == before
+    said = capsys.readouterr()
+    assert said.out.count("0 new decisions, 0 of them in place of others") == 2
+    assert "3 annotations are older than what was decided since, or unsure where" in said.err
+
+
+def test_what_is_annotated_later_replaces_what_stands_but_torn_tasks_nothing_sure(judged, capsys):
+    sure = [Decision(0, "keep"), Decision(1, "relabel", 4), Decision(2, "remove")]
+    decide(judged, *sure, Decision(3, "unsure"), Decision(4, "keep"))
+    choices = {number: [0, 1] for number in range(4)} | {4: ["[unsure]"], 5: [3]}
+    exported(judged, "e.json", choices, time.time() + 60)
+    assert call("correct", "photos", "--from-label-studio=e.json") == 0
+    assert "2 new decisions, 1 of them in place of others" in capsys.readouterr().out
+    with Decisions(judged) as decisions:
+        assert [decisions.latest()[number] for number in range(3)] == sure
+        assert decisions.latest()[4] == Decision(4, "unsure")
+        assert decisions.latest()[5] == Decision(5, "relabel", 3)
+    # Of an annotation without a time nothing says that it is older than what stands.
+    exported(judged, "e.json", {0: [3]})
+    assert call("correct", "photos", "--from-label-studio=e.json") == 0
+    assert "1 new decisions, 1 of them in place of others" in capsys.readouterr().out
+
+
+def test_places_that_images_were_moved_from_are_not_written(judged, capsys):
+    assert call("correct", "photos", "--in-place") == 0
+    capsys.readouterr()
+    for to in ("c.csv", "c.npz", "c.json", "tree"):
+        assert call("correct", "photos", f"--to={to}") == 2
+        (said,) = capsys.readouterr().err.splitlines()
+        assert "images of photos were moved by audits/photos/moves-1.json" in said
+        assert not Path(to).exists()
+    anew = said.partition("audit the folder anew with: robustdiff ")[2].partition(", or take")[0]
+    assert anew == "audit photos --out NEW"
+    assert call(*shlex.split(anew), "--image-size=4") == 0
+    assert call("correct", "NEW", "--to=new.csv") == 0
+    assert all(Path("photos", row["file"]).is_file() for row in rows("new.csv"))
+    assert call(*shlex.split(said.rpartition("back with: robustdiff ")[2])) == 0
+    assert call("correct", "photos", "--to=c.csv") == 0
+    assert all(Path("photos", row["file"]).is_file() for row in rows("c.csv"))
+
+
+def test_suffixes_in_any_case_say_what_is_written_and_other_files_are_refused(judged, capsys):
+    assert call("correct", "photos", "--to=c.CSV", "--to=d.NPZ", "--to=e.Json") == 0
+    assert len(rows("c.CSV")) == K * EACH
+    assert NoisyLabels.load(Path("d.NPZ")).paths == judged.labels().paths
+    assert json.loads(Path("e.Json").read_text())
+    for to in ("c.parquet", "c.TSV", "c.jsonl", "c.xlsx"):
+        capsys.readouterr()
+        assert call("correct", "photos", f"--to={to}") == 2
+        (said,) = capsys.readouterr().err.splitlines()
+        assert "record (.npz), a table (.csv), tasks for Label Studio (.json), or a new" in said
+        assert said.endswith(f"got {to}")
+        assert not Path(to).exists()
+    assert call("correct", "photos", "--to=photos-v1.2") == 0
+    assert Path("photos-v1.2").is_dir()
 
 
 def test_what_is_decided_is_in_the_next_report(judged):

@@ -71,7 +71,7 @@ def test_images_of_any_form_are_audited_reviewed_and_corrected(photos, form, cap
     pictures = open_review(audit, audit.config(), Report(), "gain").pictures
     assert pictures.name(number) == stray
     assert pictures.original(number) == (content, "image/png")
-    assert not pictures.is_gone(number)
+    assert pictures.is_as_read(number)
 
     by_copies = ("--link=copy", "--decided-only")
     assert call("correct", path, "--to=labels.csv", "--to=sorted", *by_copies) == 0

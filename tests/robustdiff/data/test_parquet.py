@@ -173,3 +173,30 @@ def test_damaged_files_are_named(tmp_path):
     manifest = DataConfig(dataset="manifest", data_dir=str(damaged), image_size=4)
     with pytest.raises(ValueError, match=f"{damaged} is not a parquet file, or is damaged"):
         load_images(manifest, Report())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("train/state.json", '{"_data_files": ["a.arrow"]}', "do not all have a filename"),
+        ("train/state.json", '{"_data_files": [{}]}', "do not all have a filename"),
+        ("train/state.json", "[]", "has no list '_data_files'"),
+        ("train/state.json", "{", "cannot read it"),
+        ("train/state.json", None, "cannot read it"),
+        ("dataset_dict.json", '{"splits": [1]}', "are not names"),
+        ("dataset_dict.json", '{"splits": "train"}', "has no list 'splits'"),
+        ("dataset_dict.json", '{"splits', "cannot read it"),
+    ],
+)
+def test_what_save_to_disk_has_written_and_somebody_has_damaged_is_named(
+    tmp_path, name, content, says
+):
+    home = tmp_path / "data"
+    _save(home, "train", {"image": [{"bytes": png(0), "path": "0.png"}], "label": [0]})
+    (home / "dataset_dict.json").write_text(json.dumps({"splits": ["train"]}))
+    (home / name).unlink() if content is None else (home / name).write_text(content)
+    assert kind_of(home) == "arrow"
+    file = (home / name).name
+    with pytest.raises(ValueError, match=f"or is damaged: {file}: .*{says}") as caught:
+        load(home)
+    assert "\n" not in str(caught.value)

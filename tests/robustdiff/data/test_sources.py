@@ -1,5 +1,6 @@
 """The same images in every form, and every mistake in one line before the work."""
 
+import json
 import os
 import tarfile
 import time
@@ -686,3 +687,54 @@ def test_the_card_of_a_run_says_what_its_images_are(photos, tmp_path):
         "folder-small", {**settings, "data.image_root": str(photos)}, out=tmp_path / "run"
     )
     assert "model of images listed in a table, trained" in (run.path / "README.md").read_text()
+
+
+@pytest.mark.parametrize("form", [write_csv, write_jsonl])
+def test_images_that_a_person_has_removed_are_left_out_of_a_table(folder, form):
+    rows = [(*row, "given", False) for row in rows_of(folder)]
+    for number in (2, 30):  # one that would be trained on, and one that would be held out
+        rows[number] = (*rows[number][:3], "removed", True)
+    header, heard = ("file", "label", "split", "decided_by", "removed"), Heard()
+    path = form(folder / f"fixed.{form.__name__.removeprefix('write_')}", rows, header)
+    (folder / rows[2][0]).unlink()  # such a file need not be there
+    images = load(path, heard)
+    assert (len(images.train), len(images.test)) == (23, 8)
+    assert not {rows[2][0], rows[30][0]} & {*images.paths, *images.test_paths}
+    assert "2 images were removed by a person, and are left out" in heard.lines
+
+
+def test_images_that_a_person_has_removed_are_known_to_the_metadata(folder, tmp_path):
+    out, heard = image_folder(folder, tmp_path / "out"), Heard()
+    for part in ("train", "test"):
+        header, *lines = (out / part / "metadata.csv").read_text().splitlines()
+        by = ["removed" if number == 1 else "judge" for number in range(len(lines))]
+        lines = [f"{line},{word}" for line, word in zip(lines, by, strict=True)]
+        (out / part / "metadata.csv").write_text("\n".join([f"{header},decided_by", *lines]))
+    assert len(load(out, heard).train) == 23
+    assert heard.lines[1:] == ["2 images were removed by a person, and are left out"]
+
+
+def test_a_table_must_say_who_decided_in_known_words(folder):
+    rows = [(*row, "Removed") for row in rows_of(folder)]
+    path = write_csv(folder / "fixed.csv", rows, ("file", "label", "split", "decided_by"))
+    with pytest.raises(ValueError, match=r"column decided_by of .* got 'Removed'"):
+        load(path)
+
+
+def test_lines_of_json_end_at_line_feeds_alone(folder):
+    text = "one\u2028two\x85three\u2029"
+    rows = [
+        json.dumps({"file": file, "label": name, "split": part, "text": text}, ensure_ascii=False)
+        for file, name, part in rows_of(folder)
+    ]
+    path = folder / "l.jsonl"
+    path.write_text("\r\n".join(rows), encoding="utf-8")
+    assert len(load(path).train) == 24
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "", "null", '{"_data_files": 1, "splits": {}}'])
+@pytest.mark.parametrize("name", ["state.json", "dataset_dict.json"])
+def test_files_of_other_programs_beside_class_folders_mean_nothing(folder, name, content):
+    (folder / name).write_text(content)
+    assert kind_of(folder) == "folder"
+    assert len(load(folder).train) == 24

@@ -57,6 +57,10 @@ def read(tmp_path, content, corrected):
     return read_annotations(path, corrected)
 
 
+def decided(found):
+    return [one.decision for one in found.annotations]
+
+
 def test_tasks_show_the_file_and_suggest_the_corrected_class(tasks, corrected, tmp_path):
     for number, task in enumerate(tasks):
         image = unquote(task["data"]["image"])
@@ -77,8 +81,9 @@ def test_suggestions_taken_as_they_are_come_back_as_the_corrected_labels(
 ):
     words = [task["predictions"][0]["result"][0]["value"]["choices"] for task in tasks]
     found = read(tmp_path, annotated(tasks, words), corrected)
-    assert (found.skipped, found.torn) == (0, 0)
-    for decision in found.decisions:
+    assert found.skipped == 0
+    assert not any(one.is_torn for one in found.annotations)
+    for decision in decided(found):
         given, label = (x[decision.sample] for x in (corrected.before.given, corrected.labels))
         if corrected.removed[decision.sample]:
             assert decision == Decision(decision.sample, "remove")
@@ -86,7 +91,7 @@ def test_suggestions_taken_as_they_are_come_back_as_the_corrected_labels(
             assert decision == Decision(decision.sample, "keep")
         else:
             assert decision == Decision(decision.sample, "relabel", label)
-    assert [decision.sample for decision in found.decisions] == list(range(30))
+    assert [decision.sample for decision in decided(found)] == list(range(30))
 
 
 def test_skipped_torn_and_unsure_tasks(tasks, corrected, tmp_path):
@@ -94,10 +99,11 @@ def test_skipped_torn_and_unsure_tasks(tasks, corrected, tmp_path):
     other = NAMES[(corrected.before.given[0] + 1) % len(NAMES)]
     choices = [[kept, other], [], ["[unsure]"], ["[remove]", "[remove]"]]
     found = read(tmp_path, annotated(tasks[:4], choices), corrected)
-    assert found.decisions == [Decision(0, "unsure"), Decision(2, "unsure"), Decision(3, "remove")]
-    assert (found.skipped, found.torn) == (1, 1)
+    assert decided(found) == [Decision(0, "unsure"), Decision(2, "unsure"), Decision(3, "remove")]
+    assert [one.is_torn for one in found.annotations] == [True, False, False]
+    assert found.skipped == 1
     found = read(tmp_path, annotated(tasks[:1], [[kept]], cancelled=True), corrected)
-    assert (found.decisions, found.skipped) == ([], 1)
+    assert found == ([], 1)
 
 
 def test_no_class_is_taken_for_a_special_choice():
@@ -146,6 +152,27 @@ def test_malformed_annotations_are_refused_in_one_line(
     tasks[1]["annotations"] = json.loads(annotations)
     with pytest.raises(ValueError, match=rf"^{part} of task 2 of .* is not what Label Studio"):
         read(tmp_path, tasks, corrected)
+
+
+def test_an_annotation_is_as_old_as_its_last_change_by_anybody(tmp_path, tasks, corrected):
+    (task,) = annotated(tasks[:1], [["plain", "plain"]])
+    one, other = task["annotations"]
+    for first, second, found in (
+        ({}, {}, None),
+        ({"created_at": "2024-05-01T10:00:00Z"}, {}, None),
+        ({"created_at": "1970-01-01T00:00:05Z"}, {"created_at": "1970-01-01T00:00:02"}, 5.0),
+        (
+            {"created_at": "1970-01-01T00:00:05Z"},
+            {"created_at": "1970-01-01T00:00:00Z", "updated_at": "1970-01-01T01:00:07.5+01:00"},
+            7.5,
+        ),
+    ):
+        content = [{**task, "annotations": [one | first, other | second]}]
+        assert [each.time for each in read(tmp_path, content, corrected).annotations] == [found]
+    for odd in ("yesterday", 5, ["2024"]):
+        content = [{**task, "annotations": [one | {"updated_at": odd}]}]
+        with pytest.raises(ValueError, match=r"^updated_at of task 1 of .* is not what"):
+            read(tmp_path, content, corrected)
 
 
 @pytest.mark.parametrize("index", [-1, 30, 1.5, None, True, "0"])

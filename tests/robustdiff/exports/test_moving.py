@@ -151,3 +151,68 @@ def test_foreign_journals_are_refused(tmp_path, content):
         read_journal(path)
     with pytest.raises(ValueError, match="there is no journal"):
         read_journal(tmp_path / "other.json")
+
+
+def linked(root, name, target):
+    """Put a link in place of an image."""
+    (root / name).unlink()
+    (root / name).symlink_to(target)
+
+
+NEW_FOLDER = r"nothing was moved; a new folder is made by --to NEWFOLDER --link copy"
+
+
+@pytest.mark.parametrize(
+    ("target", "new", "says"),
+    [
+        (".kept.png", "bee/0-from-ant.png", "once it is moved"),
+        ("../ant/.kept.png", "bee/deep/0.png", "once it is moved"),
+        ("../../kept.png", None, "once it is moved"),
+        ("../bee/1.png", "ant/0.png", "once that is moved"),
+        ("../bee/3.png", "ant/0.png", "once that is moved"),
+    ],
+)
+def test_an_image_that_is_a_link_and_would_lead_elsewhere_is_named(tmp_path, target, new, says):
+    root = make_folder(tmp_path / "photos", ("ant", "bee"), each=4)
+    for kept in (root / "ant/.kept.png", tmp_path / "kept.png"):
+        kept.write_bytes((root / "ant/0.png").read_bytes())
+    linked(root, "bee/3.png", "../bee/1.png")
+    linked(root, "ant/0.png", target)
+    before = snapshot(root)
+    with pytest.raises(ValueError, match=rf"ant/0.png is a link to .*{says}; {NEW_FOLDER}"):
+        plan_moves(root, [Place("ant/0.png", new), Place("bee/1.png", "ant/1-from-bee.png")])
+    assert snapshot(root) == before
+
+
+def test_links_that_lead_to_the_same_file_from_their_new_places_are_moved(tmp_path):
+    root = make_folder(tmp_path / "photos", ("ant", "bee"), each=4)
+    content = (root / "ant/0.png").read_bytes()
+    (tmp_path / "kept.png").write_bytes(content)
+    linked(root, "ant/0.png", "../../kept.png")
+    linked(root, "ant/1.png", tmp_path / "kept.png")
+    moves = [Place("ant/0.png", "bee/0-from-ant.png"), Place("ant/1.png", None)]
+    assert apply_moves(plan_moves(root, moves)) == 2
+    for name in ("bee/0-from-ant.png", f"{REMOVED}/ant/1.png"):
+        assert (root / name).is_symlink()
+        assert (root / name).read_bytes() == content
+
+
+@pytest.mark.parametrize("new", ["ant/0-from-far.png", None])
+def test_a_move_to_another_file_system_is_named_before_anything_moves(tmp_path, monkeypatch, new):
+    root = make_folder(tmp_path / "photos", ("ant", "far"), each=4)
+    far, real = (root / "far").resolve(), Path.stat
+
+    def stat(path, **rest):
+        found = real(path, **rest)
+        if not path.is_relative_to(far):
+            return found
+        return os.stat_result((*found[:2], found.st_dev + 1, *found[3:10]))
+
+    monkeypatch.setattr(Path, "stat", stat)
+    before = snapshot(root)
+    with pytest.raises(ValueError, match=rf"far/0.png cannot be moved to .*system; {NEW_FOLDER}"):
+        plan_moves(root, [Place("ant/0.png", "ant/x.png"), Place("far/0.png", new)])
+    assert snapshot(root) == before
+    assert plan_moves(root, [Place("far/0.png", "far/x.png")]).moves == (
+        ("far/0.png", "far/x.png"),
+    )

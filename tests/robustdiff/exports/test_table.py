@@ -12,7 +12,7 @@ from robustdiff.exports.table import write_table
 
 # Names of folders: anything but "/" and NUL; no leading dot, and not what trims to nothing.
 words = st.text(
-    st.characters(blacklist_characters="/\0\r", blacklist_categories=("Cs",)),
+    st.characters(blacklist_characters="/\0", blacklist_categories=("Cs",)),
     min_size=1,
     max_size=9,
 ).filter(lambda word: word.strip() == word and not word.startswith("."))
@@ -45,6 +45,18 @@ def test_a_table_comes_back(tmp_path, truth_known):
 def test_a_table_of_any_names_comes_back(tmp_path, names, seed):
     before = given_labels([f"{name}/{i}.png" for name in names for i in range(3)], tuple(names))
     corrected = corrected_at_random(before, seed)
+    write_table(tmp_path / "c.csv", corrected, truth_known=False)
+    found = read(tmp_path / "c.csv", before)
+    assert found.given.tolist() == corrected.labels.tolist()
+    assert found.decided_by == corrected.decided_by
+
+
+@pytest.mark.parametrize("name", ["cr\rx", "a\r\nb", "a\r\r\nb"])
+def test_a_carriage_return_in_a_name_comes_back(tmp_path, name):
+    before = given_labels(
+        [f"{one}/{i}\r.png" for one in (name, "b") for i in range(3)], (name, "b")
+    )
+    corrected = corrected_at_random(before)
     write_table(tmp_path / "c.csv", corrected, truth_known=False)
     found = read(tmp_path / "c.csv", before)
     assert found.given.tolist() == corrected.labels.tolist()

@@ -1,6 +1,7 @@
 """A new folder under corrected labels, by links or copies; the original one is not touched."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from robustdiff.config.images import DataConfig
 from robustdiff.data.registry import load_images
 from robustdiff.data.store import files_under
 from robustdiff.exports import tree as module
-from robustdiff.exports.places import places
+from robustdiff.exports.places import places, places_by_class
 from robustdiff.exports.tree import LINKS, write_tree
 from robustdiff.progress import Report
 
@@ -127,3 +128,45 @@ def test_what_fails_on_the_way_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="use --link soft or --link copy"):
         write_tree(files_under(root), tmp_path / "new", found, folders, "hard")
     assert snapshot(tmp_path) == before
+
+
+def test_names_that_differ_by_case_alone_are_taken(tmp_path):
+    root = make_folder(tmp_path / "photos", names=("ant", "bee"), each=3)
+    (root / "ant" / "1.png").rename(root / "ant" / "1.PNG")
+    (root / "bee" / "2.png").rename(root / "bee" / "1-FROM-ant.png")
+    images = load(root)
+    found, _ = places(images, np.ones(6, dtype=np.int64), np.zeros(6, dtype=bool))
+    new = {old: to for old, to in found if old.startswith("ant")}
+    assert new == {
+        "ant/0.png": "bee/0-from-ant.png",
+        "ant/1.PNG": "bee/1-from-ant-2.PNG",
+        "ant/2.png": "bee/2.png",
+    }
+
+
+PARTS = ["validation", "val", "valid", "dev", "eval", "holdout", "test", "Held-Out", "VAL_set"]
+
+
+@pytest.mark.parametrize("held", PARTS)
+def test_a_tree_of_a_table_has_no_part_within_a_class(tmp_path, held):
+    root = make_folder(tmp_path / "photos", names=("ant", "bee"), each=6, parts=("training", held))
+    files = sorted(path.relative_to(root) for path in root.rglob("*.png"))
+    # Folders that say nothing of classes, one of them hidden.
+    moved = {file: Path(file.parts[0], f".{held}", "deep", "-".join(file.parts)) for file in files}
+    for file, place in moved.items():
+        (root / place).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).rename(root / place)
+    lines = ["file,label", *(f"{place},{file.parts[1]}" for file, place in moved.items())]
+    (root / "labels.csv").write_text("\n".join(lines))
+    data = DataConfig(dataset="manifest", data_dir=str(root / "labels.csv"), image_size=4)
+    images = load_images(data, Report())
+    assert len(images.test) == 12
+    labels, removed = images.train_labels.numpy(), np.zeros(12, dtype=bool)
+    found, folders = places_by_class(images, labels, removed)
+    assert {to.split("/")[0] for _, to in found} == {"train", "test"}
+    assert {to.split("/")[2] for _, to in found} == {"deep"}
+    write_tree(files_under(root), tmp_path / "new", found, folders, "copy")
+    for whole in (False, True):
+        again = load(tmp_path / "new", whole=whole)
+        assert len(again.train) + len(again.test) == 24
+    assert sorted(images.test_digests) == sorted(load(tmp_path / "new", whole=False).test_digests)

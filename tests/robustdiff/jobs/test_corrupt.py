@@ -85,6 +85,16 @@ def test_what_is_written_is_read(names, rate):
     assert NoisyLabels.load(Path("n/labels.npz")).sha256 == made.sha256
 
 
+def test_a_carriage_return_in_the_name_of_a_file_is_read():
+    photos(["ant", "bee"])
+    for name in ("0\r.png", "1\r\r\n.png"):
+        Path("photos/ant", name.replace("\r", "").replace("\n", "")).rename(f"photos/ant/{name}")
+    made = corrupted("photos", "n", 0.4)
+    labels, lines = trained_on("n/labels.csv")
+    assert labels.given.tolist() == made.given.tolist()
+    assert lines == []
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_rows_columns_and_delimiters_in_any_order(seed):
     photos(TWELVE)

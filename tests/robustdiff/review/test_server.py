@@ -262,6 +262,36 @@ def test_the_decision_about_a_vanished_image_is_refused_and_names_it(
     assert get(client, "/original/3").status_code == 200
 
 
+@pytest.mark.parametrize("content", [b"", b"another image", None])
+def test_the_decision_about_an_image_that_was_overwritten_is_refused(
+    client, review, monkeypatch, tmp_path, content
+):
+    copy = shutil.copytree(review.pictures._store.root, tmp_path / "copy")
+    monkeypatch.setattr(review.pictures, "_store", files_under(copy))
+    name, before = review.pictures.name(3), (copy / review.pictures.name(3)).read_bytes()
+    # At last one of the same size.
+    (copy / name).write_bytes(before[:-1] + b"\0" if content is None else content)
+    answer = post(client, "/api/decide", {"sample": 3, "action": "keep"})
+    assert answer.status_code == 410
+    assert answer.json["error"].endswith("is gone or has changed")
+    assert review.queue.decisions.history() == []
+    (copy / name).write_bytes(before)
+    assert post(client, "/api/decide", {"sample": 3, "action": "keep"}).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
+def test_the_port_that_browsers_leave_out_may_be_left_out(review, name):
+    client = make_app(review, TOKEN, 80).test_client()
+    for host in (name, f"{name}:80"):
+        known = {"Host": host, "Origin": f"http://{name}"}
+        assert get(client, f"/?token={TOKEN}", **known).status_code == 200
+        client.set_cookie("robustdiff-80", TOKEN, domain=name)
+        answer = post(client, "/api/decide", KEEP, **known)
+        assert answer.status_code == 200
+    assert get(client, "/", Host="evil.example").status_code == 403
+    assert post(client, "/api/undo", {}, **known | {"Origin": "http://evil"}).status_code == 403
+
+
 def test_images_that_vanished_before_the_start_are_listed_and_refused(audited, audit, tmp_path):
     from robustdiff.config.layers import resolve, to_plain
 
