@@ -79,7 +79,8 @@ def test_a_configuration_is_a_preset_with_changes_or_a_whole_one(tmp_path):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ({"per_class": 0}, "per_class must be at least 1, got 0"),
+        ({"per_class": 0}, r"per_class must be in \[1, 1000000\], got 0"),
+        ({"per_class": 10**13}, r"per_class must be in \[1, 1000000\], got 10000000000000"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"classes": []}, r"at least one, got \[\]"),
         ({"classes": 3}, "must be numbers or names"),
