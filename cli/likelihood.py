@@ -22,7 +22,9 @@ def likelihood(
     num_images: Annotated[
         int | None, typer.Option(help="Held-out images; at most 500 by default.")
     ] = None,
-    levels: Annotated[int, typer.Option(help="Noise levels tried on each image.")] = 32,
+    levels: Annotated[
+        int, typer.Option(help="Noise levels tried on each image, at most 10,000.")
+    ] = 32,
     as_json: JsonOption = False,
     place: Annotated[Layer, PLACE],
     seed: Annotated[int, typer.Option(min=0, help="Seed of images and noise.")] = 0,

@@ -20,7 +20,9 @@ def sample(
         Path | None,
         typer.Option(help="Folder to write to; the run's samples/ by default."),
     ] = None,
-    per_class: Annotated[int, typer.Option(min=1, help="Images of each class.")] = 10,
+    per_class: Annotated[
+        int, typer.Option(min=1, help="Images of each class, at most a million.")
+    ] = 10,
     classes: Annotated[
         str | None, typer.Option(help="Classes by number or name, e.g. 3,cat; all by default.")
     ] = None,

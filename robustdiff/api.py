@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import torch
 from torch import Tensor
 
 from robustdiff.config.judging import in_place_of_evidence
@@ -32,7 +31,7 @@ from robustdiff.jobs.audit import audit_images as audit_job
 from robustdiff.jobs.evaluate import evaluate_run
 from robustdiff.jobs.export import Export, export_run
 from robustdiff.jobs.model import check_label_noise
-from robustdiff.jobs.sample import classes_wanted, sample_run, subject_of
+from robustdiff.jobs.sample import check_per_class, labels_wanted, sample_run, subject_of
 from robustdiff.jobs.train import resume_run, start_run
 from robustdiff.progress import Report
 from robustdiff.reports.audit import Findings
@@ -158,7 +157,7 @@ def sample(
         run: The run or its folder.
         settings: Changes to its configuration, such as {"sample.guidance_weight": 2.0}.
         classes: Numbers or names of the classes to generate, None for all.
-        per_class: Images of each, at least 1.
+        per_class: Images of each, from 1 to a million.
         seed: Image k is a function of (seed, k, its class).
         report: Receives messages and progress; None for silence.
 
@@ -166,8 +165,8 @@ def sample(
         Images, one class after the other in every round: classes 3, 5 give labels 3, 5, 3, 5, ...
 
     Raises:
-        ValueError: If per_class or the seed is too small, a class does not exist, or the run cannot
-            be used.
+        ValueError: If per_class or the seed is out of range, a class does not exist, or the run
+            cannot be used.
 
     Examples:
         >>> import robustdiff
@@ -176,14 +175,13 @@ def sample(
         >>> tuple(samples.images.shape), samples.labels.tolist()
         ((2, 1, 8, 8), [3, 3])
     """
-    if per_class < 1:
-        raise ValueError(f"per_class must be at least 1, got {per_class}")
+    check_per_class(per_class)
     check_seed(seed)
     opened, report = load_run(run), report or Report()
     config = _config(opened, settings)
     check_label_noise(opened, config.sample)
     images = subject_of(opened, config, report)
-    labels = torch.tensor(classes_wanted(classes, images)).repeat(per_class)
+    labels = labels_wanted(classes, per_class, images)
     generated = sample_run(opened, config, images, labels, seed, report)
     return Samples(generated, labels, images.class_names)
 

@@ -68,9 +68,17 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int])
     return [c0, c1, c2, c3]
 
 
-def stream_seed(seed: int, stream: Stream) -> int:
-    """Return a 63-bit seed for a library that wants one integer."""
-    return int(np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0]) >> 1
+def stream_seed(seed: int, stream: Stream, *numbers: int) -> int:
+    """Return a 63-bit seed for a library that wants one integer.
+
+    Args:
+        seed: Seed of the run, at least 0.
+        stream: What the library draws.
+        numbers: Of the sample, say, where each has a generator of its own.
+    """
+    return (
+        int(np.random.SeedSequence([seed, stream, *numbers]).generate_state(1, np.uint64)[0]) >> 1
+    )
 
 
 def _words(

@@ -102,6 +102,8 @@ def generate(  # noqa: PLR0913 an image depends on as much
         (M, C, H, W) uint8 on the CPU, or (L, C, H, W).
     """
     numbers = torch.arange(len(labels)) if numbers is None else numbers
+    if len(numbers) == 0:  # the share of one of many processes; networks compute nothing of nothing
+        return torch.zeros(0, *image_shape, dtype=torch.uint8)
     images = []
     for number, count in _batches(numbers.to(labels.device), sample):
         steps = _steps(model, labels, number, image_shape, sample, seed, guide)

@@ -8,6 +8,7 @@ import torch
 
 from corruptions import NoisyLabels, load_matrix
 from curricula import CURRICULA
+from curricula.scores import treatment_of
 from robustdiff.config.sections import Config
 from robustdiff.data.arrays import Images, LabelledImages
 from robustdiff.data.registry import load_images
@@ -57,6 +58,7 @@ def assemble(config: Config, report: Report, workers: Workers, run: Run | None =
         ValueError: If the configuration cannot be used.
         DamagedError: If the run's labels are missing or damaged.
     """
+    _check_part("train.batch_size", config.train.batch_size, workers)
     check_judge(config)
     if config.data.whole:
         raise ValueError(
@@ -79,6 +81,26 @@ def assemble(config: Config, report: Report, workers: Workers, run: Run | None =
     if run is None or config.eval != workers.from_leader(run.config).eval:
         _check_evaluation(config, images, report)
     return Material(images, labels, make_task(config, images, labels, report, workers))
+
+
+def _check_part(name: str, count: int, workers: Workers) -> None:
+    if count < workers.size:
+        raise ValueError(
+            f"{name} must be at least the number of processes, {workers.size}, got {count}"
+        )
+
+
+def _check_parts(config: Config, num_samples: int, workers: Workers) -> None:
+    """Refuse images of which a process would get none: a network computes nothing of nothing."""
+    curriculum = config.curriculum
+    parts = {"the number of images": num_samples}
+    if treatment_of(curriculum.name, curriculum.treatment) == "select":
+        selected = max(1, round(curriculum.mk * num_samples))
+        parts["the number of images that curriculum.mk selects"] = selected
+    scored = num_samples // curriculum.rotate
+    parts["the number of images that curriculum.rotate leaves a scoring round"] = scored
+    for name, count in parts.items():
+        _check_part(name, count, workers)
 
 
 def check_judge(config: Config) -> None:
@@ -116,11 +138,7 @@ def make_task(
     Raises:
         ValueError: If the configuration does not fit the data or the number of processes.
     """
-    if config.train.batch_size < workers.size:
-        raise ValueError(
-            f"train.batch_size must be at least the number of processes, {workers.size}, "
-            f"got {config.train.batch_size}"
-        )
+    _check_parts(config, len(labels.given), workers)
     device = pick_device(config.train.device)
     oracle = ~labels.flipped if config.curriculum.name == "oracle" else None
     matrix = config.objective.matrix

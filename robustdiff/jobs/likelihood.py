@@ -21,6 +21,8 @@ from robustdiff.progress import Report
 from robustdiff.runs.folder import Run
 
 FILE_NAME = "likelihood.json"
+# More gain nothing and keep a machine busy for weeks, as with steps of sampling.
+_MOST_LEVELS = 10_000
 
 
 def likelihood_run(
@@ -36,23 +38,26 @@ def likelihood_run(
         config: Its configuration; the data section may differ from the stored one.
         report: Receives progress.
         num_images: Held-out images, None for at most 500.
-        num_levels: Log-SNRs per image.
+        num_levels: Log-SNRs per image, from 1 to 10,000.
         seed: Root of the draws.
 
     Returns:
         The content of likelihood.json.
 
     Raises:
-        ValueError: If there are not as many held-out images, or the run cannot be used.
+        ValueError: If there are not as many held-out images, the levels are out of range, or the
+            run cannot be used.
     """
+    if not 1 <= num_levels <= _MOST_LEVELS:
+        raise ValueError(f"levels must be in [1, {_MOST_LEVELS}], got {num_levels}")
     run.check_trained()
     images, labels, _ = load_run_data(run, config, report)
     available = len(images.test)
     count = min(500, available) if num_images is None else num_images
-    if not 2 <= count <= available or num_levels < 1:
+    if not 2 <= count <= available:
         raise ValueError(
             f"num_images must be between 2 and {available}, the held-out images of {images.name}, "
-            f"and levels at least 1, got {count} and {num_levels}"
+            f"got {count}"
         )
     generator = torch.Generator().manual_seed(seed % 2**63)  # torch's are below 2^64
     which = torch.randperm(available, generator=generator)[:count]

@@ -1,6 +1,7 @@
 """A run's model as it generates: its weights, its guidance, the labels' noise undone."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,9 @@ def _auto(run: Run, config: Config, images: Images | Subject, report: Report) ->
             theirs.class_names,
             f"the weaker run {weak.path}",
         )
+    # Where the run computes, and as it does: the weaker run may have been trained elsewhere.
+    device, precision = config.train.device, config.train.precision
+    other = replace(other, train=replace(other.train, device=device, precision=precision))
     return autoguidance(load_model(weak, other, images, compiled=config.sample.compile))
 
 

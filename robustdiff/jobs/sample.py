@@ -1,5 +1,7 @@
 """Images by a trained run: generate them, write files."""
 
+import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +29,8 @@ _LONGEST_NAME = 40
 _MOST_COLUMNS = 12
 # A picture of more rows takes longer to write than to generate, and few programs show it.
 _MOST_ROWS = 100
+# What six digits in the name of a file can number.
+_MOST_PER_CLASS = 1_000_000
 
 
 def sample_run(
@@ -72,13 +76,61 @@ def sample_run(
     return workers.total(generated)
 
 
+def check_per_class(per_class: int) -> None:
+    """Refuse numbers of images that cannot be made.
+
+    Raises:
+        ValueError: If it is below 1, or above a million.
+    """
+    if not 1 <= per_class <= _MOST_PER_CLASS:
+        raise ValueError(f"per_class must be in [1, {_MOST_PER_CLASS}], got {per_class}")
+
+
+def labels_wanted(
+    classes: Sequence[int | str] | None,
+    per_class: int,
+    images: Images | Subject,
+    *,
+    bytes_a_pixel: int = 1,
+) -> Tensor:
+    """Return the labels of the images to generate, (M,) int64: every class in turn.
+
+    Args:
+        classes: See `classes_wanted`.
+        per_class: Images of each.
+        images: The dataset, or what it is of.
+        bytes_a_pixel: What is kept of each image in memory, at least.
+
+    Raises:
+        ValueError: If a class does not exist, or so many images need more memory than there is.
+    """
+    numbers = classes_wanted(classes, images)
+    each = len(numbers) * bytes_a_pixel * math.prod(images.image_shape)
+    memory = _memory()
+    if memory is not None and per_class * each > memory:
+        raise ValueError(
+            f"per_class {per_class} of {len(numbers)} classes needs {per_class * each / 1e9:.0f} "
+            f"GB of memory, and this machine has {memory / 1e9:.0f} GB; the most is "
+            f"{memory // each}"
+        )
+    return torch.tensor(numbers).repeat(per_class)
+
+
+def _memory() -> int | None:
+    """Return the bytes of memory of this machine; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
     """Which images to generate and what to write.
 
     Attributes:
         classes: Numbers or names of the classes to generate, None for all.
-        per_class: Images of each, at least 1.
+        per_class: Images of each, from 1 to a million.
         seed: Seed of the images.
         trajectory: Write the states of all sampling steps, too.
     """
@@ -156,14 +208,17 @@ def write_samples(
         The folder.
 
     Raises:
-        ValueError: If a class does not exist, the run's weights cannot be used, or there can be no
-            such folder.
+        ValueError: If a class does not exist, so many images cannot be made, the run's weights
+            cannot be used, or there can be no such folder.
     """
     check_folder(folder)
     check_label_noise(run, config.sample)
+    check_per_class(wanted.per_class)
     images = subject_of(run, config, report)
-    classes = classes_wanted(wanted.classes, images)
-    labels = torch.tensor(classes).repeat(wanted.per_class)
+    # Of a trajectory every state and the estimate in every step stay, in float32.
+    kept = 8 * config.sample.steps + 4 if wanted.trajectory else 1
+    labels = labels_wanted(wanted.classes, wanted.per_class, images, bytes_a_pixel=kept)
+    columns = len(labels) // wanted.per_class
     path = None
     if wanted.trajectory:
         path = generate_trajectory(
@@ -180,11 +235,11 @@ def write_samples(
         generated = sample_run(run, config, images, labels, wanted.seed, report)
     folder.mkdir(parents=True, exist_ok=True)
     _write_npz(folder / "samples.npz", images=generated, labels=labels)
-    shown = generated[: _MOST_ROWS * len(classes)]
-    write_png(folder / "samples.png", class_grid(shown, len(classes)))
+    shown = generated[: _MOST_ROWS * columns]
+    write_png(folder / "samples.png", class_grid(shown, columns))
     write_image_folder(folder / "images", generated, labels, images.class_names)
     if path is not None:
-        _write_trajectory(folder, path, labels, len(classes))
+        _write_trajectory(folder, path, labels, columns)
     return folder
 
 

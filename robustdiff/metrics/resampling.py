@@ -15,7 +15,6 @@ Interval = tuple[float, float]
 """Lower and upper end of a 95 % interval."""
 
 _LEVEL = 0.975
-_QUANTILE = 1.959963984540054
 
 
 def deal(labels: Tensor, seed: int) -> Tensor:
@@ -92,15 +91,24 @@ def share_interval(share: float, count: int) -> Interval:
 
 
 def accuracy_interval(hits: Tensor) -> Interval:
-    """Return the 95 % interval of the mean accuracy of several classifiers on the same images.
+    """Return the 95 % interval of the mean accuracy of classifiers on the same images.
+
+    Its variance is that of the mean over images plus that over classifiers, which a few classifiers
+    tell badly: so it is Student's t, with the degrees of freedom of a sum of two such variances
+    (Satterthwaite 1946, Welch 1947). What classifiers and images share is in both parts, so that
+    the interval errs to the safe side.
 
     Args:
-        hits: (S, N) bool, whether each of S >= 1 classifiers is right on each of N images. The
-            spread over the classifiers counts from two of them on.
+        hits: (S, N) bool, whether each of S >= 1 classifiers is right on each of N >= 2 images. One
+            classifier tells nothing of how another would differ; the interval holds images alone.
     """
     right = hits.double()
-    variance = float(right.mean(dim=0).var()) / right.shape[1]
+    parts = [(float(right.mean(dim=0).var()) / right.shape[1], right.shape[1] - 1)]
     if len(right) > 1:
-        variance += float(right.mean(dim=1).var()) / len(right)
-    mean, half = float(right.mean()), _QUANTILE * variance**0.5
+        parts.append((float(right.mean(dim=1).var()) / len(right), len(right) - 1))
+    mean, variance = float(right.mean()), sum(part for part, _ in parts)
+    if variance == 0:
+        return mean, mean
+    degrees = variance**2 / sum(part**2 / count for part, count in parts)
+    half = float(student.ppf(_LEVEL, degrees)) * variance**0.5
     return max(mean - half, 0.0), min(mean + half, 1.0)

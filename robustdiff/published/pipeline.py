@@ -1,5 +1,6 @@
 """A class-conditional diffusion model, as a pipeline of diffusers."""
 
+import inspect
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from robustdiff.data.arrays import to_uint8
 from robustdiff.diffusion.guidance import Guidance, guide, guided_denoiser, rescale
 from robustdiff.diffusion.model import Model
 from robustdiff.diffusion.samplers import Denoise, Noise
-from robustdiff.rng import Stream, normal
+from robustdiff.rng import Stream, normal, stream_seed
 
 
 class RobustdiffPipeline(DiffusionPipeline):
@@ -84,7 +85,8 @@ class RobustdiffPipeline(DiffusionPipeline):
             num_inference_steps: None for the scheduler's own number, 50 for one of diffusers.
             guidance_weight: w, at least 0; 0 is no guidance, None the model's own.
             guidance_scale: 1 + w in its place, as other pipelines have it.
-            seed: Image k is a function of (seed, k, its class), as it is in robustdiff.
+            seed: Image k is a function of (seed, k, its class), as it is in robustdiff. Of a
+                scheduler that draws noise and takes no generator, it settles the start alone.
             generator: Draws the noise in place of the seed.
             output_type: "pil", "np" (M, H, W, C) or "pt" (M, C, H, W), both float32 in [0, 1].
             return_dict: Whether the output is an `ImagePipelineOutput`, else a tuple.
@@ -101,7 +103,8 @@ class RobustdiffPipeline(DiffusionPipeline):
                 f"the network normalises in float32, so its weights must be float32, got "
                 f"{self.unet.dtype}; use torch.autocast for another precision"
             )
-        wanted = [class_labels] if isinstance(class_labels, int | str) else class_labels
+        one = isinstance(class_labels, int | str | np.integer)
+        wanted: Any = [class_labels] if one else class_labels
         numbers = [self._number(label) for label in wanted]
         if not numbers:
             raise ValueError("class_labels must hold at least one class, got none")
@@ -110,7 +113,11 @@ class RobustdiffPipeline(DiffusionPipeline):
         noise = self._noise(labels, seed, generator)
         own = hasattr(self.scheduler, "states")
         steps = num_inference_steps or (self.scheduler.config.num_inference_steps if own else 50)
-        states = (self._own_states if own else self._other_states)(labels, guidance, noise, steps)
+        if own:
+            states = self._own_states(labels, guidance, noise, steps)
+        else:
+            each = _generators(seed, len(numbers)) if generator is None else generator
+            states = self._other_states(labels, guidance, noise(-1), steps, each)
         with self.progress_bar(total=steps) as bar:
             for x_t in states:
                 generated = x_t
@@ -179,13 +186,21 @@ class RobustdiffPipeline(DiffusionPipeline):
         return states
 
     def _other_states(
-        self, labels: Tensor, guidance: Guidance, noise: Noise, steps: int
+        self,
+        labels: Tensor,
+        guidance: Guidance,
+        start: Tensor,
+        steps: int,
+        generator: torch.Generator | list[torch.Generator],
     ) -> Iterator[Tensor]:
         """Yield the states of a scheduler of diffusers; guidance combines the network's outputs."""
         scheduler, null = self.scheduler, torch.full_like(labels, self.unet.config.num_classes)
         scheduler.set_timesteps(steps, device=labels.device)
         low, high = guidance.interval
-        x_t = noise(-1) * scheduler.init_noise_sigma
+        x_t = start * scheduler.init_noise_sigma
+        # Few of those that draw noise in their steps take no generator, and most others take none.
+        takes = "generator" in inspect.signature(scheduler.step).parameters
+        options = {"generator": generator} if takes else {}
         for step in scheduler.timesteps:
             t = (step + 1) / scheduler.config.num_train_timesteps
             x = scheduler.scale_model_input(x_t, step)
@@ -198,8 +213,17 @@ class RobustdiffPipeline(DiffusionPipeline):
             else:
                 seen = null if guidance.outside == "null" else labels
                 output = self._network(x, times, seen)
-            x_t = scheduler.step(output, step, x_t).prev_sample
+            x_t = scheduler.step(output, step, x_t, **options).prev_sample
             yield x_t
+
+
+def _generators(seed: int, count: int) -> list[torch.Generator]:
+    """Return a generator for each image, so that none depends on how many others there are.
+
+    They are of the CPU, whose numbers are the same whatever device the network is on.
+    """
+    seeds = [stream_seed(seed, Stream.SAMPLE_STEP, number) for number in range(count)]
+    return [torch.Generator().manual_seed(one) for one in seeds]
 
 
 def _as_asked(pixels: Tensor, output_type: str) -> Any:  # noqa: ANN401 of three types

@@ -23,7 +23,8 @@ class RobustdiffScheduler(SchedulerMixin, ConfigMixin):
         num_train_timesteps: Discrete steps; step i stands for the time (i + 1) / their number.
         trained_betas: Their betas.
         prediction_type: What the network predicts.
-        clip_sample: Whether estimates of x_0 are clipped to [-1, 1].
+        timestep_spacing: Where steps of schedulers of diffusers lie; our own have `spacing`.
+        clip_sample: Whether those clip estimates of x_0 to [-1, 1]; our own samplers always do.
         schedule: Key of `SCHEDULES`.
         sampler: Key of `SAMPLERS`.
         num_inference_steps: Sampling steps where none are asked for.
@@ -43,7 +44,8 @@ class RobustdiffScheduler(SchedulerMixin, ConfigMixin):
         num_train_timesteps: int = 1000,
         trained_betas: Sequence[float] | None = None,
         prediction_type: str = "v_prediction",
-        clip_sample: bool = True,
+        timestep_spacing: str = "leading",
+        clip_sample: bool = False,
         schedule: str = "cosine",
         sampler: str = "dpm-solver++",
         num_inference_steps: int = 20,

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 import robustdiff
-from robustdiff.config.layers import resolve
+from robustdiff.config.layers import resolve, to_plain
+from robustdiff.jobs import model
 from robustdiff.metrics import evaluator
 from robustdiff.progress import Report
+from robustdiff.runs.folder import Run
 
 SHORT = {
     "train.steps": 2,
@@ -77,7 +79,8 @@ def test_a_configuration_is_a_preset_with_changes_or_a_whole_one(tmp_path):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ({"per_class": 0}, "per_class must be at least 1, got 0"),
+        ({"per_class": 0}, r"per_class must be in \[1, 1000000\], got 0"),
+        ({"per_class": 10**13}, r"per_class must be in \[1, 1000000\], got 10000000000000"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"classes": []}, r"at least one, got \[\]"),
         ({"classes": 3}, "must be numbers or names"),
@@ -105,6 +108,21 @@ def test_a_weaker_run_of_other_classes_is_refused(run, tmp_path):
     (weak / "subject.json").write_text(json.dumps(facts))
     with pytest.raises(ValueError, match="of images of 1 x 8 x 8, got 1 x 8 x 9 in"):
         robustdiff.sample(run, settings, per_class=1)
+
+
+def test_a_weaker_run_computes_where_the_run_does_and_as_it_does(run, tmp_path, monkeypatch):
+    weak, used, load = Run(shutil.copytree(run.path, tmp_path / "weak")), [], model.load_model
+    elsewhere = {"train": {"device": "cuda", "precision": "bf16"}}
+    weak.save_config(resolve(to_plain(weak.config()), elsewhere))
+
+    def noted(run, config, *words, **options):
+        used.append((config.train.device, config.train.precision))
+        return load(run, config, *words, **options)
+
+    monkeypatch.setattr(model, "load_model", noted)
+    settings = {"sample.guidance": "auto", "sample.weak": str(weak.path), "train.device": "cpu"}
+    robustdiff.sample(run, settings, per_class=1)
+    assert used == [("cpu", run.config().train.precision)] * 2
 
 
 def test_samples_depend_on_their_seed_alone_and_write_nothing(run):

@@ -24,6 +24,7 @@ from robustdiff.jobs.sample import (
     Wanted,
     classes_wanted,
     folder_name,
+    labels_wanted,
     sample_run,
     subject_of,
     write_image_folder,
@@ -98,6 +99,24 @@ def test_a_trajectory_leads_from_the_noise_to_the_images(name):
     assert torch.equal(to_uint8(path.x_t[:, -1]), images)
     assert abs(float(path.x_t[:, 0].std()) - 1) < 0.3
     assert path.x_0.abs().max() <= 1
+
+
+def test_a_process_without_images_makes_none_and_asks_no_network():
+    model = Model(lambda *_: pytest.fail("asked"), cosine, PREDICTIONS["x0"], null_class=10)
+    setting, none = SampleConfig(steps=2), torch.arange(0)
+    made = generate(model, torch.arange(3), (1, 4, 4), sample=setting, seed=0, numbers=none)
+    assert made.shape == (0, 1, 4, 4)
+
+
+def test_more_images_than_the_memory_holds_are_refused(monkeypatch):
+    monkeypatch.setattr(module, "_memory", lambda: 64 * 1000)
+    assert len(labels_wanted([0, "b/c"], 500, TOYS)) == 1000
+    with pytest.raises(ValueError, match=r"^per_class 501 of 2 classes .*; the most is 500$"):
+        labels_wanted(None, 501, TOYS)
+    with pytest.raises(ValueError, match=r"the most is 25$"):
+        labels_wanted(None, 26, TOYS, bytes_a_pixel=20)
+    monkeypatch.setattr(module, "_memory", lambda: None)
+    assert len(labels_wanted(None, 501, TOYS)) == 1002
 
 
 def test_batches_to_be_compiled_have_one_shape():

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 import runpy
 import shutil
 import subprocess
@@ -54,13 +55,16 @@ sys.meta_path.insert(0, Refused())
 """
 PIPELINE = """
 import numpy as np, torch
-from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler
+from diffusers import (
+    DDPMScheduler, DiffusionPipeline, DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler
+)
 
 torch.set_num_threads(1)
 pipe = DiffusionPipeline.from_pretrained(sys.argv[1], trust_remote_code=True)
 pipe.set_progress_bar_config(disable=True)
 made = {"seed": pipe(class_labels=[3, "5", 3, 5], seed=7, output_type="np").images}
 made["scale"] = pipe([3], guidance_scale=2.5, seed=7, output_type="pt").images.numpy()
+made["number"] = pipe(np.int64(3), seed=7, output_type="np").images
 drawn = [pipe([3], generator=torch.Generator().manual_seed(1)).images[0] for _ in range(2)]
 made["drawn"] = np.stack([np.asarray(image) for image in drawn])
 for wrong in ({"class_labels": ["x"]}, {"class_labels": 10}, {"output_type": "x"},
@@ -73,6 +77,18 @@ for wrong in ({"class_labels": ["x"]}, {"class_labels": 10}, {"output_type": "x"
     raise AssertionError(wrong)
 pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
 made["other"] = pipe([3, 5], seed=7, num_inference_steps=3, output_type="np").images
+for kind in (DDPMScheduler, EulerAncestralDiscreteScheduler):
+    pipe.scheduler = kind.from_config(pipe.scheduler.config)
+    for what, classes, seed in (("", [3, 5], 7), (" again", [3, 5], 7), (" alone", [3], 7),
+                                (" of another seed", [3, 5], 8)):
+        made[kind.__name__ + what] = pipe(
+            classes, seed=seed, num_inference_steps=3, output_type="np"
+        ).images
+    made[kind.__name__ + " drawn"] = np.stack([
+        pipe([3], generator=torch.Generator().manual_seed(1), num_inference_steps=3,
+             output_type="np").images
+        for _ in range(2)
+    ])
 assert not any(name.partition(".")[0] == "robustdiff" for name in sys.modules)
 np.savez(sys.argv[2], **made)
 """
@@ -104,21 +120,37 @@ def images(run):
     return robustdiff.sample(run, classes=CLASSES, per_class=2, seed=7).images.numpy().astype(int)
 
 
-def test_diffusers_makes_the_same_images_without_robustdiff(published, images, tmp_path):
-    script = tmp_path / "make.py"
+@pytest.fixture(scope="module")
+def made(published, tmp_path_factory):
+    """What diffusers makes of a published model in a process without robustdiff."""
+    place = tmp_path_factory.mktemp("made")
+    script = place / "make.py"
     script.write_text(WITHOUT_ROBUSTDIFF + PIPELINE)
-    words = [sys.executable, "-I", script, published, tmp_path / "made.npz"]
+    words = [sys.executable, "-I", script, published, place / "made.npz"]
     done = subprocess.run(
-        words, cwd=tmp_path, env={"HF_HOME": str(tmp_path / "hf")}, capture_output=True, text=True
+        words, cwd=place, env={"HF_HOME": str(place / "hf")}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    made = np.load(tmp_path / "made.npz")
+    return np.load(place / "made.npz")
+
+
+def test_diffusers_makes_the_same_images_without_robustdiff(made, images):
     assert np.abs(pixels(made["seed"]) - images).max() <= 1
     assert np.abs(made["scale"][0] * 255 - images[0]).max() <= 1
+    assert np.abs(pixels(made["number"])[0] - images[0]).max() <= 1
     assert np.array_equal(*made["drawn"])
     # With few steps a scheduler of diffusers takes other times; it is the same model still.
     other = pixels(made["other"])
     assert np.corrcoef(other.ravel(), images[:2].ravel())[0, 1] > 0.5
+
+
+@pytest.mark.parametrize("kind", ["DDPMScheduler", "EulerAncestralDiscreteScheduler"])
+def test_schedulers_of_diffusers_that_draw_noise_draw_it_by_seed_or_generator(made, kind):
+    first = pixels(made[kind])
+    assert np.array_equal(first, pixels(made[f"{kind} again"]))
+    assert np.abs(first[:1] - pixels(made[f"{kind} alone"])).max() <= 1
+    assert np.abs(first - pixels(made[f"{kind} of another seed"])).mean() > 10
+    assert np.array_equal(*made[f"{kind} drawn"])
 
 
 def test_the_published_code_imports_no_robustdiff(published):
@@ -336,6 +368,31 @@ def test_the_betas_of_the_scheduler_are_those_of_the_schedule(schedule):
     products = torch.cumprod(1 - torch.tensor(discrete_betas(schedule), dtype=torch.float64), 0)
     assert torch.allclose(products[:-1], alpha[:-1] ** 2, rtol=1e-9)
     assert about["trained_betas"] == discrete_betas(schedule)
+
+
+def two_points(kind, steps):
+    """Samples of data that are -1.5 or, three times in ten, 1.5, by the exact denoiser."""
+    scheduler = kind.from_config(scheduler_config(resolve({"diffusion": {"prediction": "v"}})))
+    scheduler.set_timesteps(steps)
+    quantiles = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000
+    x_t = torch.special.ndtri(quantiles) * scheduler.init_noise_sigma
+    for step in scheduler.timesteps:
+        alpha, sigma = SCHEDULES["cosine"]((step.double() + 1) / 1000)
+        x = scheduler.scale_model_input(x_t, step)
+        x_0 = 1.5 * torch.tanh(math.log(3 / 7) / 2 + 1.5 * alpha * x / sigma**2)
+        v = alpha * (x - alpha * x_0) / sigma - sigma * x_0
+        x_t = scheduler.step(v, step, x_t).prev_sample
+    return x_t
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of diffusers
+@pytest.mark.parametrize("kind", ["DDIM", "EulerDiscrete", "HeunDiscrete", "DPMSolverMultistep"])
+def test_schedulers_of_diffusers_keep_the_shares_of_two_kinds_of_images(kind):
+    diffusers = pytest.importorskip("diffusers")
+    made = two_points(getattr(diffusers, f"{kind}Scheduler"), 40)
+    assert abs(float((made > 0).double().mean()) - 0.3) < 0.02
+    # A step with unclipped noise and a clipped image would leave neither.
+    assert float((made.abs() - 1.5).abs().mean()) < 0.1
 
 
 def test_flatten_refuses_two_definitions_of_one_name_and_imported_modules(tmp_path, monkeypatch):
