@@ -7,9 +7,9 @@ of CPU, which counts the threads that read and depends less on what else a machi
 trains from the file alone, in a process of its own. `shards` goes the whole way from .tar files of
 PNG: a first start, a second one, and training from the copy and without one.
 
-    python benchmarks/disk.py rates [--images 1e6] [--presets mnist-small cifar10-small]
-    python benchmarks/disk.py memory [--images 1e6] [--presets mnist-small]
-    python benchmarks/disk.py shards [--images 50000]
+    python -m benchmarks.disk rates [--images 1e6] [--presets mnist-small cifar10-small]
+    python -m benchmarks.disk memory [--images 1e6] [--presets mnist-small]
+    python -m benchmarks.disk shards [--images 50000]
 """
 
 import argparse

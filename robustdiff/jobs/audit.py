@@ -86,7 +86,9 @@ def audit_run(
         stored = stored_findings(run, config, labels, rows) if by == "run" else None
         findings = stored or _judged(run, config, images, labels, rows, report)
         if stored is None:
-            _keep(run, findings, report, anew=True)
+            # An audit of images that was interrupted has found nothing yet.
+            first = config.data.whole and load_judged(run) is None
+            _keep(run, findings, report, anew=not first)
         findings = completed(run, replace(findings, rows=rows), images, report)
         summary = write_audit(run, images, labels, findings, use_cleanlab=use_cleanlab)
         if stored is not None and not config.data.whole:
