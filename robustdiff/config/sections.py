@@ -232,9 +232,9 @@ class CurriculumConfig:
         rivals: Classes that curriculum "margin" tries besides the given one, the likeliest by what
             earlier rounds found. In the first round classifiers of images that learn for a moment
             name them, and of more than 128 classes always four; of fewer than 1,000 images, or
-            where these classifiers know nothing, the first round tries all. None, or K - 1 and
-            more, tries all in every round; of more than 128 classes, which keep four besides the
-            given one, later rounds try those.
+            where these know nothing of more than 128 classes, the first round tries all. None, or
+            K - 1 and more, tries all in every round; of more than 128 classes, which keep four
+            besides the given one, later rounds try those.
         rotate: Rounds over which the samples take turns: each round after the first probes one in
             so many.
         pairing: "paired" evaluates old and new weights on the same probes; "redrawn" the old ones

@@ -22,7 +22,7 @@ from robustdiff.reports.pictures import image_grid, read_png, spread, write_png
 from robustdiff.reports.tensorboard import TensorBoard
 from robustdiff.reports.verdict import verdict
 from robustdiff.runs.folder import Run
-from robustdiff.runs.history import append_entry, read_history
+from robustdiff.runs.history import append_entry, read_history, sample_grids
 from robustdiff.runs.scores import detect, load_scores, save_scores
 from robustdiff.training.loop import Prepared, StepDone
 from robustdiff.training.rounds import RoundDone
@@ -241,6 +241,9 @@ def recording(
         yield Recorder()
         return
     config = material.task.config
+    for step, grid in sample_grids(run).items():
+        if step > start:  # by weights that are given up
+            grid.unlink()
     with ExitStack() as stack:
         logs = [
             stack.enter_context(log) for log in following(config.train.log, run, config, report)

@@ -62,9 +62,10 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, *, dropped_from: int) -> None:
+        is_new = dropped_from == 0 or not any(folder.glob("events.out.tfevents.*"))
         _wait_for_a_later_name(folder)
         self.writer = SummaryWriter(str(folder), purge_step=dropped_from)
-        if dropped_from == 0:
+        if is_new:
             self.writer.add_custom_scalars(_LAYOUT)
 
     def training(self, step: int, loss: float, images_per_second: float) -> None:

@@ -13,6 +13,7 @@ import torch
 from commands import TINY, call
 from PIL import Image
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from robustdiff.classifiers import noisy_image
 from robustdiff.config.layers import resolve
@@ -63,7 +64,7 @@ def equal(one, other):
 
 @pytest.mark.parametrize("grown", [[12], [11, 14]])
 def test_a_run_whose_rate_fell_grows_into_one_that_was_long_from_the_start(grown, tmp_path):
-    run, _ = trained(tmp_path / "short", 8, checkpoint_every=2)
+    run, _ = trained(tmp_path / "short", 8, checkpoint_every=2, sample_every=4)
     for steps in grown:
         resume_run(
             run, resolve(SMALL, {"train": {"steps": steps, "checkpoint_every": 2}}), Report()
@@ -72,6 +73,16 @@ def test_a_run_whose_rate_fell_grows_into_one_that_was_long_from_the_start(grown
     assert equal(outcome(run), outcome(long))
     steps = [json.loads(line)["step"] for line in run.history_file.read_text().splitlines()]
     assert steps == sorted(steps)
+    # Grids of weights that were given up are gone.
+    drawn = sorted(file.name for file in run.samples.glob("step-*.png"))
+    assert drawn == ["step-00000004.png", f"step-{grown[-1]:08d}.png"]
+
+
+def test_tensorboard_that_is_named_late_has_its_layout(tmp_path):
+    run, _ = trained(tmp_path / "run", 4, log=["csv"])
+    resume_run(run, resolve(SMALL, {"train": {"steps": 8}}), Report())
+    read = EventAccumulator(str(run.tensorboard), size_guidance={"tensors": 0}).Reload()
+    assert "custom_scalars__config__" in read.Tags()["tensors"]
 
 
 def test_a_growth_that_was_interrupted_does_not_go_on_from_the_fallen_rate(tmp_path):

@@ -61,6 +61,19 @@ def test_real_classifiers_find_the_wrong_labels_once_and_again_from_the_cache(
     assert trained[-1] != folder
 
 
+def test_a_cache_knows_every_image_of_many(tmp_path, monkeypatch):
+    monkeypatch.setattr("robustdiff.data.arrays._DIGESTED", 64)
+    folders = []
+    monkeypatch.setattr(judging, "crossfit", lambda *_, folder, **__: folders.append(folder))
+    for row in (None, *range(COUNT)[:7]):
+        images = IMAGES.copy()
+        if row is not None:
+            images[row] = 255 - images[row]
+        with pytest.raises(AttributeError):
+            robustdiff.RobustLabels(images, GIVEN, cache=tmp_path)
+    assert len(set(folders)) == 8
+
+
 def test_settings_are_of_the_judge_the_seed_and_the_device(quick):
     settings = {"judge.effort": "quick", "judge.flip": False, "seed": 1, "train.device": "cpu"}
     labels = robustdiff.RobustLabels(IMAGES, GIVEN, settings)
