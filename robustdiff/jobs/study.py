@@ -153,16 +153,20 @@ def standing(run: Run, config: Config) -> Literal["to do", "to resume", "done"]:
         return "to do"
     stored = run.config()
     changed = fixed_changes(to_plain(stored), to_plain(config))
+    if changed:
+        raise _made_otherwise(changed)
     count = len(run.labels().given)
     was, steps = total_steps(stored, count), total_steps(config, count)
-    if not changed and steps < was:
-        changed = [f"{steps} steps (was {was})"]
-    if changed:
-        raise ValueError(f"made with other settings: {', '.join(changed)}; delete it or use --out")
+    if steps < was:
+        raise _made_otherwise([f"{steps} steps (was {was})"])
     made = steps_made(run.checkpoints)
     # Someone may have evaluated a run that was stopped.
     whole = was == steps and (made is None or made >= steps)
     return "done" if whole and has_evaluation(run, config) else "to resume"
+
+
+def _made_otherwise(changed: list[str]) -> ValueError:
+    return ValueError(f"made with other settings: {', '.join(changed)}; delete it or use --out")
 
 
 def plan(cells: list[Cell], out: Path) -> list[str]:
