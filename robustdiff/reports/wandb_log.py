@@ -24,7 +24,9 @@ from robustdiff.reports.logs import (
 from robustdiff.runs.folder import Run
 from robustdiff.runs.history import sample_grids
 
-_ERRORS = (wandb.Error, OSError)
+# Its own process answers with errors that are no wandb.Error.
+_ERRORS = (Exception,)
+_SERVICE = "WANDB_SERVICE"
 _OTHERWISE = "wandb gets the entries when the run is resumed"
 
 
@@ -34,6 +36,7 @@ def check() -> None:
     Raises:
         ValueError: If so.
     """
+    _leave_inherited_service()
     online = wandb.setup().settings.mode == "online"
     if online and not wandb.login(prompt=False):
         raise ValueError(
@@ -56,6 +59,7 @@ def following(run: Run, config: Config, report: Report) -> Iterator[Follow]:
     """
     state = {"id": secrets.token_hex(4), "last": {}} | read_state(run, "wandb")
     write_state(run, "wandb", state)
+    _leave_inherited_service()
     try:
         log = wandb.init(
             id=state["id"],
@@ -66,7 +70,7 @@ def following(run: Run, config: Config, report: Report) -> Iterator[Follow]:
             config=to_plain(config),
             settings=wandb.Settings(silent=True, console="off"),
         )
-    except wandb.Error as error:
+    except _ERRORS as error:
         raise OSError(f"wandb cannot log: {error}") from error
     report.message(f"wandb: {log.settings.sync_dir if log.offline else log.url}")
     sent = dict(state["last"])
@@ -86,6 +90,16 @@ def following(run: Run, config: Config, report: Report) -> Iterator[Follow]:
     finally:  # `with log` would print a traceback
         if tried(lambda: log.finish(exit_code=int(failed)), _ERRORS, _OTHERWISE, report):
             write_state(run, "wandb", state | {"last": sent})
+
+
+def _leave_inherited_service() -> None:
+    """Let wandb start a process of its own, not use that of the program which started this one.
+
+    There a killed run stays in use, so that it could not be resumed; and it may be gone.
+    """
+    token = os.environ.get(_SERVICE, "").split("-")  # format, process, address
+    if len(token) > 1 and token[1] != str(os.getpid()):
+        del os.environ[_SERVICE]
 
 
 def _log(log: wandb.Run, run: Run, step: int, sent: dict[str, int]) -> None:

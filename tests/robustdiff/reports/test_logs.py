@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import time
@@ -99,6 +100,27 @@ def test_the_logs_of_a_run_whose_process_was_killed_are_complete(tmp_path):
             grids = sorted(set(grids))
         assert {key.rpartition("/")[2]: held[key] for key in held} == logs.history(killed)
         assert grids == list(range(4, 401, 4))
+
+
+def test_a_run_needs_no_wandb_of_the_program_that_started_it(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    run = tmp_path / "run"
+    monkeypatch.setenv("WANDB_SERVICE", f"3-{os.getpid()}-unix-{tmp_path / 'gone'}")
+    command = [sys.executable, "-m", "robustdiff", "train", *WORDS, "--log=wandb"]
+    assert subprocess.run([*command, f"--out={run}"], check=False).returncode == 0
+    held, _ = logs.wandb(run)
+    assert {key.rpartition("/")[2]: held[key] for key in held} == logs.history(run)
+
+
+def test_whatever_wandb_cannot_do_ends_in_one_line(tmp_path, monkeypatch, capsys):
+    wandb = pytest.importorskip("wandb")
+
+    def refuse(**settings):
+        raise RuntimeError("run ID 1 is in use")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    assert call("train", *WORDS, "--log=wandb", f"--out={tmp_path / 'run'}") == 1
+    assert capsys.readouterr().err.endswith("robustdiff: wandb cannot log: run ID 1 is in use\n")
 
 
 def last_step(run):
