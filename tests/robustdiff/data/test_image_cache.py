@@ -107,17 +107,21 @@ def test_the_array_is_never_in_memory_while_the_cache_is_built(root, cache, monk
     )
     monkeypatch.setattr(reading, "file_state", lambda path: os.stat(root))
     monkeypatch.setattr(image_cache, "_SMALL", 0)
-    tracemalloc.start()
-    try:
-        found = reading.read_source(layout, files_under(root), 64, Report())
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
+    peaks = []
+    for _ in range(3):  # threads of other tests may allocate while one of them is measured
+        for file in cache.glob("*"):
+            file.unlink()
+        tracemalloc.start()
+        try:
+            found = reading.read_source(layout, files_under(root), 64, Report())
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
     assert found.images.shape == (count, 3, 64, 64)
     assert isinstance(found.images, np.memmap)
     assert (found.images[::499] == pixels).all()
     assert np.array_equal(np.load(next(cache.glob("*.npy"))), found.images)
-    assert peak < found.images.nbytes / 2
+    assert min(peaks) < found.images.nbytes / 2
 
 
 def test_training_does_not_write_into_the_cache(root):
