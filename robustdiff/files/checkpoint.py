@@ -170,16 +170,16 @@ def load_checkpoint(
     return None
 
 
-def steps_made(folder: Path) -> int | None:
-    """Return the step of the newest checkpoint, by its name; None if there is none.
-
-    The run's weights are of that step. Who has removed all checkpoints has no use for more steps.
+def steps_made(folder: Path, planned: int) -> int:
+    """Return the step of the newest checkpoint, by its name, of which the run's weights are.
 
     Args:
         folder: The run's checkpoint folder.
+        planned: The run's length, and what is returned where there are no checkpoints: who has
+            removed all of them has no use for more steps.
     """
     steps = [path.stem.removeprefix("step-") for path in _files(folder)]
-    return next((int(step) for step in steps if step.isdecimal()), None)
+    return next((int(step) for step in steps if step.isdecimal()), planned)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -151,8 +151,8 @@ def evaluate_run(
     data = load_run_data(run, config, report, published=True)
     images, labels, rows = data
     classes = classes_to_make(config, images)
-    made, steps = steps_made(run.checkpoints), total_steps(run.config(), len(labels.given))
-    if made is not None and made < steps:
+    steps = total_steps(run.config(), len(labels.given))
+    if (made := steps_made(run.checkpoints, steps)) < steps:
         report.message(f"{run.path} is evaluated after {made} of its {steps} steps")
     digests = digests_used(run, config)
     generated = sample_run(run, config, images, classes, seed, report, workers)
@@ -191,7 +191,7 @@ def evaluate_run(
         **_about_scores(run, config, labels, rows),
         **evaluator,
         **digests,
-        "trained_steps": steps if made is None else made,
+        "trained_steps": made,
         "planned_steps": steps,
         "evaluation_seed": seed,
         **{name: to_plain(config)[name] for name in ("sample", "eval")},

@@ -153,8 +153,9 @@ def _described(run: Run, config: Config, subject: Subject, export: Export) -> De
 
 
 def _length(run: Run, config: Config, num_samples: int) -> str:
-    made, steps = steps_made(run.checkpoints), total_steps(config, num_samples)
-    if made is not None and made < steps:
+    steps = total_steps(config, num_samples)
+    made = steps_made(run.checkpoints, steps)
+    if made < steps:
         return f"{made} of {steps} steps"
     return f"{config.train.steps} steps" if config.train.steps else f"{config.train.epochs} epochs"
 

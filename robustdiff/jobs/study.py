@@ -159,9 +159,8 @@ def standing(run: Run, config: Config) -> Literal["to do", "to resume", "done"]:
     was, steps = total_steps(stored, count), total_steps(config, count)
     if steps < was:
         raise _made_otherwise([f"{steps} steps (was {was})"])
-    made = steps_made(run.checkpoints)
     # Someone may have evaluated a run that was stopped.
-    whole = was == steps and (made is None or made >= steps)
+    whole = was == steps and steps_made(run.checkpoints, steps) >= steps
     return "done" if whole and has_evaluation(run, config) else "to resume"
 
 

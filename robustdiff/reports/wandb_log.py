@@ -59,7 +59,6 @@ def following(run: Run, config: Config, report: Report) -> Iterator[Follow]:
     """
     state = {"id": secrets.token_hex(4), "last": {}} | read_state(run, "wandb")
     write_state(run, "wandb", state)
-    _leave_inherited_service()
     try:
         log = wandb.init(
             id=state["id"],
